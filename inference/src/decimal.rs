@@ -1,0 +1,224 @@
+//! Decimal numbers as contracts write them, and their exact conversion from and to tensors.
+//!
+//! In: the exact decimal `value / 10^decimals`, rounded once (half to even) to the element type.
+//! Out: the exact decimal expansion, rounded half to even to 28 significant digits, without
+//! trailing zeros, `decimals >= 0` (`../shared/INTERFACE.md` section 2).
+
+use alloy_primitives::U512;
+
+/// Significant digits of a float32 that leaves as a decimal.
+const DIGITS: usize = 28;
+
+/// Accepted magnitudes of `decimals`: beyond them a number is [`OutOfRange`], whatever its value.
+/// float32 spans 1e-45 to 3.4e38 and `value` 39 digits, so nothing meaningful is lost.
+pub const MAX_DECIMALS: i128 = 255;
+
+/// `value / 10^decimals`: 1.5 is (15, 1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decimal {
+    /// The digits.
+    pub value: i128,
+    /// How many of them stand behind the decimal point; negative for multiples of powers of ten.
+    pub decimals: i128,
+}
+
+/// A number that the target type does not hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the number is out of range for its type")]
+pub struct OutOfRange;
+
+impl Decimal {
+    /// The nearest float32, ties to even; tiny numbers become zero (of their sign).
+    ///
+    /// # Errors
+    /// [`OutOfRange`] when the number rounds to infinity or `|decimals|` > [`MAX_DECIMALS`].
+    pub fn to_f32(self) -> Result<f32, OutOfRange> {
+        if self.decimals.unsigned_abs() > MAX_DECIMALS.unsigned_abs() {
+            return Err(OutOfRange);
+        }
+        // The standard library's parser is correctly rounded, on every platform.
+        let number: f32 = format!("{}e{}", self.value, -self.decimals).parse().map_err(|_| OutOfRange)?;
+        if number.is_finite() { Ok(number) } else { Err(OutOfRange) }
+    }
+
+    /// The nearest integer, ties to even.
+    ///
+    /// # Errors
+    /// [`OutOfRange`] when it does not fit, or `|decimals|` > [`MAX_DECIMALS`].
+    pub fn to_i64(self) -> Result<i64, OutOfRange> {
+        if self.decimals.unsigned_abs() > MAX_DECIMALS.unsigned_abs() {
+            return Err(OutOfRange);
+        }
+        let power = self.decimals.unsigned_abs() as u32;
+        let scale = 10i128.checked_pow(power);
+        let integer = if self.decimals <= 0 {
+            match scale {
+                Some(scale) => self.value.checked_mul(scale).ok_or(OutOfRange)?,
+                None if self.value == 0 => 0,
+                None => return Err(OutOfRange),
+            }
+        } else {
+            match scale {
+                Some(scale) => divide_half_even(self.value, scale),
+                None => 0, // |value| < 1.8e38 and the scale is at least 1e39: below one half
+            }
+        };
+        integer.try_into().map_err(|_| OutOfRange)
+    }
+
+    /// The decimal expansion of a finite float32.
+    ///
+    /// # Errors
+    /// [`OutOfRange`] for NaN, infinities, and magnitudes of 2^127 and more (they do not fit
+    /// `int128` without negative decimals).
+    pub fn from_f32(number: f32) -> Result<Self, OutOfRange> {
+        if !number.is_finite() {
+            return Err(OutOfRange);
+        }
+        let (mantissa, exponent) = split(number);
+        // mantissa · 2^exponent, as digits · 10^-decimals, exactly.
+        let (digits, mut decimals) = if exponent >= 0 {
+            (U512::from(mantissa) << exponent as usize, 0i128)
+        } else {
+            let places = -exponent;
+            (U512::from(mantissa) * U512::from(5).pow(U512::from(places)), places as i128)
+        };
+        let mut digits = digits.to_string().into_bytes();
+        if digits.len() > DIGITS {
+            decimals -= (digits.len() - DIGITS) as i128;
+            round_digits(&mut digits);
+        }
+        let zeros = digits.iter().rev().take_while(|d| **d == b'0').count();
+        let trimmed = zeros.min(decimals.max(0) as usize).min(digits.len() - 1);
+        digits.truncate(digits.len() - trimmed);
+        decimals -= trimmed as i128;
+        let mut value = digits.iter().fold(0i128, |value, digit| value * 10 + i128::from(digit - b'0'));
+        if value == 0 {
+            return Ok(Self { value: 0, decimals: 0 });
+        }
+        if decimals < 0 {
+            let scale = 10i128.checked_pow(decimals.unsigned_abs() as u32).ok_or(OutOfRange)?;
+            value = value.checked_mul(scale).ok_or(OutOfRange)?;
+            decimals = 0;
+        }
+        let value = if number.is_sign_negative() { -value } else { value };
+        Ok(Self { value, decimals })
+    }
+
+    /// An integer as a decimal.
+    pub fn from_i64(number: i64) -> Self {
+        Self { value: number.into(), decimals: 0 }
+    }
+}
+
+/// |number| = mantissa · 2^exponent.
+fn split(number: f32) -> (u32, i32) {
+    let bits = number.to_bits();
+    let fraction = bits & 0x007f_ffff;
+    match ((bits >> 23) & 0xff) as i32 {
+        0 => (fraction, -149),
+        biased => (fraction | 0x0080_0000, biased - 150),
+    }
+}
+
+/// Rounds a digit string of more than [`DIGITS`] digits to [`DIGITS`], half to even. A carry out of
+/// the first digit leaves 1 followed by zeros and drops one place more, which the caller's
+/// trimming of zeros makes good: so the length stays [`DIGITS`] + 1 in that case.
+fn round_digits(digits: &mut Vec<u8>) {
+    let tail = digits.split_off(DIGITS);
+    let above_half = tail[0] > b'5' || (tail[0] == b'5' && tail[1..].iter().any(|d| *d != b'0'));
+    let tie = tail[0] == b'5' && !above_half;
+    let odd = digits[DIGITS - 1] % 2 == 1;
+    if !(above_half || (tie && odd)) {
+        return;
+    }
+    for digit in digits.iter_mut().rev() {
+        if *digit < b'9' {
+            *digit += 1;
+            return;
+        }
+        *digit = b'0';
+    }
+    digits.insert(0, b'1');
+}
+
+fn divide_half_even(value: i128, divisor: i128) -> i128 {
+    let (quotient, remainder) = (value / divisor, value % divisor);
+    let twice = remainder.unsigned_abs() * 2;
+    let away = twice > divisor.unsigned_abs() || (twice == divisor.unsigned_abs() && quotient % 2 != 0);
+    if away { quotient + value.signum() } else { quotient }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dec(value: i128, decimals: i128) -> Decimal {
+        Decimal { value, decimals }
+    }
+
+    #[test]
+    fn floats_leave_as_their_exact_expansion() {
+        for (bits, value, decimals) in [
+            (0x407e_167e, 3970122814178466796875, 21), // INTERFACE.md's example
+            (1.5f32.to_bits(), 15, 1),
+            (0.0f32.to_bits(), 0, 0),
+            ((-0.0f32).to_bits(), 0, 0),
+            ((-2.0f32).to_bits(), -2, 0),
+            (100.0f32.to_bits(), 100, 0),
+            (0.1f32.to_bits(), 100000001490116119384765625, 27),
+            (f32::MIN_POSITIVE.to_bits(), 1175494350822287507968736537, 65),
+            (1, 1401298464324817070923729583, 72),
+            (2f32.powi(100).to_bits(), 1267650600228229401496703205000, 0),
+        ] {
+            assert_eq!(Decimal::from_f32(f32::from_bits(bits)), Ok(dec(value, decimals)), "{bits:#x}");
+        }
+        for out in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN] {
+            assert_eq!(Decimal::from_f32(out), Err(OutOfRange), "{out}");
+        }
+    }
+
+    #[test]
+    fn decimals_come_in_rounded_once_half_to_even() {
+        assert_eq!(dec(15, 1).to_f32(), Ok(1.5));
+        assert_eq!(dec(-3, -2).to_f32(), Ok(-300.0));
+        assert_eq!(dec(16777217, 0).to_f32(), Ok(16777216.0), "tie to even");
+        assert_eq!(dec(16777219, 0).to_f32(), Ok(16777220.0), "tie to even");
+        assert_eq!(dec(167772170000000001, 10).to_f32(), Ok(16777218.0), "just above the tie");
+        assert_eq!(dec(1, 200).to_f32(), Ok(0.0));
+        assert_eq!(dec(1, -60).to_f32(), Err(OutOfRange));
+        assert_eq!(dec(0, 256).to_f32(), Err(OutOfRange));
+        assert_eq!(dec(1, i128::MIN).to_f32(), Err(OutOfRange));
+    }
+
+    #[test]
+    fn integers_round_half_to_even_and_stay_in_range() {
+        for (decimal, expected) in [
+            (dec(25, 1), Ok(2)),
+            (dec(35, 1), Ok(4)),
+            (dec(-25, 1), Ok(-2)),
+            (dec(-26, 1), Ok(-3)),
+            (dec(7, -2), Ok(700)),
+            (dec(i128::MAX, 60), Ok(0)),
+            (dec(0, -200), Ok(0)),
+            (dec(1, -19), Err(OutOfRange)),
+            (dec(i64::MAX.into(), 0), Ok(i64::MAX)),
+            (dec(i64::MAX as i128 + 1, 0), Err(OutOfRange)),
+        ] {
+            assert_eq!(decimal.to_i64(), expected, "{decimal:?}");
+        }
+    }
+
+    #[test]
+    fn every_float_survives_the_way_out_and_in() {
+        let mut bits = 1u32;
+        for _ in 0..200_000 {
+            bits = bits.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let number = f32::from_bits(bits);
+            if let Ok(decimal) = Decimal::from_f32(number) {
+                assert!(decimal.decimals >= 0);
+                assert_eq!(decimal.to_f32().map(f32::abs), Ok(number.abs()), "{number:e}");
+            }
+        }
+    }
+}

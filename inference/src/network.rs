@@ -1,0 +1,267 @@
+//! The inference network of this process: a pool of threads that answers requests, and a bounded
+//! cache of answers. Submitting never blocks; equal requests run once.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, mpsc},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::{
+    ContentHash, Failure, InferenceRequest, InferenceResult, ModelStore, RequestId,
+    result::memory_bytes,
+    scheduler::{Priority, Scheduler},
+};
+
+/// Size of the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NetworkConfig {
+    /// Threads that run models. At least two are started: one stays free for cheap requests.
+    pub threads: usize,
+    /// Requests above this cost are dear: they leave one thread to cheap ones.
+    pub dear_ops: u64,
+    /// Bytes of results that are kept for those who ask later.
+    pub cache_bytes: usize,
+}
+
+impl Default for NetworkConfig {
+    fn default() -> Self {
+        Self {
+            threads: std::thread::available_parallelism().map_or(2, usize::from),
+            dear_ops: 100_000_000, // some ten milliseconds on one core
+            cache_bytes: 64 << 20,
+        }
+    }
+}
+
+/// An answer and how long it took to make.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The answer.
+    pub result: Arc<InferenceResult>,
+    /// Time that the run took on this machine.
+    pub took: Duration,
+    /// When the run ended.
+    pub finished: Instant,
+}
+
+/// Numbers for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct NetworkStatus {
+    /// Requests that wait for a thread.
+    pub queued: usize,
+    /// Requests that run.
+    pub running: usize,
+    /// Requests answered since the start.
+    pub done: u64,
+    /// Answers in the cache.
+    pub cached: usize,
+    /// Threads.
+    pub threads: usize,
+}
+
+#[derive(Debug)]
+struct State {
+    scheduler: Scheduler<Arc<InferenceRequest>>,
+    answers: HashMap<RequestId, Answer>,
+    /// Ids in the order of their answers: the oldest leaves first.
+    order: VecDeque<RequestId>,
+    answer_bytes: usize,
+    done: u64,
+    listeners: Vec<mpsc::Sender<(RequestId, Answer)>>,
+    stopping: bool,
+}
+
+#[derive(Debug)]
+struct Shared {
+    models: ModelStore,
+    config: NetworkConfig,
+    state: Mutex<State>,
+    /// A request was queued, or the network stops.
+    work: Condvar,
+    /// An answer arrived.
+    answered: Condvar,
+}
+
+/// The handle; dropping it stops the threads after the runs that they are in.
+#[derive(Debug)]
+pub struct InferenceNetwork {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl InferenceNetwork {
+    /// Starts the threads. They run below normal priority, so that consensus comes first on a busy
+    /// machine.
+    ///
+    /// # Errors
+    /// When the system gives no threads.
+    pub fn start(models: ModelStore, config: NetworkConfig) -> std::io::Result<Self> {
+        let lanes = config.threads.max(2);
+        let shared = Arc::new(Shared {
+            models,
+            config: NetworkConfig { threads: lanes, ..config },
+            state: Mutex::new(State {
+                scheduler: Scheduler::new(lanes, config.dear_ops),
+                answers: HashMap::new(),
+                order: VecDeque::new(),
+                answer_bytes: 0,
+                done: 0,
+                listeners: Vec::new(),
+                stopping: false,
+            }),
+            work: Condvar::new(),
+            answered: Condvar::new(),
+        });
+        let threads = (0..lanes)
+            .map(|lane| {
+                let shared = shared.clone();
+                std::thread::Builder::new().name(format!("inference-{lane}")).spawn(move || shared.serve())
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Self { shared, threads })
+    }
+
+    /// Whether this machine has the model's file.
+    pub fn has_model(&self, model: &ContentHash) -> bool {
+        self.shared.models.get(model).is_some()
+    }
+
+    /// The models of this machine.
+    pub fn models(&self) -> &ModelStore {
+        &self.shared.models
+    }
+
+    /// Asks for a result. Listeners hear of the answer, also when it was in the cache already.
+    /// A request for a model that this machine lacks is not answered.
+    pub fn submit(&self, id: RequestId, request: Arc<InferenceRequest>, ops: u64, priority: Priority) {
+        if !self.has_model(&request.model) {
+            return;
+        }
+        let mut state = self.shared.state.lock();
+        if let Some(answer) = state.answers.get(&id).cloned() {
+            state.tell(id, &answer);
+            return;
+        }
+        state.scheduler.submit(id, ops, priority, request);
+        // All: the one that wakes may be barred from a dear request while another is not.
+        self.shared.work.notify_all();
+    }
+
+    /// Takes back one [`Self::submit`]; the request leaves the queue with the last one.
+    pub fn cancel(&self, id: &RequestId) {
+        self.shared.state.lock().scheduler.cancel(id);
+    }
+
+    /// The answer, if it is there.
+    pub fn get(&self, id: &RequestId) -> Option<Answer> {
+        self.shared.state.lock().answers.get(id).cloned()
+    }
+
+    /// The answer, waiting for it until `deadline`.
+    pub fn wait(&self, id: &RequestId, deadline: Instant) -> Option<Answer> {
+        let mut state = self.shared.state.lock();
+        loop {
+            if let Some(answer) = state.answers.get(id) {
+                return Some(answer.clone());
+            }
+            if state.stopping || self.shared.answered.wait_until(&mut state, deadline).timed_out() {
+                return state.answers.get(id).cloned();
+            }
+        }
+    }
+
+    /// Every answer from now on.
+    pub fn listen(&self) -> mpsc::Receiver<(RequestId, Answer)> {
+        let (sender, receiver) = mpsc::channel();
+        self.shared.state.lock().listeners.push(sender);
+        receiver
+    }
+
+    /// Numbers for people.
+    pub fn status(&self) -> NetworkStatus {
+        let state = self.shared.state.lock();
+        let (queued, running) = state.scheduler.counts();
+        let (done, cached) = (state.done, state.answers.len());
+        NetworkStatus { queued, running, done, cached, threads: self.shared.config.threads }
+    }
+}
+
+impl Drop for InferenceNetwork {
+    fn drop(&mut self) {
+        self.shared.state.lock().stopping = true;
+        self.shared.work.notify_all();
+        self.shared.answered.notify_all();
+        for thread in self.threads.drain(..) {
+            // A model that runs for minutes must not hold up a shutdown; the process ends it.
+            if thread.is_finished() && thread.join().is_err() {
+                tracing::error!("an inference thread panicked");
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn serve(&self) {
+        lower_priority();
+        loop {
+            let (id, request) = {
+                let mut state = self.state.lock();
+                loop {
+                    if state.stopping {
+                        return;
+                    }
+                    if let Some(next) = state.scheduler.next() {
+                        break next;
+                    }
+                    self.work.wait(&mut state);
+                }
+            };
+            let start = Instant::now();
+            let result = match self.models.get(&request.model) {
+                Some(model) => model.run(&request.inputs),
+                None => Err(Failure::Engine), // `submit` refuses requests without a model
+            };
+            let finished = Instant::now();
+            let answer = Answer { result: Arc::new(result), took: finished - start, finished };
+            let mut state = self.state.lock();
+            state.scheduler.finish(&id);
+            state.keep(id, answer.clone(), self.config.cache_bytes);
+            state.tell(id, &answer);
+            self.answered.notify_all();
+            // A dear run that ended may have freed its place for another thread's.
+            self.work.notify_all();
+        }
+    }
+}
+
+impl State {
+    fn keep(&mut self, id: RequestId, answer: Answer, limit: usize) {
+        self.done += 1;
+        self.answer_bytes += memory_bytes(&answer.result);
+        if self.answers.insert(id, answer).is_none() {
+            self.order.push_back(id);
+        }
+        while self.answer_bytes > limit && self.order.len() > 1 {
+            if let Some(old) = self.order.pop_front().and_then(|id| self.answers.remove(&id)) {
+                self.answer_bytes -= memory_bytes(&old.result);
+            }
+        }
+    }
+
+    fn tell(&mut self, id: RequestId, answer: &Answer) {
+        self.listeners.retain(|listener| listener.send((id, answer.clone())).is_ok());
+    }
+}
+
+/// Lets threads of consensus go first. On Linux the nice value belongs to the thread; elsewhere
+/// nothing is changed, because it would slow the whole process.
+fn lower_priority() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::setpriority_process(None, 10) {
+        tracing::debug!(%error, "inference threads keep normal priority");
+    }
+}

@@ -1,0 +1,55 @@
+//! Reading ONNX files: protobuf, then a checked [`Graph`] with named values resolved.
+//!
+//! Everything that is wrong with a file is found here or while the model is compiled, before it can
+//! be registered: never while a request runs.
+
+mod graph;
+pub mod proto;
+
+pub(crate) use graph::{Graph, NodeView, ValueId, is_default};
+
+/// Why a file is not a model that this engine runs.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ModelError {
+    /// The bytes are no ONNX model, or end too early.
+    #[error("not an ONNX model, or a truncated one: {0}")]
+    NotOnnx(String),
+    /// The file is larger than the loader accepts.
+    #[error("the file has {bytes} bytes; at most {limit} are accepted")]
+    TooLarge {
+        /// Size of the file.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// Operators that the engine lacks: all of them at once.
+    #[error("unsupported operators: {}", .0.join(", "))]
+    UnsupportedOperators(Vec<String>),
+    /// A node uses a supported operator in an unsupported way, or wrongly.
+    #[error("node {node}: {reason}")]
+    Node {
+        /// Index, operator and name of the node.
+        node: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// An input, output or initializer cannot be used.
+    #[error("{what} `{name}`: {reason}")]
+    Value {
+        /// Input, output or initializer.
+        what: &'static str,
+        /// Its name.
+        name: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The graph as a whole cannot be used.
+    #[error("{0}")]
+    Graph(String),
+}
+
+impl ModelError {
+    pub(crate) fn value(what: &'static str, name: &str, reason: impl Into<String>) -> Self {
+        Self::Value { what, name: name.to_owned(), reason: reason.into() }
+    }
+}

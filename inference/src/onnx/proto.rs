@@ -1,0 +1,191 @@
+//! The part of ONNX's protobuf schema that the loader reads (onnx/onnx.proto, IR version 13).
+//! Field numbers are the schema's; unknown fields are skipped, as protobuf demands.
+
+use bytes::Bytes;
+use prost::Message;
+
+/// A model file.
+#[derive(Clone, PartialEq, Message)]
+pub struct ModelProto {
+    /// Version of the file format; absent in files that are not ONNX.
+    #[prost(int64, optional, tag = "1")]
+    pub ir_version: Option<i64>,
+    /// The main graph.
+    #[prost(message, optional, tag = "7")]
+    pub graph: Option<GraphProto>,
+    /// The operator sets that the graph uses.
+    #[prost(message, repeated, tag = "8")]
+    pub opset_import: Vec<OperatorSetIdProto>,
+    /// Model-local functions (not supported).
+    #[prost(message, repeated, tag = "25")]
+    pub functions: Vec<FunctionProto>,
+}
+
+/// An operator set.
+#[derive(Clone, PartialEq, Message)]
+pub struct OperatorSetIdProto {
+    /// Empty for the default operators.
+    #[prost(string, tag = "1")]
+    pub domain: String,
+    /// Version of the set.
+    #[prost(int64, tag = "2")]
+    pub version: i64,
+}
+
+/// A model-local function: only its presence matters.
+#[derive(Clone, PartialEq, Message)]
+pub struct FunctionProto {
+    /// Name of the function.
+    #[prost(string, tag = "1")]
+    pub name: String,
+}
+
+/// A graph of nodes in topological order.
+#[derive(Clone, PartialEq, Message)]
+pub struct GraphProto {
+    /// Operations.
+    #[prost(message, repeated, tag = "1")]
+    pub node: Vec<NodeProto>,
+    /// Name of the graph.
+    #[prost(string, tag = "2")]
+    pub name: String,
+    /// Constants by name.
+    #[prost(message, repeated, tag = "5")]
+    pub initializer: Vec<TensorProto>,
+    /// Inputs; old files list initializers here too.
+    #[prost(message, repeated, tag = "11")]
+    pub input: Vec<ValueInfoProto>,
+    /// Outputs.
+    #[prost(message, repeated, tag = "12")]
+    pub output: Vec<ValueInfoProto>,
+}
+
+/// One operation.
+#[derive(Clone, PartialEq, Message)]
+pub struct NodeProto {
+    /// Names of the inputs; empty for an omitted one.
+    #[prost(string, repeated, tag = "1")]
+    pub input: Vec<String>,
+    /// Names of the outputs.
+    #[prost(string, repeated, tag = "2")]
+    pub output: Vec<String>,
+    /// Name of the node, for people.
+    #[prost(string, tag = "3")]
+    pub name: String,
+    /// The operator.
+    #[prost(string, tag = "4")]
+    pub op_type: String,
+    /// Attributes.
+    #[prost(message, repeated, tag = "5")]
+    pub attribute: Vec<AttributeProto>,
+    /// Operator set; empty for the default one.
+    #[prost(string, tag = "7")]
+    pub domain: String,
+}
+
+/// A named attribute of a node.
+#[derive(Clone, PartialEq, Message)]
+pub struct AttributeProto {
+    /// Name.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// A float.
+    #[prost(float, optional, tag = "2")]
+    pub f: Option<f32>,
+    /// An integer.
+    #[prost(int64, optional, tag = "3")]
+    pub i: Option<i64>,
+    /// A string.
+    #[prost(bytes = "bytes", optional, tag = "4")]
+    pub s: Option<Bytes>,
+    /// A tensor.
+    #[prost(message, optional, tag = "5")]
+    pub t: Option<TensorProto>,
+    /// Floats.
+    #[prost(float, repeated, tag = "7")]
+    pub floats: Vec<f32>,
+    /// Integers.
+    #[prost(int64, repeated, tag = "8")]
+    pub ints: Vec<i64>,
+    /// Type of the attribute: written, never read.
+    #[prost(int32, tag = "20")]
+    pub r#type: i32,
+}
+
+/// A constant tensor.
+#[derive(Clone, PartialEq, Message)]
+pub struct TensorProto {
+    /// Dimensions.
+    #[prost(int64, repeated, tag = "1")]
+    pub dims: Vec<i64>,
+    /// `TensorProto.DataType`.
+    #[prost(int32, tag = "2")]
+    pub data_type: i32,
+    /// Elements of a float tensor.
+    #[prost(float, repeated, tag = "4")]
+    pub float_data: Vec<f32>,
+    /// Elements of a tensor of small integers.
+    #[prost(int32, repeated, tag = "5")]
+    pub int32_data: Vec<i32>,
+    /// Elements of an int64 tensor.
+    #[prost(int64, repeated, tag = "7")]
+    pub int64_data: Vec<i64>,
+    /// Name.
+    #[prost(string, tag = "8")]
+    pub name: String,
+    /// Elements of any type as little-endian bytes.
+    #[prost(bytes = "bytes", optional, tag = "9")]
+    pub raw_data: Option<Bytes>,
+    /// 1: the elements are in another file (not supported).
+    #[prost(int32, optional, tag = "14")]
+    pub data_location: Option<i32>,
+}
+
+/// The name and type of a value.
+#[derive(Clone, PartialEq, Message)]
+pub struct ValueInfoProto {
+    /// Name.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// Type.
+    #[prost(message, optional, tag = "2")]
+    pub r#type: Option<TypeProto>,
+}
+
+/// A type; only tensors are supported.
+#[derive(Clone, PartialEq, Message)]
+pub struct TypeProto {
+    /// A tensor type.
+    #[prost(message, optional, tag = "1")]
+    pub tensor_type: Option<TensorTypeProto>,
+}
+
+/// Element type and shape.
+#[derive(Clone, PartialEq, Message)]
+pub struct TensorTypeProto {
+    /// `TensorProto.DataType`.
+    #[prost(int32, tag = "1")]
+    pub elem_type: i32,
+    /// Shape.
+    #[prost(message, optional, tag = "2")]
+    pub shape: Option<TensorShapeProto>,
+}
+
+/// A shape.
+#[derive(Clone, PartialEq, Message)]
+pub struct TensorShapeProto {
+    /// Dimensions.
+    #[prost(message, repeated, tag = "1")]
+    pub dim: Vec<DimensionProto>,
+}
+
+/// A dimension: a size, or a name for an unknown size.
+#[derive(Clone, PartialEq, Message)]
+pub struct DimensionProto {
+    /// Size.
+    #[prost(int64, optional, tag = "1")]
+    pub dim_value: Option<i64>,
+    /// Name.
+    #[prost(string, optional, tag = "2")]
+    pub dim_param: Option<String>,
+}
