@@ -1,0 +1,56 @@
+//! The application's side of ABCI.
+
+use tendermint_proto::v0_38::abci::{
+    RequestCheckTx, RequestFinalizeBlock, RequestInfo, RequestInitChain, RequestPrepareProposal,
+    RequestProcessProposal, ResponseCheckTx, ResponseCommit, ResponseFinalizeBlock, ResponseInfo, ResponseInitChain,
+    ResponsePrepareProposal, ResponseProcessProposal,
+};
+
+/// What consensus calls. Calls of the consensus connection come one at a time, in the order of the
+/// grammar (CometBFT `spec/abci/abci++_comet_expected_behavior.md`); `check_tx` and `info` come at any time.
+///
+/// An error means that the application cannot go on (its storage failed, its genesis is wrong): the
+/// caller stops the process. Bad input from outside is never an error but an answer.
+pub trait Application: Send + Sync {
+    /// What ends the process.
+    type Error: core::error::Error + Send + Sync + 'static;
+
+    /// The last height whose Commit finished, and its app hash.
+    ///
+    /// # Errors
+    /// See the trait.
+    fn info(&self, request: RequestInfo) -> Result<ResponseInfo, Self::Error>;
+
+    /// Sets up the state of a new chain.
+    ///
+    /// # Errors
+    /// See the trait.
+    fn init_chain(&self, request: RequestInitChain) -> Result<ResponseInitChain, Self::Error>;
+
+    /// Admits a transaction into the mempool; answers in microseconds.
+    fn check_tx(&self, request: RequestCheckTx) -> ResponseCheckTx;
+
+    /// Builds a block.
+    ///
+    /// # Errors
+    /// See the trait.
+    fn prepare_proposal(&self, request: RequestPrepareProposal) -> Result<ResponsePrepareProposal, Self::Error>;
+
+    /// Judges a block, by the block and the committed state alone.
+    ///
+    /// # Errors
+    /// See the trait.
+    fn process_proposal(&self, request: RequestProcessProposal) -> Result<ResponseProcessProposal, Self::Error>;
+
+    /// Executes a decided block. It may come without any proposal before it (replay).
+    ///
+    /// # Errors
+    /// See the trait.
+    fn finalize_block(&self, request: RequestFinalizeBlock) -> Result<ResponseFinalizeBlock, Self::Error>;
+
+    /// Makes the finalized block durable.
+    ///
+    /// # Errors
+    /// See the trait.
+    fn commit(&self) -> Result<ResponseCommit, Self::Error>;
+}

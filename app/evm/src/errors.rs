@@ -1,0 +1,95 @@
+//! Failed calls: custom errors of fixed bytes.
+//!
+//! This is the one place where the codes are listed; they are part of consensus and never
+//! renumbered.
+
+use alloy_primitives::Bytes;
+use alloy_sol_types::SolError;
+use penstock_inference::Failure;
+
+use crate::abi;
+
+/// The code of `InvalidInput(uint16)`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InputFault {
+    /// The call data is no ABI encoding of the function's arguments.
+    Malformed = 1,
+    /// The function does not exist.
+    UnknownFunction = 2,
+    /// The model takes no string tensors.
+    StringsNotSupported = 3,
+    /// A tensor's name is not an input of the model, or is there twice.
+    UnknownTensor = 4,
+    /// An input of the model is missing.
+    MissingTensor = 5,
+    /// The product of a shape is not the number of values.
+    ShapeMismatch = 6,
+    /// A shape does not fit the model's input, or batch sizes differ.
+    WrongShape = 7,
+    /// A number does not fit the input's type.
+    NumberOutOfRange = 8,
+    /// The request costs more than `maxRequestOps`.
+    TooExpensive = 9,
+    /// The transaction makes more than `maxRequestsPerTx` requests.
+    TooManyRequests = 10,
+    /// The precompile takes no value.
+    ValueNotAccepted = 11,
+    /// Called by DELEGATECALL or CALLCODE.
+    DelegateCall = 12,
+    /// Called by STATICCALL: the functions log an event.
+    StaticCall = 13,
+}
+
+/// A number of the output has no representation as `Number` (2^127 and more): the code of
+/// `InferenceFailed(uint16)` beside those of [`Failure`].
+pub(crate) const OUTPUT_NOT_REPRESENTABLE: u16 = 4;
+
+/// Why a call is denied; becomes the revert data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Denied {
+    /// The registry has no model of this name.
+    UnknownModel,
+    /// The model is not active.
+    ModelNotActive,
+    /// The request is wrong.
+    InvalidInput(InputFault),
+    /// The mode (or the function) is not built.
+    ModeNotSupported(u8),
+    /// The model failed on this input, with a code.
+    InferenceFailed(u16),
+    /// Nobody had the result in time.
+    InferenceUnavailable,
+    /// The output is larger than `maxOutputBytes`.
+    OutputTooLarge,
+}
+
+impl Denied {
+    /// The ABI encoding of the custom error.
+    pub fn revert_data(self) -> Bytes {
+        match self {
+            Self::UnknownModel => abi::UnknownModel {}.abi_encode(),
+            Self::ModelNotActive => abi::ModelNotActive {}.abi_encode(),
+            Self::InvalidInput(fault) => abi::InvalidInput { code: fault as u16 }.abi_encode(),
+            Self::ModeNotSupported(mode) => abi::ModeNotSupported { mode }.abi_encode(),
+            Self::InferenceFailed(code) => abi::InferenceFailed { code }.abi_encode(),
+            Self::InferenceUnavailable => abi::InferenceUnavailable {}.abi_encode(),
+            Self::OutputTooLarge => abi::OutputTooLarge {}.abi_encode(),
+        }
+        .into()
+    }
+}
+
+impl From<Failure> for Denied {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Unavailable => Self::InferenceUnavailable,
+            other => Self::InferenceFailed(other.code()),
+        }
+    }
+}
+
+impl From<InputFault> for Denied {
+    fn from(fault: InputFault) -> Self {
+        Self::InvalidInput(fault)
+    }
+}

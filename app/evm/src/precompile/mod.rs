@@ -1,0 +1,159 @@
+//! The inference precompile: a provider of precompiles for revm that adds two addresses to
+//! Ethereum's. [`dispatch`] decodes, prices and answers; this file is the boundary to revm.
+
+mod dispatch;
+mod layout;
+mod request;
+mod response;
+
+use core::fmt;
+use std::sync::Arc;
+
+use alloy_primitives::{Address, Bytes, Log, LogData, address};
+use penstock_inference::{InferenceRequest, RequestId};
+use revm::{
+    Database,
+    context::{Cfg, ContextError, ContextTr, JournalTr},
+    handler::{EthPrecompiles, PrecompileProvider, precompile_output_to_interpreter_result},
+    interpreter::{CallInputs, CallScheme, InterpreterResult},
+    precompile::{PrecompileHalt, PrecompileOutput},
+    primitives::{AddressSet, hardfork::SpecId},
+};
+
+use self::dispatch::{Answered, Ending, Generation, Surroundings};
+use crate::{CarriesMissing, Denied, InputFault, Results, Rules};
+
+/// The inference precompile.
+pub const INFERENCE: Address = address!("00000000000000000000000000000000000000F4");
+
+/// The inference precompile with the older output struct.
+pub const INFERENCE_V1: Address = address!("00000000000000000000000000000000000001F4");
+
+/// What a call gets whose result the source lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnMiss {
+    /// Zeros in the right shape, marked `is_simulation_result`: simulation and `eth_call`.
+    Placeholder,
+    /// The transaction is not executed at all: proposals and their verification.
+    Abort,
+    /// `InferenceUnavailable()`: finalization of a decided block, which must always end.
+    Revert,
+}
+
+/// A request that a transaction made.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// Id of the request.
+    pub id: RequestId,
+    /// The request.
+    pub request: Arc<InferenceRequest>,
+    /// Its cost.
+    pub ops: u64,
+    /// The source did not have the result.
+    pub missed: bool,
+    /// Made after a placeholder was given out in the same transaction: with the real result it
+    /// might not be made, or be another.
+    pub speculative: bool,
+}
+
+/// Ethereum's precompiles and the inference precompile.
+pub(crate) struct Precompiles<'a> {
+    eth: EthPrecompiles,
+    warm: AddressSet,
+    rules: &'a Rules,
+    results: &'a dyn Results,
+    on_miss: OnMiss,
+    /// The requests of the transaction that runs, in order. Not journaled: requests of frames
+    /// that revert stay, because they were asked and must be answered in a replay, too.
+    calls: Vec<Call>,
+}
+
+impl fmt::Debug for Precompiles<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Precompiles")
+            .field("on_miss", &self.on_miss)
+            .field("calls", &self.calls)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'a> Precompiles<'a> {
+    pub(crate) fn new(rules: &'a Rules, results: &'a dyn Results, on_miss: OnMiss) -> Self {
+        let eth = EthPrecompiles::new(rules.spec);
+        let mut warm = eth.warm_addresses().clone();
+        warm.extend([INFERENCE, INFERENCE_V1]);
+        Self { eth, warm, rules, results, on_miss, calls: Vec::new() }
+    }
+
+    /// The requests since the last call of this function.
+    pub(crate) fn take_calls(&mut self) -> Vec<Call> {
+        core::mem::take(&mut self.calls)
+    }
+
+    fn answer(&mut self, data: &[u8], inputs: &CallInputs, generation: Generation) -> Answered {
+        let direct = inputs.scheme == CallScheme::Call || inputs.scheme == CallScheme::StaticCall;
+        let refused = match (direct, inputs.is_static, inputs.value.get().is_zero()) {
+            (false, ..) => Some(InputFault::DelegateCall),
+            (_, true, _) => Some(InputFault::StaticCall),
+            (_, _, false) => Some(InputFault::ValueNotAccepted),
+            _ => None,
+        };
+        if let Some(fault) = refused {
+            let base = self.rules.gas.base;
+            let ending = if base > inputs.gas_limit { Ending::OutOfGas } else { Ending::Revert(Denied::from(fault)) };
+            return Answered { ending, gas_used: base, call: None };
+        }
+        let around = Surroundings {
+            rules: self.rules,
+            results: self.results,
+            on_miss: self.on_miss,
+            calls_before: self.calls.len(),
+            speculative: self.calls.iter().any(|call| call.missed),
+        };
+        dispatch::answer(data, inputs.gas_limit, generation, around)
+    }
+}
+
+impl<CTX> PrecompileProvider<CTX> for Precompiles<'_>
+where
+    CTX: ContextTr<Cfg: Cfg<Spec = SpecId>, Db: Database<Error: CarriesMissing>>,
+{
+    type Output = InterpreterResult;
+
+    fn set_spec(&mut self, spec: SpecId) -> bool {
+        // The rules fix the fork for the life of this value.
+        debug_assert_eq!(spec, self.eth.spec);
+        false
+    }
+
+    fn run(&mut self, ctx: &mut CTX, inputs: &CallInputs) -> Result<Option<InterpreterResult>, String> {
+        let generation = match inputs.bytecode_address {
+            INFERENCE => Generation::V2,
+            INFERENCE_V1 => Generation::V1,
+            _ => return self.eth.run(ctx, inputs),
+        };
+        let data: Bytes = inputs.input.bytes(ctx);
+        let Answered { ending, gas_used, call } = self.answer(&data, inputs, generation);
+        self.calls.extend(call);
+        let output = match ending {
+            Ending::Return { output, topic, event } => {
+                let data = LogData::new_unchecked(vec![topic], event);
+                ctx.journal_mut().log(Log { address: inputs.bytecode_address, data });
+                PrecompileOutput::new(gas_used, output, inputs.reservoir)
+            }
+            Ending::Revert(denied) => PrecompileOutput::revert(gas_used, denied.revert_data(), inputs.reservoir),
+            Ending::OutOfGas => PrecompileOutput::halt(PrecompileHalt::OutOfGas, inputs.reservoir),
+            Ending::Missing(id) => {
+                // revm takes this error out of the context before any more code runs, so that no
+                // contract can observe or catch it.
+                *ctx.error() = Err(ContextError::Db(CarriesMissing::missing(id)));
+                PrecompileOutput::halt(PrecompileHalt::other_static("inference result missing"), inputs.reservoir)
+            }
+        };
+        Ok(Some(precompile_output_to_interpreter_result(output, inputs.gas_limit)))
+    }
+
+    fn warm_addresses(&self) -> &AddressSet {
+        &self.warm
+    }
+}
