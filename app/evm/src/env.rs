@@ -1,11 +1,16 @@
 //! Blocks and transactions as revm wants them.
 
-use alloy_consensus::{Transaction, TxEnvelope, transaction::SignerRecoverable};
+use alloy_consensus::{Transaction, TxEnvelope};
 use alloy_primitives::{Address, B256, U256};
 use revm::{
+    DatabaseRef,
+    bytecode::Bytecode,
     context::{BlockEnv, TxEnv, either::Either},
     context_interface::block::BlobExcessGasAndPrice,
+    state::AccountInfo,
 };
+
+use crate::StateError;
 
 /// What execution knows of the block that it is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +65,32 @@ pub fn tx_env(tx: &TxEnvelope, sender: Address) -> TxEnv {
     }
 }
 
-/// The sender of a signed transaction; `None` when the signature is not valid (EIP-2 included).
-pub fn recover_parts(tx: &TxEnvelope) -> Option<Address> {
-    tx.recover_signer().ok()
+/// A database whose errors are [`StateError::Storage`], from one whose errors are its own.
+#[derive(Debug, Clone)]
+pub struct Db<D>(pub D);
+
+impl<D: DatabaseRef> Db<D> {
+    fn storage_error(error: D::Error) -> StateError {
+        StateError::Storage(error.to_string())
+    }
+}
+
+impl<D: DatabaseRef> DatabaseRef for Db<D> {
+    type Error = StateError;
+
+    fn basic_ref(&self, address: Address) -> Result<Option<AccountInfo>, StateError> {
+        self.0.basic_ref(address).map_err(Self::storage_error)
+    }
+
+    fn code_by_hash_ref(&self, hash: B256) -> Result<Bytecode, StateError> {
+        self.0.code_by_hash_ref(hash).map_err(Self::storage_error)
+    }
+
+    fn storage_ref(&self, address: Address, slot: U256) -> Result<U256, StateError> {
+        self.0.storage_ref(address, slot).map_err(Self::storage_error)
+    }
+
+    fn block_hash_ref(&self, number: u64) -> Result<B256, StateError> {
+        self.0.block_hash_ref(number).map_err(Self::storage_error)
+    }
 }

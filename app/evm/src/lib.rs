@@ -23,7 +23,7 @@ mod registry;
 mod results;
 mod rules;
 
-pub use env::{BlockContext, recover_parts, tx_env};
+pub use env::{BlockContext, Db, tx_env};
 pub use errors::{Denied, InputFault};
 pub use executor::{CallOptions, ExecError, Execution, Executor, Status};
 pub use precompile::{Call, INFERENCE, INFERENCE_V1, OnMiss};

@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 
 use alloy_primitives::{Address, B256, U256};
-use revm::{DatabaseRef, state::EvmState};
-
-use crate::StateError;
+use revm::{database::BundleState, state::EvmState};
 
 /// Every account and slot that an execution loaded, with its value before the execution.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -15,46 +13,42 @@ pub struct ReadSet {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct AccountRead {
-    nonce: u64,
-    balance: U256,
-    code_hash: B256,
+    /// Nonce, balance and code hash; `None` where they are left out.
+    info: Option<(u64, U256, B256)>,
     slots: BTreeMap<U256, U256>,
 }
 
 impl ReadSet {
-    /// The read set of an execution, from revm's result state. The fee receiver is left out: every
-    /// transaction touches it, and hardly any looks at it.
-    pub fn of(state: &EvmState, beneficiary: Address) -> Self {
+    /// The read set of an execution, from revm's result state. Nonce and balance of those in
+    /// `passing` are left out: the sender and the fee receiver change with every transaction, hardly
+    /// any contract looks at them, and the proposal's own execution decides in the end.
+    pub fn of(state: &EvmState, passing: [Address; 2]) -> Self {
         let accounts = state
             .iter()
-            .filter(|(address, _)| **address != beneficiary)
             .map(|(address, account)| {
-                let slots = account.storage.iter().map(|(key, slot)| (*key, slot.original_value)).collect();
                 let before = account.original_info();
-                let read =
-                    AccountRead { nonce: before.nonce, balance: before.balance, code_hash: before.code_hash, slots };
-                (*address, read)
+                let info = (!passing.contains(address)).then_some((before.nonce, before.balance, before.code_hash));
+                let slots = account.storage.iter().map(|(key, slot)| (*key, slot.original_value)).collect();
+                (*address, AccountRead { info, slots })
             })
             .collect();
         Self { accounts }
     }
 
-    /// Whether a state still has every value that was read.
-    ///
-    /// # Errors
-    /// When the state cannot be read.
-    pub fn holds_in<DB: DatabaseRef<Error = StateError>>(&self, state: &DB) -> Result<bool, StateError> {
-        for (address, read) in &self.accounts {
-            let now = state.basic_ref(*address)?.unwrap_or_default();
-            if (now.nonce, now.balance, now.code_hash) != (read.nonce, read.balance, read.code_hash) {
-                return Ok(false);
-            }
-            for (key, value) in &read.slots {
-                if state.storage_ref(*address, *key)? != *value {
-                    return Ok(false);
-                }
-            }
-        }
-        Ok(true)
+    /// Whether the changes of a block leave every value as it was read. Looks only at what the block
+    /// changed.
+    pub fn survives(&self, changes: &BundleState) -> bool {
+        self.accounts.iter().all(|(address, read)| {
+            let Some(changed) = changes.state.get(address) else { return true };
+            let now = changed.info.as_ref().map(|info| (info.nonce, info.balance, info.code_hash));
+            let same_info =
+                read.info.is_none_or(|info| now.unwrap_or_default() == info || changed.info == changed.original_info);
+            same_info
+                && !changed.was_destroyed()
+                && read
+                    .slots
+                    .iter()
+                    .all(|(key, value)| changed.storage.get(key).is_none_or(|slot| slot.present_value == *value))
+        })
     }
 }

@@ -11,7 +11,7 @@
 //! | `r` number | receipts of the users' transactions |
 //! | `n` header hash | number |
 //! | `t` transaction hash | number (8 bytes), index among the users' transactions (4 bytes) |
-//! | `q` request id | number of the first block that used the result |
+//! | `q` request id | number of the last block that used the result |
 //! | `m` name | metadata: `version`, `chain`, `height` |
 
 use alloy_primitives::{Address, B256, U256};
@@ -72,7 +72,7 @@ pub fn transaction(hash: B256) -> Vec<u8> {
     [b"t", hash.as_slice()].concat()
 }
 
-/// Key of the block that used a result first.
+/// Key of the block that used a result last.
 pub fn request(id: B256) -> Vec<u8> {
     [b"q", id.as_slice()].concat()
 }

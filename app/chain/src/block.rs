@@ -1,0 +1,48 @@
+//! Blocks as they are stored and read.
+
+use std::sync::Arc;
+
+use alloy_consensus::{Header, TxEnvelope};
+use alloy_primitives::{Address, B256, Log};
+use alloy_rlp::{RlpDecodable, RlpEncodable};
+
+use crate::HeaderTx;
+
+/// What is kept of a transaction's execution; the rest of an RPC receipt follows from it.
+#[derive(Debug, Clone, PartialEq, Eq, RlpEncodable, RlpDecodable)]
+pub struct StoredReceipt {
+    /// Whether it succeeded.
+    pub success: bool,
+    /// Gas that it used.
+    pub gas_used: u64,
+    /// Who signed it.
+    pub sender: Address,
+    /// Its logs.
+    pub logs: Vec<Log>,
+    /// The requests that it made, each once, in order.
+    pub requests: Vec<B256>,
+}
+
+/// A committed block with everything that is known of it.
+#[derive(Debug, Clone)]
+pub struct Block {
+    /// Ethereum header.
+    pub header: Header,
+    /// keccak256 of the header's RLP: CometBFT's app hash.
+    pub hash: B256,
+    /// Results and fee recipient. `None` for the genesis block.
+    pub header_tx: Option<Arc<HeaderTx>>,
+    /// Users' transactions.
+    pub txs: Vec<TxEnvelope>,
+    /// One for each transaction.
+    pub receipts: Vec<StoredReceipt>,
+}
+
+/// Where a transaction is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TxPlace {
+    /// Number of its block.
+    pub block: u64,
+    /// Its index among the users' transactions.
+    pub index: usize,
+}

@@ -1,0 +1,383 @@
+//! The chain: what the parts share, how it is opened, and its genesis.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, OnceLock, mpsc},
+    time::Duration,
+};
+
+use alloy_consensus::{EMPTY_OMMER_ROOT_HASH, Header, constants::EMPTY_WITHDRAWALS};
+use alloy_eips::eip7685::EMPTY_REQUESTS_HASH;
+use alloy_primitives::{Address, B256, Bytes, U256, keccak256};
+use alloy_rlp::Decodable;
+use alloy_trie::EMPTY_ROOT_HASH;
+use parking_lot::{Mutex, RwLock};
+use penstock_evm::{BlockContext, Rules, StateError};
+use penstock_inference::InferenceNetwork;
+use penstock_pipe::{Account, Pool, PoolConfig, PoolHandle};
+use penstock_state::{Batch, State, Store, StoreError, View, keys};
+use revm::{DatabaseRef, bytecode::Bytecode, database::BundleState, primitives::KECCAK_EMPTY, state::AccountInfo};
+use sha2::{Digest, Sha256};
+use tracing::info;
+
+use crate::{Block, Genesis, GenesisError, execution::Executed, finalize::Finalized, simulate::HeadSimulator};
+
+/// Local settings of a node. Nothing here is consensus.
+#[derive(Debug, Clone)]
+pub struct ChainConfig {
+    /// The pool.
+    pub pool: PoolConfig,
+    /// Receiver of the priority fees of the blocks that this node proposes.
+    pub fee_recipient: Address,
+    /// How long ProcessProposal waits for this node's own runs.
+    pub verification_budget: Duration,
+}
+
+impl Default for ChainConfig {
+    fn default() -> Self {
+        Self { pool: PoolConfig::default(), fee_recipient: Address::ZERO, verification_budget: Duration::from_secs(1) }
+    }
+}
+
+/// Why the chain cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ChainError {
+    /// The genesis is wrong.
+    #[error(transparent)]
+    Genesis(#[from] GenesisError),
+    /// The storage failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The state cannot be read.
+    #[error("state: {0}")]
+    State(#[from] StateError),
+    /// The store holds something else.
+    #[error("the store {0}")]
+    WrongStore(String),
+    /// A thread could not be started.
+    #[error("cannot start a thread: {0}")]
+    Threads(#[from] std::io::Error),
+    /// Consensus called out of order or with a block that no honest majority decides.
+    #[error("consensus: {0}")]
+    Consensus(String),
+}
+
+/// The newest committed block and the state after it.
+#[derive(Debug, Clone)]
+pub struct Head {
+    /// Ethereum header.
+    pub header: Header,
+    /// Its hash.
+    pub hash: B256,
+    /// The state.
+    pub view: View,
+}
+
+impl Head {
+    /// Height.
+    pub fn number(&self) -> u64 {
+        self.header.number
+    }
+
+    /// EIP-1559 base fee of the next block.
+    pub fn next_base_fee(&self) -> u64 {
+        self.header.next_block_base_fee(alloy_eips::eip1559::BaseFeeParams::ethereum()).unwrap_or_default()
+    }
+
+    /// The surroundings of a block on this head.
+    pub fn next_block(&self, timestamp: u64, beneficiary: Address) -> BlockContext {
+        let number = self.number() + 1;
+        let prevrandao = keccak256([self.hash.as_slice(), &number.to_be_bytes()].concat());
+        BlockContext {
+            number,
+            timestamp,
+            beneficiary,
+            base_fee: self.next_base_fee(),
+            prevrandao,
+            parent_hash: self.hash,
+        }
+    }
+
+    /// Nonce and balance of an account.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub fn account(&self, address: Address) -> Result<Account, StoreError> {
+        let account = self.view.account(address)?.unwrap_or_default();
+        Ok(Account { nonce: account.nonce, balance: account.balance })
+    }
+}
+
+/// An executed proposal, kept until a block is committed.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    pub(crate) fingerprint: B256,
+    pub(crate) executed: Arc<Executed>,
+    /// The results are verified: it was accepted, or this node proposed it.
+    pub(crate) verified: bool,
+}
+
+/// The application's state machine.
+#[derive(Debug)]
+pub struct Chain {
+    pub(crate) rules: Rules,
+    pub(crate) config: ChainConfig,
+    pub(crate) genesis: Genesis,
+    genesis_digest: B256,
+    pub(crate) state: Mutex<State>,
+    pub(crate) head: Arc<RwLock<Option<Head>>>,
+    pub(crate) network: Arc<InferenceNetwork>,
+    pool: OnceLock<PoolHandle>,
+    pub(crate) kept: Mutex<VecDeque<Kept>>,
+    pub(crate) finalized: Mutex<Option<Finalized>>,
+    subscribers: Mutex<Vec<mpsc::Sender<Arc<Block>>>>,
+}
+
+/// Executed proposals that are kept: the rounds of one height, within reason.
+const MAX_KEPT: usize = 4;
+
+impl Chain {
+    /// Opens the chain of a store; a new store waits for `init_chain`.
+    ///
+    /// # Errors
+    /// [`ChainError`]: the store is of another chain or another version, or fails.
+    pub fn open(
+        store: Arc<dyn Store>,
+        genesis: Genesis,
+        app_state: &[u8],
+        network: Arc<InferenceNetwork>,
+        config: ChainConfig,
+    ) -> Result<Self, ChainError> {
+        let rules = genesis.rules()?;
+        let genesis_digest = digest_of(app_state)?;
+        let snapshot = store.snapshot();
+        let height = match snapshot.get(&keys::meta("version"))? {
+            None => None,
+            Some(version) if version != keys::LAYOUT_VERSION.to_be_bytes() => {
+                return Err(ChainError::WrongStore("has another layout version: use the program that wrote it".into()));
+            }
+            Some(_) => {
+                if snapshot.get(&keys::meta("chain"))?.as_deref() != Some(genesis_digest.as_slice()) {
+                    return Err(ChainError::WrongStore(
+                        "belongs to a chain with another genesis: use its genesis, or another data folder".into(),
+                    ));
+                }
+                let height =
+                    snapshot.get(&keys::meta("height"))?.and_then(|b| b.try_into().ok().map(u64::from_be_bytes));
+                Some(height.ok_or_else(|| StoreError::damaged("the height"))?)
+            }
+        };
+        drop(snapshot);
+        let state = State::open(store, height.unwrap_or_default())?;
+        let head = Arc::new(RwLock::new(None));
+        let chain = Self {
+            rules,
+            config,
+            genesis,
+            genesis_digest,
+            state: Mutex::new(state),
+            head,
+            network,
+            pool: OnceLock::new(),
+            kept: Mutex::default(),
+            finalized: Mutex::default(),
+            subscribers: Mutex::default(),
+        };
+        if let Some(height) = height {
+            chain.load_head(height)?;
+        }
+        Ok(chain)
+    }
+
+    fn load_head(&self, height: u64) -> Result<(), ChainError> {
+        let mut state = self.state.lock();
+        let view = state.head();
+        let header =
+            view.snapshot().get(&keys::header(height))?.ok_or_else(|| StoreError::damaged("the head's header"))?;
+        let header = Header::decode(&mut header.as_slice()).map_err(|_| StoreError::damaged("the head's header"))?;
+        if state.root() != header.state_root {
+            return Err(
+                StoreError::damaged(format!("the state at height {height} (its root is not the header's)")).into()
+            );
+        }
+        let hash = header.hash_slow();
+        self.set_head(Head { header, hash, view })
+    }
+
+    /// Moves the head; the first one starts the pool.
+    pub(crate) fn set_head(&self, head: Head) -> Result<(), ChainError> {
+        let (number, base_fee) = (head.number(), head.next_base_fee());
+        *self.head.write() = Some(head);
+        if self.pool.get().is_none() {
+            let simulator = HeadSimulator { rules: self.rules.clone(), head: self.head.clone() };
+            let pool = Pool::new(self.config.pool, number, base_fee);
+            let pool = PoolHandle::start(pool, self.config.pool, self.network.clone(), Arc::new(simulator))?;
+            // Heads are set by one caller at a time: nobody else has set the pool meanwhile.
+            let _ = self.pool.set(pool);
+        }
+        Ok(())
+    }
+
+    /// Height of the head; `None` before the genesis.
+    pub fn height(&self) -> Option<u64> {
+        self.head.read().as_ref().map(Head::number)
+    }
+
+    /// The head.
+    ///
+    /// # Errors
+    /// Before `init_chain`.
+    pub fn head(&self) -> Result<Head, ChainError> {
+        self.head.read().clone().ok_or_else(|| ChainError::Consensus("the chain is not initialized".into()))
+    }
+
+    /// The pool.
+    ///
+    /// # Errors
+    /// Before `init_chain`.
+    pub fn pool(&self) -> Result<&PoolHandle, ChainError> {
+        self.pool.get().ok_or_else(|| ChainError::Consensus("the chain is not initialized".into()))
+    }
+
+    /// The rules.
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// The models of the genesis, with their files.
+    pub fn genesis(&self) -> &Genesis {
+        &self.genesis
+    }
+
+    /// The inference network.
+    pub fn network(&self) -> &Arc<InferenceNetwork> {
+        &self.network
+    }
+
+    /// Every block from now on, once it is committed.
+    pub fn subscribe(&self) -> mpsc::Receiver<Arc<Block>> {
+        let (sender, receiver) = mpsc::channel();
+        self.subscribers.lock().push(sender);
+        receiver
+    }
+
+    pub(crate) fn tell_subscribers(&self, block: &Arc<Block>) {
+        self.subscribers.lock().retain(|subscriber| subscriber.send(block.clone()).is_ok());
+    }
+
+    pub(crate) fn keep(&self, fingerprint: B256, executed: Arc<Executed>, verified: bool) {
+        let mut kept = self.kept.lock();
+        kept.retain(|other| other.fingerprint != fingerprint);
+        kept.push_back(Kept { fingerprint, executed, verified });
+        while kept.len() > MAX_KEPT {
+            kept.pop_front();
+        }
+    }
+
+    pub(crate) fn find_kept(&self, fingerprint: B256) -> Option<(Arc<Executed>, bool)> {
+        let kept = self.kept.lock();
+        kept.iter().find(|kept| kept.fingerprint == fingerprint).map(|kept| (kept.executed.clone(), kept.verified))
+    }
+
+    /// Writes the genesis state and block. Done again after a crash before the first commit, it
+    /// gives the same.
+    pub(crate) fn initialize(&self, app_state: &[u8], time: u64) -> Result<B256, ChainError> {
+        if digest_of(app_state)? != self.genesis_digest {
+            return Err(ChainError::Consensus(
+                "the genesis that consensus brings is not the one that this node was started with".into(),
+            ));
+        }
+        if let Some(head) = self.head.read().as_ref() {
+            return match head.number() {
+                0 => Ok(head.hash),
+                height => Err(ChainError::Consensus(format!("InitChain at height {height}"))),
+            };
+        }
+        let mut state = self.state.lock();
+        let applied = state.apply(&genesis_changes(&self.genesis))?;
+        let header = self.genesis_header(applied.root, time);
+        let hash = header.hash_slow();
+        let mut batch = applied.batch;
+        batch.put(keys::meta("version"), keys::LAYOUT_VERSION.to_be_bytes().to_vec());
+        batch.put(keys::meta("chain"), self.genesis_digest.to_vec());
+        put_block(&mut batch, &header, hash);
+        state.commit(0, batch)?;
+        let view = state.head();
+        drop(state);
+        info!(%hash, "genesis written");
+        self.set_head(Head { header, hash, view })?;
+        Ok(hash)
+    }
+
+    fn genesis_header(&self, state_root: B256, timestamp: u64) -> Header {
+        Header {
+            number: 0,
+            state_root,
+            timestamp,
+            gas_limit: self.rules.block_gas_limit,
+            base_fee_per_gas: Some(self.genesis.config.base_fee),
+            extra_data: Bytes::copy_from_slice(EMPTY_ROOT_HASH.as_slice()),
+            ..empty_header(&self.rules)
+        }
+    }
+}
+
+/// A header with the fields that are the same in every block.
+pub(crate) fn empty_header(rules: &Rules) -> Header {
+    let prague = rules.spec.is_enabled_in(revm::primitives::hardfork::SpecId::PRAGUE);
+    Header {
+        ommers_hash: EMPTY_OMMER_ROOT_HASH,
+        transactions_root: EMPTY_ROOT_HASH,
+        receipts_root: EMPTY_ROOT_HASH,
+        withdrawals_root: Some(EMPTY_WITHDRAWALS),
+        blob_gas_used: Some(0),
+        excess_blob_gas: Some(0),
+        parent_beacon_block_root: Some(B256::ZERO),
+        requests_hash: prague.then_some(EMPTY_REQUESTS_HASH),
+        ..Default::default()
+    }
+}
+
+/// What every block writes besides its content.
+pub(crate) fn put_block(batch: &mut Batch, header: &Header, hash: B256) {
+    batch.put(keys::header(header.number), alloy_rlp::encode(header));
+    batch.put(keys::block_hash(header.number), hash.to_vec());
+    batch.put(keys::number_of(hash), header.number.to_be_bytes().to_vec());
+    batch.put(keys::meta("height"), header.number.to_be_bytes().to_vec());
+}
+
+/// The digest by which a store knows its genesis: of the JSON value, so that white space does not count.
+fn digest_of(app_state: &[u8]) -> Result<B256, ChainError> {
+    let value: serde_json::Value = serde_json::from_slice(app_state)
+        .map_err(|error| GenesisError { path: "app_state".into(), reason: error.to_string() })?;
+    // serde_json's maps are sorted: equal values have equal texts.
+    Ok(B256::from_slice(&Sha256::digest(value.to_string())))
+}
+
+fn genesis_changes(genesis: &Genesis) -> BundleState {
+    let mut builder = BundleState::builder(0..=0);
+    for (address, account) in genesis.accounts() {
+        let code = account.code.filter(|code| !code.is_empty()).map(Bytecode::new_raw);
+        let code_hash = code.as_ref().map_or(KECCAK_EMPTY, Bytecode::hash_slow);
+        let info = AccountInfo {
+            balance: account.balance,
+            nonce: account.nonce.unwrap_or_default(),
+            code_hash,
+            code: code.clone(),
+            ..AccountInfo::default()
+        };
+        builder = builder.state_present_account_info(address, info);
+        let slots = account.storage.unwrap_or_default().into_iter();
+        let slots = slots.map(|(slot, value)| (slot.into(), (U256::ZERO, value.into()))).collect();
+        builder = builder.state_storage(address, slots);
+        if let Some(code) = code {
+            builder = builder.contract(code_hash, code);
+        }
+    }
+    builder.build()
+}
+
+/// Reads an account of a state without its code.
+pub(crate) fn exists_code(view: &View, address: Address) -> Result<Option<B256>, StoreError> {
+    Ok(view.basic_ref(address)?.map(|info| info.code_hash).filter(|hash| *hash != KECCAK_EMPTY))
+}

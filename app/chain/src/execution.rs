@@ -1,0 +1,192 @@
+//! Executing a block's transactions one after the other: the same code for proposal, verification and finalization.
+
+use std::collections::HashSet;
+
+use alloy_consensus::{Receipt, ReceiptEnvelope, ReceiptWithBloom, Transaction, TxEnvelope, TxReceipt, TxType};
+use alloy_primitives::{Address, B256, Bloom};
+use penstock_evm::{
+    BlockContext, Call, Db, ExecError, Execution, Executor, OnMiss, Results, Rules, StateError, tx_env,
+};
+use penstock_inference::RequestId;
+use penstock_state::View;
+use revm::{
+    context::result::InvalidTransaction,
+    database::{BundleState, State, WrapDatabaseRef, states::bundle_state::BundleRetention},
+};
+
+use crate::StoredReceipt;
+
+type BlockDb = State<WrapDatabaseRef<Db<View>>>;
+
+/// Why a transaction cannot be at this place of a block.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum NotIncluded {
+    /// Nonce, balance or fee.
+    #[error("{0}")]
+    Invalid(InvalidTransaction),
+    /// Its type is not accepted on this chain.
+    #[error("blob transactions are not supported")]
+    Blob,
+    /// The block has less gas left than the transaction may use.
+    #[error("it does not fit the gas that is left in the block")]
+    Gas,
+    /// Its requests do not fit `maxBlockOps`.
+    #[error("its requests do not fit maxBlockOps")]
+    Ops,
+    /// A result is missing.
+    #[error("no result for inference {id}")]
+    Missing {
+        /// The request.
+        id: RequestId,
+        /// The requests up to it.
+        calls: Vec<Call>,
+    },
+    /// The state cannot be read.
+    #[error("{0}")]
+    State(StateError),
+}
+
+/// A transaction that ran and can be committed.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) execution: Execution,
+    /// Requests that no earlier transaction of the block made, each once, in order.
+    pub(crate) new_calls: Vec<Call>,
+}
+
+/// A block that was executed.
+#[derive(Debug, Clone)]
+pub(crate) struct Executed {
+    pub(crate) changes: BundleState,
+    pub(crate) receipts: Vec<StoredReceipt>,
+    pub(crate) types: Vec<TxType>,
+    pub(crate) gas_used: u64,
+    /// Every request of the block, each once, in the order of first use.
+    pub(crate) calls: Vec<Call>,
+}
+
+/// A block that is being executed.
+pub(crate) struct BlockRun<'a> {
+    rules: &'a Rules,
+    executor: Executor<'a, BlockDb>,
+    receipts: Vec<StoredReceipt>,
+    types: Vec<TxType>,
+    gas_used: u64,
+    ops: u64,
+    seen: HashSet<RequestId>,
+    calls: Vec<Call>,
+}
+
+impl<'a> BlockRun<'a> {
+    pub(crate) fn begin(
+        rules: &'a Rules,
+        block: BlockContext,
+        view: View,
+        results: &'a dyn Results,
+        on_miss: OnMiss,
+    ) -> Result<Self, StateError> {
+        let db = State::builder().with_database(WrapDatabaseRef(Db(view))).with_bundle_update().build();
+        let mut executor = Executor::new(rules, block, db, results, on_miss);
+        executor.begin_block().map_err(|error| match error {
+            ExecError::State(error) => error,
+            other => StateError::Storage(other.to_string()),
+        })?;
+        Ok(Self {
+            rules,
+            executor,
+            receipts: Vec::new(),
+            types: Vec::new(),
+            gas_used: 0,
+            ops: 0,
+            seen: HashSet::new(),
+            calls: Vec::new(),
+        })
+    }
+
+    /// Runs a transaction on what the earlier ones left, without committing it.
+    pub(crate) fn run(&mut self, tx: &TxEnvelope, sender: Address) -> Result<Ran, NotIncluded> {
+        if tx.is_eip4844() {
+            return Err(NotIncluded::Blob);
+        }
+        if tx.gas_limit() > self.rules.block_gas_limit - self.gas_used {
+            return Err(NotIncluded::Gas);
+        }
+        let execution = self.executor.run(tx_env(tx, sender)).map_err(|error| match error {
+            ExecError::Invalid(invalid) => NotIncluded::Invalid(invalid),
+            ExecError::Missing { id, calls } => NotIncluded::Missing { id, calls },
+            ExecError::State(error) => NotIncluded::State(error),
+        })?;
+        let mut new = HashSet::new();
+        let is_new = |call: &&Call| !self.seen.contains(&call.id) && new.insert(call.id);
+        let new_calls: Vec<Call> = execution.calls.iter().filter(is_new).cloned().collect();
+        let ops = new_calls.iter().fold(self.ops, |sum, call| sum.saturating_add(call.ops));
+        if ops > self.rules.limits.max_block_ops {
+            return Err(NotIncluded::Ops);
+        }
+        Ok(Ran { execution, new_calls })
+    }
+
+    /// Makes a transaction part of the block.
+    pub(crate) fn commit(&mut self, tx: &TxEnvelope, sender: Address, ran: Ran) {
+        let Ran { execution, new_calls } = ran;
+        let mut seen = HashSet::new();
+        let requests: Vec<B256> =
+            execution.calls.iter().filter(|call| seen.insert(call.id)).map(|call| call.id.0).collect();
+        self.gas_used += execution.gas_used;
+        self.ops = new_calls.iter().fold(self.ops, |sum, call| sum.saturating_add(call.ops));
+        self.seen.extend(new_calls.iter().map(|call| call.id));
+        self.calls.extend(new_calls);
+        self.types.push(tx.tx_type());
+        let (success, gas_used) = (execution.is_success(), execution.gas_used);
+        self.receipts.push(StoredReceipt { success, gas_used, sender, logs: execution.logs, requests });
+        self.executor.commit(execution.state);
+    }
+
+    /// Gas that is left in the block.
+    pub(crate) fn gas_left(&self) -> u64 {
+        self.rules.block_gas_limit - self.gas_used
+    }
+
+    pub(crate) fn finish(self) -> Executed {
+        let Self { executor, receipts, types, gas_used, calls, .. } = self;
+        let mut db = executor.into_db();
+        db.merge_transitions(BundleRetention::PlainState);
+        Executed { changes: db.take_bundle(), receipts, types, gas_used, calls }
+    }
+}
+
+impl Executed {
+    /// The receipts as Ethereum's receipts trie has them.
+    pub(crate) fn receipt_envelopes(&self) -> Vec<ReceiptEnvelope> {
+        let mut cumulative_gas_used = 0;
+        self.receipts
+            .iter()
+            .zip(&self.types)
+            .map(|(stored, tx_type)| {
+                cumulative_gas_used += stored.gas_used;
+                envelope(stored, *tx_type, cumulative_gas_used)
+            })
+            .collect()
+    }
+
+    /// The bloom of all logs.
+    pub(crate) fn bloom(&self) -> Bloom {
+        self.receipts.iter().flat_map(|receipt| &receipt.logs).fold(Bloom::ZERO, |mut bloom, log| {
+            bloom.accrue_log(log);
+            bloom
+        })
+    }
+}
+
+fn envelope(stored: &StoredReceipt, tx_type: TxType, cumulative_gas_used: u64) -> ReceiptEnvelope {
+    let receipt = Receipt { status: stored.success.into(), cumulative_gas_used, logs: stored.logs.clone() };
+    let logs_bloom = receipt.bloom();
+    let receipt = ReceiptWithBloom { receipt, logs_bloom };
+    match tx_type {
+        TxType::Legacy => ReceiptEnvelope::Legacy(receipt),
+        TxType::Eip2930 => ReceiptEnvelope::Eip2930(receipt),
+        TxType::Eip1559 => ReceiptEnvelope::Eip1559(receipt),
+        TxType::Eip4844 => ReceiptEnvelope::Eip4844(receipt),
+        TxType::Eip7702 => ReceiptEnvelope::Eip7702(receipt),
+    }
+}

@@ -1,0 +1,194 @@
+//! FinalizeBlock and Commit: the kept execution, or one from the block alone; the Ethereum header; one batch.
+
+use std::sync::Arc;
+
+use alloy_consensus::{Header, TxEnvelope, proofs};
+use alloy_primitives::{B256, Bytes};
+use alloy_rlp::Encodable;
+use alloy_trie::root::ordered_trie_root_with_encoder;
+use penstock_evm::OnMiss;
+use penstock_pipe::NewHead;
+use penstock_state::{Batch, keys};
+use tracing::{error, info};
+
+use crate::{
+    Block, BlockResult, Chain, ChainError, Head, HeaderTx,
+    chain::{empty_header, put_block},
+    execution::{BlockRun, Executed},
+    proposal::{BlockId, context_of},
+    verify::Decoded,
+};
+
+/// A finalized block that waits for its commit.
+#[derive(Debug)]
+pub(crate) struct Finalized {
+    batch: Batch,
+    block: Arc<Block>,
+    executed: Arc<Executed>,
+}
+
+/// The answer for one transaction of a finalized block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TxResult {
+    /// 0: in the block; 1: it could not be executed at its place.
+    pub(crate) code: u32,
+    pub(crate) gas_wanted: i64,
+    pub(crate) gas_used: i64,
+}
+
+impl Chain {
+    /// Executes a decided block. Answers the app hash and one result for each transaction.
+    ///
+    /// Needs the block and the committed state, and nothing else: no model, no network.
+    pub(crate) fn finalize(&self, id: &BlockId, txs: &[bytes::Bytes]) -> Result<(B256, Vec<TxResult>), ChainError> {
+        let head = self.head()?;
+        if id.height != head.number() + 1 {
+            return Err(ChainError::Consensus(format!(
+                "FinalizeBlock for height {} on head {}",
+                id.height,
+                head.number()
+            )));
+        }
+        // More than two thirds of the validators accepted it: it is well-formed, or the chain has
+        // no honest majority and must stop rather than guess.
+        let decoded = self.decode_block(txs).map_err(|rejection| {
+            ChainError::Consensus(format!("the decided block of height {} is not valid: {rejection}", id.height))
+        })?;
+        let executed = match self.find_kept(id.fingerprint(txs)) {
+            Some((executed, _)) => executed,
+            None => Arc::new(self.execute_decided(id, &decoded)?),
+        };
+        let applied = self.state.lock().apply(&executed.changes)?;
+        let header = self.header_of(&head, id, &decoded, &executed, applied.root);
+        let hash = header.hash_slow();
+        let results = tx_results(&decoded, &executed);
+        let Decoded { header: header_tx, txs: users, .. } = decoded;
+        let block = Arc::new(Block {
+            hash,
+            header,
+            header_tx: Some(Arc::new(header_tx)),
+            txs: users.into_iter().map(|(tx, _)| tx).collect(),
+            receipts: executed.receipts.clone(),
+        });
+        let mut batch = applied.batch;
+        put_content(&mut batch, &block, txs);
+        *self.finalized.lock() = Some(Finalized { batch, block, executed });
+        Ok((hash, results))
+    }
+
+    fn execute_decided(&self, id: &BlockId, decoded: &Decoded) -> Result<Executed, ChainError> {
+        let head = self.head()?;
+        let block = context_of(&head, id, &decoded.header);
+        let mut run = BlockRun::begin(&self.rules, block, head.view, &decoded.results, OnMiss::Revert)?;
+        for (index, (tx, sender)) in decoded.txs.iter().enumerate() {
+            match run.run(tx, *sender) {
+                Ok(ran) => run.commit(tx, *sender, ran),
+                Err(reason) => {
+                    let reason = format!("transaction {index} of the decided block of height {}: {reason}", id.height);
+                    return Err(ChainError::Consensus(reason));
+                }
+            }
+        }
+        Ok(run.finish())
+    }
+
+    fn header_of(&self, head: &Head, id: &BlockId, decoded: &Decoded, executed: &Executed, state_root: B256) -> Header {
+        let block = context_of(head, id, &decoded.header);
+        let txs: Vec<&TxEnvelope> = decoded.txs.iter().map(|(tx, _)| tx).collect();
+        Header {
+            parent_hash: head.hash,
+            beneficiary: block.beneficiary,
+            state_root,
+            transactions_root: proofs::calculate_transaction_root(&txs),
+            receipts_root: proofs::calculate_receipt_root(&executed.receipt_envelopes()),
+            logs_bloom: executed.bloom(),
+            number: block.number,
+            gas_limit: self.rules.block_gas_limit,
+            gas_used: executed.gas_used,
+            timestamp: block.timestamp,
+            extra_data: Bytes::copy_from_slice(results_root(&decoded.header).as_slice()),
+            mix_hash: block.prevrandao,
+            base_fee_per_gas: Some(block.base_fee),
+            parent_beacon_block_root: Some(block.parent_hash),
+            ..empty_header(&self.rules)
+        }
+    }
+
+    /// Makes the finalized block durable and tells everybody.
+    pub(crate) fn commit_finalized(&self) -> Result<(), ChainError> {
+        let finalized = self.finalized.lock().take();
+        let Finalized { batch, block, executed } =
+            finalized.ok_or_else(|| ChainError::Consensus("Commit without FinalizeBlock".into()))?;
+        let view = {
+            let mut state = self.state.lock();
+            state.commit(block.header.number, batch)?;
+            state.head()
+        };
+        self.kept.lock().clear();
+        let head = Head { header: block.header.clone(), hash: block.hash, view };
+        let new = NewHead {
+            height: head.number(),
+            base_fee: head.next_base_fee(),
+            included: block.txs.iter().map(|tx| *tx.tx_hash()).collect(),
+            changes: Arc::new(executed.changes.clone()),
+        };
+        self.set_head(head.clone())?;
+        self.pool()?.new_head(new, |address| {
+            // The pool drops what it cannot pay for later; the chain itself is not touched by this.
+            head.account(address).unwrap_or_else(|error| {
+                error!(%error, %address, "cannot read an account for the pool");
+                Default::default()
+            })
+        });
+        let results = block.header_tx.as_ref().map_or(0, |header| header.results.len());
+        info!(
+            height = block.header.number,
+            txs = block.txs.len(),
+            inferences = results,
+            gas = block.header.gas_used,
+            hash = %block.hash,
+            "committed"
+        );
+        self.tell_subscribers(&block);
+        Ok(())
+    }
+}
+
+/// Root of the results of a block, in the header's `extra_data`: the ordered Merkle Patricia trie (as of
+/// transactions) over the canonical protobuf of each result.
+fn results_root(header: &HeaderTx) -> B256 {
+    ordered_trie_root_with_encoder(&header.results, |result: &BlockResult, out| {
+        use alloy_rlp::BufMut;
+        out.put_slice(result.id.0.as_slice());
+        out.put_slice(&penstock_inference::result::encode(&result.result));
+    })
+}
+
+fn tx_results(decoded: &Decoded, executed: &Executed) -> Vec<TxResult> {
+    use alloy_consensus::Transaction;
+    let header = TxResult { code: 0, gas_wanted: 0, gas_used: 0 };
+    let users = decoded.txs.iter().zip(&executed.receipts).map(|((tx, _), receipt)| TxResult {
+        code: 0,
+        gas_wanted: tx.gas_limit() as i64,
+        gas_used: receipt.gas_used as i64,
+    });
+    core::iter::once(header).chain(users).collect()
+}
+
+/// The block, its receipts and its indexes.
+fn put_content(batch: &mut Batch, block: &Block, txs: &[bytes::Bytes]) {
+    let number = block.header.number;
+    put_block(batch, &block.header, block.hash);
+    let body: Vec<Bytes> = txs.iter().cloned().map(Bytes).collect();
+    let mut bytes = Vec::new();
+    body.encode(&mut bytes);
+    batch.put(keys::body(number), bytes);
+    batch.put(keys::receipts(number), alloy_rlp::encode(&block.receipts));
+    for (index, tx) in block.txs.iter().enumerate() {
+        let place = [&number.to_be_bytes()[..], &(index as u32).to_be_bytes()].concat();
+        batch.put(keys::transaction(*tx.tx_hash()), place);
+    }
+    for result in block.header_tx.iter().flat_map(|header| &header.results) {
+        batch.put(keys::request(result.id.0), number.to_be_bytes().to_vec());
+    }
+}

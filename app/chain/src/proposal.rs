@@ -1,0 +1,263 @@
+//! PrepareProposal: ready transactions, executed at once with their results.
+
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use alloy_eips::eip2718::Encodable2718;
+use alloy_primitives::{B256, Bytes, keccak256};
+use penstock_abci::proto_tx_size;
+use penstock_evm::{BlockContext, Call, OnMiss, Results};
+use penstock_inference::{Failure, InferenceNetwork, InferenceResult, RequestId, network::Answer};
+use penstock_pipe::{Candidate, Event, Held};
+use tracing::debug;
+
+use crate::{
+    BlockResult, Chain, ChainError, HeaderTx,
+    execution::{BlockRun, NotIncluded, Ran},
+};
+
+/// What consensus says of a block to be built or judged. Equal in all three calls for one block.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct BlockId {
+    pub(crate) height: u64,
+    pub(crate) seconds: i64,
+    pub(crate) nanos: i32,
+    pub(crate) proposer: Bytes,
+}
+
+impl BlockId {
+    /// Names a block completely: an execution that is kept under it is the block's.
+    pub(crate) fn fingerprint(&self, txs: &[bytes::Bytes]) -> B256 {
+        let mut preimage = Vec::new();
+        preimage.extend_from_slice(&self.height.to_be_bytes());
+        preimage.extend_from_slice(&self.seconds.to_be_bytes());
+        preimage.extend_from_slice(&self.nanos.to_be_bytes());
+        for part in core::iter::once(self.proposer.as_ref()).chain(txs.iter().map(AsRef::as_ref)) {
+            preimage.extend_from_slice(keccak256(part).as_slice());
+        }
+        keccak256(preimage)
+    }
+
+    pub(crate) fn timestamp(&self) -> u64 {
+        self.seconds.max(0) as u64
+    }
+}
+
+/// Where a proposal finds results: what the block has already, what the transaction holds, what the
+/// network has, and what was decided for this attempt (inline answers, "unavailable").
+struct ProposalResults<'a> {
+    block: RefCell<HashMap<RequestId, Answer>>,
+    attempt: RefCell<HashMap<RequestId, Answer>>,
+    held: RefCell<Arc<Held>>,
+    network: &'a InferenceNetwork,
+}
+
+impl ProposalResults<'_> {
+    fn answer(&self, id: &RequestId) -> Option<Answer> {
+        let own = |map: &RefCell<HashMap<RequestId, Answer>>| map.borrow().get(id).cloned();
+        own(&self.block)
+            .or_else(|| own(&self.attempt))
+            .or_else(|| self.held.borrow().0.get(id).cloned())
+            .or_else(|| self.network.get(id))
+    }
+}
+
+impl Results for ProposalResults<'_> {
+    fn get(&self, id: &RequestId) -> Option<Arc<InferenceResult>> {
+        self.answer(id).map(|answer| answer.result)
+    }
+}
+
+/// What is left for the rest of a proposal.
+struct Budget {
+    /// Inference that the proposal may do itself.
+    inline_ops: u64,
+    /// Bytes of transactions as consensus counts them, the header transaction included.
+    bytes: usize,
+    /// Bytes of the header transaction.
+    header_bytes: usize,
+    unavailable: u32,
+    deadline: Instant,
+}
+
+/// What became of a candidate.
+enum Attempt {
+    Included,
+    /// Another time: too large for this block, not ripe, not executable after those before it.
+    Skipped,
+    /// It asks for results that are not here.
+    Deferred(Vec<Call>),
+}
+
+impl Chain {
+    /// Builds a block: answers its transactions, header transaction first.
+    pub(crate) fn propose(&self, id: &BlockId, max_tx_bytes: usize) -> Result<Vec<bytes::Bytes>, ChainError> {
+        let (head, pool) = (self.head()?, self.pool()?);
+        if id.height != head.number() + 1 {
+            return Err(ChainError::Consensus(format!(
+                "a proposal for height {} on head {}",
+                id.height,
+                head.number()
+            )));
+        }
+        let block = head.next_block(id.timestamp(), self.config.fee_recipient);
+        let results = ProposalResults {
+            block: RefCell::default(),
+            attempt: RefCell::default(),
+            held: RefCell::default(),
+            network: &self.network,
+        };
+        let mut run = BlockRun::begin(&self.rules, block, head.view, &results, OnMiss::Abort)?;
+        let mut header = HeaderTx { fee_recipient: block.beneficiary, results: Vec::new() };
+        // The header transaction grows with its results: its length prefix may, too.
+        const PREFIX_RESERVE: usize = 10;
+        let empty_header = header.encode().len();
+        let mut budget = Budget {
+            inline_ops: pool.config().inline_ops,
+            bytes: max_tx_bytes.saturating_sub(empty_header + PREFIX_RESERVE),
+            header_bytes: (self.rules.limits.max_header_bytes as usize).saturating_sub(empty_header),
+            unavailable: self.rules.limits.max_unavailable_per_block,
+            deadline: Instant::now() + pool.config().proposal_budget,
+        };
+        let mut txs = Vec::new();
+        let (mut included, mut deferred) = (Vec::new(), Vec::new());
+        let mut blocked = std::collections::HashSet::new();
+        for candidate in pool.candidates() {
+            if Instant::now() >= budget.deadline || run.gas_left() < 21_000 {
+                break;
+            }
+            let (hash, sender) = (candidate.tx.hash(), candidate.tx.sender);
+            if blocked.contains(&sender) {
+                continue;
+            }
+            match self.attempt(&mut run, &results, &candidate, &mut header, &mut budget)? {
+                Attempt::Included => {
+                    included.push(hash);
+                    txs.push(candidate.tx.raw.0.clone());
+                }
+                Attempt::Skipped => {
+                    blocked.insert(sender);
+                }
+                Attempt::Deferred(calls) => {
+                    blocked.insert(sender);
+                    deferred.push((hash, calls));
+                }
+            }
+        }
+        debug!(
+            height = id.height,
+            included = included.len(),
+            deferred = deferred.len(),
+            results = header.results.len(),
+            "proposal"
+        );
+        let executed = run.finish();
+        txs.insert(0, header.encode().0);
+        self.keep(id.fingerprint(&txs), Arc::new(executed), true);
+        pool.step(Event::Proposed(included));
+        for (hash, calls) in deferred {
+            pool.step(Event::Deferred { hash, calls });
+        }
+        Ok(txs)
+    }
+
+    fn attempt(
+        &self,
+        run: &mut BlockRun<'_>,
+        results: &ProposalResults<'_>,
+        candidate: &Candidate,
+        header: &mut HeaderTx,
+        budget: &mut Budget,
+    ) -> Result<Attempt, ChainError> {
+        let tx = &candidate.tx;
+        results.attempt.borrow_mut().clear();
+        *results.held.borrow_mut() = candidate.held.clone();
+        let mut given_up = 0;
+        loop {
+            match run.run(&tx.tx, tx.sender) {
+                Ok(ran) => {
+                    if !self.is_ripe(results, &ran) {
+                        return Ok(Attempt::Skipped);
+                    }
+                    let new = block_results(results, &ran);
+                    let header_size = new.iter().map(BlockResult::encoded_len).sum::<usize>();
+                    let size = header_size + proto_tx_size(tx.tx.encode_2718_len());
+                    if size > budget.bytes || header_size > budget.header_bytes {
+                        return Ok(Attempt::Skipped);
+                    }
+                    budget.bytes -= size;
+                    budget.header_bytes -= header_size;
+                    budget.unavailable -= given_up;
+                    let answers: Vec<_> =
+                        ran.new_calls.iter().filter_map(|call| Some((call.id, results.answer(&call.id)?))).collect();
+                    results.block.borrow_mut().extend(answers);
+                    header.results.extend(new);
+                    run.commit(&tx.tx, tx.sender, ran);
+                    return Ok(Attempt::Included);
+                }
+                Err(NotIncluded::Missing { id, calls }) => {
+                    let Some(missing) = calls.last().filter(|call| call.id == id) else { return Ok(Attempt::Skipped) };
+                    let answer = match self.answer_inline(missing, budget) {
+                        Some(answer) => answer,
+                        None if candidate.gives_up && given_up < budget.unavailable => {
+                            given_up += 1;
+                            Answer {
+                                result: Arc::new(Err(Failure::Unavailable)),
+                                took: Duration::ZERO,
+                                finished: Instant::now(),
+                            }
+                        }
+                        None => return Ok(Attempt::Deferred(calls)),
+                    };
+                    results.attempt.borrow_mut().insert(id, answer);
+                }
+                Err(NotIncluded::State(error)) => return Err(error.into()),
+                Err(reason) => {
+                    debug!(hash = %tx.hash(), %reason, "left out of the proposal");
+                    return Ok(Attempt::Skipped);
+                }
+            }
+        }
+    }
+
+    /// Runs a cheap request here and now.
+    fn answer_inline(&self, call: &Call, budget: &mut Budget) -> Option<Answer> {
+        if call.ops > budget.inline_ops || Instant::now() >= budget.deadline {
+            return None;
+        }
+        budget.inline_ops -= call.ops;
+        let model = self.network.models().get(&call.request.model)?;
+        let begin = Instant::now();
+        let result = Arc::new(model.run(&call.request.inputs));
+        let finished = Instant::now();
+        Some(Answer { result, took: finished - begin, finished })
+    }
+
+    /// Whether other validators can be expected to have the dear results of a run by now.
+    fn is_ripe(&self, results: &ProposalResults<'_>, ran: &Ran) -> bool {
+        let config = &self.config.pool;
+        ran.new_calls.iter().filter(|call| call.ops > config.inline_ops).all(|call| {
+            results
+                .answer(&call.id)
+                .is_none_or(|answer| answer.finished.elapsed() >= answer.took.mul_f64(config.ripeness))
+        })
+    }
+}
+
+/// The results of the requests that the block has not had yet.
+fn block_results(results: &ProposalResults<'_>, ran: &Ran) -> Vec<BlockResult> {
+    let result = |call: &Call| {
+        let result = results.get(&call.id)?;
+        Some(BlockResult { id: call.id, result: result.as_ref().clone() })
+    };
+    ran.new_calls.iter().filter_map(result).collect()
+}
+
+/// The block that a proposal belongs to.
+pub(crate) fn context_of(head: &crate::Head, id: &BlockId, header: &HeaderTx) -> BlockContext {
+    head.next_block(id.timestamp(), header.fee_recipient)
+}

@@ -1,0 +1,105 @@
+//! Reading the chain.
+
+use std::sync::Arc;
+
+use alloy_consensus::{Header, TxEnvelope};
+use alloy_eips::eip2718::Decodable2718;
+use alloy_primitives::{B256, Bytes};
+use alloy_rlp::Decodable;
+use penstock_inference::RequestId;
+use penstock_state::{StoreError, View, keys};
+
+use crate::{Block, Chain, ChainError, HeaderTx, StoredReceipt, TxPlace};
+
+impl Chain {
+    /// The state after a recent block; `None` for a later or an older one.
+    ///
+    /// # Errors
+    /// Before `init_chain`.
+    pub fn view_at(&self, number: u64) -> Result<Option<View>, ChainError> {
+        let head = self.head()?;
+        if number == head.number() {
+            return Ok(Some(head.view));
+        }
+        Ok(self.state.lock().at(number))
+    }
+
+    /// The number of a block by its hash.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn number_of(&self, hash: B256) -> Result<Option<u64>, ChainError> {
+        let head = self.head()?;
+        let bytes = head.view.snapshot().get(&keys::number_of(hash))?;
+        Ok(bytes.map(|bytes| number(&bytes, "a block number")).transpose()?)
+    }
+
+    /// The header of a block.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn header(&self, number: u64) -> Result<Option<(Header, B256)>, ChainError> {
+        let head = self.head()?;
+        if number == head.number() {
+            return Ok(Some((head.header, head.hash)));
+        }
+        let Some(bytes) = head.view.snapshot().get(&keys::header(number))? else { return Ok(None) };
+        let header =
+            Header::decode(&mut bytes.as_slice()).map_err(|_| StoreError::damaged(format!("header {number}")))?;
+        let hash = header.hash_slow();
+        Ok(Some((header, hash)))
+    }
+
+    /// A block with everything that is known of it.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn block(&self, number: u64) -> Result<Option<Arc<Block>>, ChainError> {
+        let Some((header, hash)) = self.header(number)? else { return Ok(None) };
+        let head = self.head()?;
+        let snapshot = head.view.snapshot();
+        let damaged = || StoreError::damaged(format!("block {number}"));
+        let Some(body) = snapshot.get(&keys::body(number))? else {
+            // Only the genesis block has none.
+            return Ok(Some(Arc::new(Block { header, hash, header_tx: None, txs: vec![], receipts: vec![] })));
+        };
+        let body = Vec::<Bytes>::decode(&mut body.as_slice()).map_err(|_| damaged())?;
+        let (header_tx, users) = body.split_first().ok_or_else(damaged)?;
+        let header_tx = HeaderTx::decode(header_tx).map_err(|_| damaged())?;
+        let txs = users
+            .iter()
+            .map(|raw| TxEnvelope::decode_2718_exact(raw))
+            .collect::<Result<_, _>>()
+            .map_err(|_| damaged())?;
+        let receipts = snapshot.get(&keys::receipts(number))?.ok_or_else(damaged)?;
+        let receipts = Vec::<StoredReceipt>::decode(&mut receipts.as_slice()).map_err(|_| damaged())?;
+        Ok(Some(Arc::new(Block { header, hash, header_tx: Some(Arc::new(header_tx)), txs, receipts })))
+    }
+
+    /// Where a committed transaction is.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn place_of(&self, hash: B256) -> Result<Option<TxPlace>, ChainError> {
+        let head = self.head()?;
+        let Some(bytes) = head.view.snapshot().get(&keys::transaction(hash))? else { return Ok(None) };
+        let (block, index) = bytes.split_at_checked(8).ok_or_else(|| StoreError::damaged("a transaction's place"))?;
+        let index =
+            index.try_into().map(u32::from_be_bytes).map_err(|_| StoreError::damaged("a transaction's place"))?;
+        Ok(Some(TxPlace { block: number(block, "a transaction's place")?, index: index as usize }))
+    }
+
+    /// The last block that used the result of a request.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn block_of_request(&self, id: RequestId) -> Result<Option<u64>, ChainError> {
+        let head = self.head()?;
+        let bytes = head.view.snapshot().get(&keys::request(id.0))?;
+        Ok(bytes.map(|bytes| number(&bytes, "a request's block")).transpose()?)
+    }
+}
+
+fn number(bytes: &[u8], what: &str) -> Result<u64, StoreError> {
+    bytes.try_into().map(u64::from_be_bytes).map_err(|_| StoreError::damaged(what))
+}

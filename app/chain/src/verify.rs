@@ -1,0 +1,180 @@
+//! ProcessProposal: a verdict from the block and the committed state alone.
+
+use std::{collections::HashMap, sync::Arc, time::Instant};
+
+use alloy_consensus::{TxEnvelope, transaction::SignerRecoverable};
+use alloy_eips::eip2718::Decodable2718;
+use alloy_primitives::Address;
+use penstock_evm::{Call, OnMiss, Policy};
+use penstock_inference::{Failure, InferenceResult, Priority, RequestId};
+
+use crate::{
+    Chain, ChainError, HeaderTx, HeaderTxError,
+    execution::{BlockRun, Executed, NotIncluded},
+    proposal::{BlockId, context_of},
+};
+
+/// Why a proposal is rejected. An honest proposer's block never is.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Rejection {
+    /// It is not for the next height.
+    #[error("it is for height {0}")]
+    Height(u64),
+    /// Without a header transaction in the first place.
+    #[error("the header transaction: {0}")]
+    Header(#[from] HeaderTxError),
+    /// The header transaction is larger than `maxHeaderBytes`.
+    #[error("the header transaction has {0} bytes")]
+    HeaderSize(usize),
+    /// A result is there twice.
+    #[error("the result of {0} is there twice")]
+    Duplicate(RequestId),
+    /// More results are "unavailable" than a block may have.
+    #[error("{0} results are unavailable")]
+    TooManyUnavailable(usize),
+    /// A transaction is no transaction, or a second header transaction.
+    #[error("transaction {index}: {reason}")]
+    Malformed {
+        /// Its index among the users' transactions.
+        index: usize,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A transaction cannot be at its place.
+    #[error("transaction {index} cannot be included: {reason}")]
+    NotIncludable {
+        /// Its index among the users' transactions.
+        index: usize,
+        /// Why.
+        reason: String,
+    },
+    /// The results are not those that the execution uses, in the order of their first use.
+    #[error("result {index} is not the one that the execution uses there")]
+    Results {
+        /// Index of the first that differs.
+        index: usize,
+    },
+    /// A result is not the one that this node computes.
+    #[error("the result of {0} is wrong")]
+    WrongResult(RequestId),
+    /// This node's own run did not end in time, or it has no file of the model.
+    #[error("the result of {0} could not be verified in time")]
+    Unverified(RequestId),
+}
+
+/// A block's transactions, decoded.
+#[derive(Debug)]
+pub(crate) struct Decoded {
+    pub(crate) header: HeaderTx,
+    pub(crate) txs: Vec<(TxEnvelope, Address)>,
+    pub(crate) results: HashMap<RequestId, Arc<InferenceResult>>,
+}
+
+impl Chain {
+    /// Judges a proposal; the execution of an accepted one is kept.
+    ///
+    /// # Errors
+    /// When the state cannot be read; a bad proposal is `Ok(Err(..))`.
+    pub(crate) fn judge(&self, id: &BlockId, txs: &[bytes::Bytes]) -> Result<Result<(), Rejection>, ChainError> {
+        let fingerprint = id.fingerprint(txs);
+        if let Some((_, true)) = self.find_kept(fingerprint) {
+            return Ok(Ok(()));
+        }
+        if id.height != self.head()?.number() + 1 {
+            return Ok(Err(Rejection::Height(id.height)));
+        }
+        let decoded = match self.decode_block(txs) {
+            Ok(decoded) => decoded,
+            Err(rejection) => return Ok(Err(rejection)),
+        };
+        let executed = match self.execute_strictly(id, &decoded)? {
+            Ok(executed) => executed,
+            Err(rejection) => return Ok(Err(rejection)),
+        };
+        if let Err(rejection) = self.check_results(&decoded.header, &executed.calls) {
+            return Ok(Err(rejection));
+        }
+        self.keep(fingerprint, Arc::new(executed), true);
+        Ok(Ok(()))
+    }
+
+    /// Everything that can be said without executing.
+    pub(crate) fn decode_block(&self, txs: &[bytes::Bytes]) -> Result<Decoded, Rejection> {
+        let (first, users) = txs.split_first().ok_or(HeaderTxError::NotOne)?;
+        if first.len() as u64 > self.rules.limits.max_header_bytes {
+            return Err(Rejection::HeaderSize(first.len()));
+        }
+        let header = HeaderTx::decode(first)?;
+        let mut results = HashMap::with_capacity(header.results.len());
+        for result in &header.results {
+            if results.insert(result.id, Arc::new(result.result.clone())).is_some() {
+                return Err(Rejection::Duplicate(result.id));
+            }
+        }
+        let unavailable = header.results.iter().filter(|result| result.result == Err(Failure::Unavailable)).count();
+        if unavailable > self.rules.limits.max_unavailable_per_block as usize {
+            return Err(Rejection::TooManyUnavailable(unavailable));
+        }
+        let mut decoded = Vec::with_capacity(users.len());
+        for (index, raw) in users.iter().enumerate() {
+            let malformed = |reason: String| Rejection::Malformed { index, reason };
+            if HeaderTx::is_one(raw) {
+                return Err(malformed("a second header transaction".into()));
+            }
+            let tx = TxEnvelope::decode_2718_exact(raw).map_err(|error| malformed(error.to_string()))?;
+            let sender = self.sender_of(&tx).ok_or_else(|| malformed("its signature is not valid".into()))?;
+            decoded.push((tx, sender));
+        }
+        Ok(Decoded { header, txs: decoded, results })
+    }
+
+    /// The sender of a transaction. The pool knows it when the transaction came by it: the hash
+    /// covers the signature, so that it names the sender.
+    fn sender_of(&self, tx: &TxEnvelope) -> Option<Address> {
+        let pooled = self.pool().ok().and_then(|pool| pool.read(|pool| pool.get(tx.tx_hash())));
+        pooled.map(|pooled| pooled.sender).or_else(|| tx.recover_signer().ok())
+    }
+
+    fn execute_strictly(&self, id: &BlockId, decoded: &Decoded) -> Result<Result<Executed, Rejection>, ChainError> {
+        let head = self.head()?;
+        let block = context_of(&head, id, &decoded.header);
+        let mut run = BlockRun::begin(&self.rules, block, head.view, &decoded.results, OnMiss::Abort)?;
+        for (index, (tx, sender)) in decoded.txs.iter().enumerate() {
+            match run.run(tx, *sender) {
+                Ok(ran) => run.commit(tx, *sender, ran),
+                Err(NotIncluded::State(error)) => return Err(error.into()),
+                Err(reason) => return Ok(Err(Rejection::NotIncludable { index, reason: reason.to_string() })),
+            }
+        }
+        Ok(Ok(run.finish()))
+    }
+
+    /// The results are exactly those that the execution used, in its order, and every one verifies.
+    fn check_results(&self, header: &HeaderTx, calls: &[Call]) -> Result<(), Rejection> {
+        let results = &header.results;
+        let differs = |index: usize| results.get(index).map(|r| r.id) != calls.get(index).map(|c| c.id);
+        if let Some(index) = (0..results.len().max(calls.len())).find(|index| differs(*index)) {
+            return Err(Rejection::Results { index });
+        }
+        // All are asked for before the first is waited for: they run side by side.
+        for call in calls {
+            self.network.submit(call.id, call.request.clone(), call.ops, Priority::Verification);
+        }
+        let deadline = Instant::now() + self.config.verification_budget;
+        for (call, claimed) in calls.iter().zip(results) {
+            if claimed.result == Err(Failure::Unavailable) {
+                continue;
+            }
+            match self.rules.registry.by_hash(&call.request.model).map(|model| model.policy) {
+                Some(Policy::Replicated) if self.network.has_model(&call.request.model) => {
+                    let own = self.network.wait(&call.id, deadline).ok_or(Rejection::Unverified(call.id))?;
+                    if *own.result != claimed.result {
+                        return Err(Rejection::WrongResult(call.id));
+                    }
+                }
+                _ => return Err(Rejection::Unverified(call.id)),
+            }
+        }
+        Ok(())
+    }
+}
