@@ -5,6 +5,7 @@ use std::sync::Arc;
 use alloy_consensus::{Header, TxEnvelope};
 use alloy_primitives::{Address, B256, Log};
 use alloy_rlp::{RlpDecodable, RlpEncodable};
+use penstock_inference::ContentHash;
 
 use crate::HeaderTx;
 
@@ -45,4 +46,15 @@ pub struct TxPlace {
     pub block: u64,
     /// Its index among the users' transactions.
     pub index: usize,
+}
+
+/// A request that a block used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecordedRequest {
+    /// The last block that used it.
+    pub block: u64,
+    /// The model.
+    pub model: ContentHash,
+    /// keccak256 of the canonical request.
+    pub input_digest: B256,
 }

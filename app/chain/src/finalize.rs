@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use alloy_consensus::{Header, TxEnvelope, proofs};
-use alloy_primitives::{B256, Bytes};
+use alloy_primitives::{B256, Bytes, keccak256};
 use alloy_rlp::Encodable;
 use alloy_trie::root::ordered_trie_root_with_encoder;
 use penstock_evm::OnMiss;
@@ -71,7 +71,7 @@ impl Chain {
             receipts: executed.receipts.clone(),
         });
         let mut batch = applied.batch;
-        put_content(&mut batch, &block, txs);
+        put_content(&mut batch, &block, &executed, txs);
         *self.finalized.lock() = Some(Finalized { batch, block, executed });
         Ok((hash, results))
     }
@@ -176,7 +176,7 @@ fn tx_results(decoded: &Decoded, executed: &Executed) -> Vec<TxResult> {
 }
 
 /// The block, its receipts and its indexes.
-fn put_content(batch: &mut Batch, block: &Block, txs: &[bytes::Bytes]) {
+fn put_content(batch: &mut Batch, block: &Block, executed: &Executed, txs: &[bytes::Bytes]) {
     let number = block.header.number;
     put_block(batch, &block.header, block.hash);
     let body: Vec<Bytes> = txs.iter().cloned().map(Bytes).collect();
@@ -188,7 +188,9 @@ fn put_content(batch: &mut Batch, block: &Block, txs: &[bytes::Bytes]) {
         let place = [&number.to_be_bytes()[..], &(index as u32).to_be_bytes()].concat();
         batch.put(keys::transaction(*tx.tx_hash()), place);
     }
-    for result in block.header_tx.iter().flat_map(|header| &header.results) {
-        batch.put(keys::request(result.id.0), number.to_be_bytes().to_vec());
+    for call in &executed.calls {
+        let input_digest = keccak256(call.request.canonical_bytes());
+        let record = [&number.to_be_bytes()[..], &call.request.model.0, input_digest.as_slice()].concat();
+        batch.put(keys::request(call.id.0), record);
     }
 }

@@ -24,7 +24,7 @@ mod simulate;
 mod verify;
 
 pub use admission::{AdmissionError, MAX_TX_BYTES};
-pub use block::{Block, StoredReceipt, TxPlace};
+pub use block::{Block, RecordedRequest, StoredReceipt, TxPlace};
 pub use call::{CallRequest, CallSession};
 pub use chain::{Chain, ChainConfig, ChainError, Head};
 pub use genesis::{Genesis, GenesisDoc, GenesisError, GenesisModel};

@@ -6,10 +6,10 @@ use alloy_consensus::{Header, TxEnvelope};
 use alloy_eips::eip2718::Decodable2718;
 use alloy_primitives::{B256, Bytes};
 use alloy_rlp::Decodable;
-use penstock_inference::RequestId;
+use penstock_inference::{ContentHash, RequestId};
 use penstock_state::{StoreError, View, keys};
 
-use crate::{Block, Chain, ChainError, HeaderTx, StoredReceipt, TxPlace};
+use crate::{Block, Chain, ChainError, HeaderTx, RecordedRequest, StoredReceipt, TxPlace};
 
 impl Chain {
     /// The state after a recent block; `None` for a later or an older one.
@@ -89,14 +89,22 @@ impl Chain {
         Ok(Some(TxPlace { block: number(block, "a transaction's place")?, index: index as usize }))
     }
 
-    /// The last block that used the result of a request.
+    /// What is recorded of a request that a block used.
     ///
     /// # Errors
     /// When the store fails.
-    pub fn block_of_request(&self, id: RequestId) -> Result<Option<u64>, ChainError> {
+    pub fn recorded_request(&self, id: RequestId) -> Result<Option<RecordedRequest>, ChainError> {
         let head = self.head()?;
-        let bytes = head.view.snapshot().get(&keys::request(id.0))?;
-        Ok(bytes.map(|bytes| number(&bytes, "a request's block")).transpose()?)
+        let Some(bytes) = head.view.snapshot().get(&keys::request(id.0))? else { return Ok(None) };
+        let damaged = || StoreError::damaged("the record of a request");
+        let bytes: [u8; 72] = bytes.as_slice().try_into().map_err(|_| damaged())?;
+        let (block, rest) = bytes.split_at(8);
+        let (model, input_digest) = rest.split_at(32);
+        Ok(Some(RecordedRequest {
+            block: number(block, "the record of a request")?,
+            model: ContentHash(model.try_into().map_err(|_| damaged())?),
+            input_digest: B256::from_slice(input_digest),
+        }))
     }
 }
 

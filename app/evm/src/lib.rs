@@ -30,7 +30,7 @@ pub use precompile::{Call, INFERENCE, INFERENCE_V1, OnMiss};
 pub use read_set::ReadSet;
 pub use registry::{Policy, RegisteredModel, Registry, RegistryError};
 pub use results::{NoResults, Results};
-pub use rules::{GasSchedule, Limits, Rules};
+pub use rules::{GasSchedule, Limits, Quote, Rules};
 
 use penstock_inference::RequestId;
 use revm::database_interface::{DBErrorMarker, bal::EvmDatabaseError};

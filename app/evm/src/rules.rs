@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use alloy_sol_types::SolCall;
 use revm::primitives::hardfork::SpecId;
 use serde::{Deserialize, Serialize};
 
-use crate::Registry;
+use crate::{RegisteredModel, Registry, abi};
 
 /// Gas of a call to a model: `base + per_input_byte · bytes in + per_output_byte · bytes out +
 /// ops / ops_per_gas`, charged before the result is looked up.
@@ -56,4 +57,57 @@ pub struct Rules {
     pub limits: Limits,
     /// Models.
     pub registry: Arc<Registry>,
+}
+
+/// What one call costs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quote {
+    /// Gas of the call itself.
+    pub gas: u64,
+    /// Cost of the run.
+    pub ops: u64,
+    /// Bytes of call data.
+    pub input_bytes: u64,
+    /// Bytes of the outputs' numbers.
+    pub output_bytes: u64,
+}
+
+impl Rules {
+    /// The gas of a call to a model with inputs of these shapes (in the order of the model's inputs), for
+    /// call data as `abi.encode` makes it with the tensors named.
+    ///
+    /// # Errors
+    /// A text that says which shape does not fit.
+    pub fn quote(&self, model: &RegisteredModel, name: &str, shapes: &[Vec<u32>]) -> Result<Quote, String> {
+        let specs = &model.descriptor.inputs;
+        if shapes.len() != specs.len() {
+            return Err(format!("{} shapes are given; the model has {} inputs", shapes.len(), specs.len()));
+        }
+        let tensors = specs.iter().zip(shapes).map(|(spec, shape)| {
+            let count = shape.iter().map(|dim| *dim as usize).try_fold(1usize, usize::checked_mul);
+            let count = count.filter(|n| *n <= 1 << 20).ok_or_else(|| format!("shape {shape:?} is too large"))?;
+            let values = vec![abi::Number { value: 1, decimals: 0 }; count];
+            Ok(abi::MultiDimensionalNumberTensor { name: spec.name.clone(), values, shape: shape.clone() })
+        });
+        let numbers = tensors.collect::<Result<Vec<_>, String>>()?;
+        let input = abi::ModelInput { numbers, strings: vec![] };
+        let (ops, output_bytes) = crate::precompile::work_of(model, &input)
+            .map_err(|denied| format!("the call would fail: {denied:?} (shapes {shapes:?})"))?;
+        let request = abi::ModelInferenceRequest { mode: 0, modelCID: name.to_owned(), input };
+        let input_bytes = abi::runModelInferenceCall { request }.abi_encoded_size() as u64 + 4;
+        let gas = self.gas.entry(input_bytes).saturating_add(self.gas.work(ops, output_bytes));
+        Ok(Quote { gas, ops, input_bytes, output_bytes })
+    }
+}
+
+impl GasSchedule {
+    /// Charged first of all, for decoding.
+    pub(crate) fn entry(&self, input_bytes: u64) -> u64 {
+        self.base.saturating_add(self.per_input_byte.saturating_mul(input_bytes))
+    }
+
+    /// Charged before the result is looked up.
+    pub(crate) fn work(&self, ops: u64, output_bytes: u64) -> u64 {
+        self.per_output_byte.saturating_mul(output_bytes).saturating_add(ops / self.ops_per_gas)
+    }
 }

@@ -1,1 +1,62 @@
-fn main() {}
+//! `penstock`: the program. Commands, settings and wiring; the work is in the libraries.
+//!
+//! | file | what |
+//! |---|---|
+//! | `commands/` | one file a command |
+//! | `settings.rs` | `penstock.toml`, environment, flags |
+//! | `bundled.rs` | the default genesis and its models, as part of the program |
+//! | `models.rs` | from the models of a genesis to loaded files |
+
+mod bundled;
+mod commands;
+mod logs;
+mod models;
+mod settings;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+/// An EVM chain on which a smart contract calls an AI model like a function.
+#[derive(Debug, Parser)]
+#[command(version, arg_required_else_help = true)]
+struct Cli {
+    /// Folder of settings and data [default: ~/.penstock]
+    #[arg(long, global = true, env = "PENSTOCK_HOME")]
+    home: Option<PathBuf>,
+    /// How log lines look; RUST_LOG says which are written (for example RUST_LOG=penstock_chain=debug)
+    #[arg(long, global = true, value_enum, default_value = "text")]
+    log_format: logs::Format,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a whole chain in this process: consensus, models, JSON-RPC, funded accounts
+    Dev(commands::dev::Dev),
+    /// Look at ONNX models and run them as the chain does
+    #[command(subcommand)]
+    Model(commands::model::Model),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    logs::start(cli.log_format);
+    let home = cli.home.or_else(default_home);
+    let result = match cli.command {
+        Command::Dev(dev) => commands::dev::run(dev, home.as_deref()),
+        Command::Model(model) => commands::model::run(model),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("penstock: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn default_home() -> Option<PathBuf> {
+    Some(PathBuf::from(std::env::var_os("HOME")?).join(".penstock"))
+}

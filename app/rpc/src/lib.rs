@@ -1,1 +1,26 @@
+//! JSON-RPC over HTTP and WebSocket: Ethereum's methods and Penstock's own, over a [`Chain`].
+//! Knows nothing of ABCI.
+//!
+//! | file | methods |
+//! |---|---|
+//! | `eth/blocks.rs` | blocks, transactions, receipts, logs |
+//! | `eth/state.rs` | balances, nonces, code, slots |
+//! | `eth/execute.rs` | `eth_call`, `eth_estimateGas` |
+//! | `eth/fees.rs` | gas price, fee history |
+//! | `eth/filters.rs` | filters that are polled |
+//! | `eth/pubsub.rs` | `eth_subscribe` |
+//! | `net.rs` | `net_`, `web3_`, `txpool_` |
+//! | `pipe.rs` | `pipe_` |
+//!
+//! [`Chain`]: penstock_chain::Chain
 
+mod config;
+mod convert;
+mod error;
+mod eth;
+mod net;
+mod pipe;
+mod server;
+
+pub use config::RpcConfig;
+pub use server::{RpcServer, ServeError, serve};

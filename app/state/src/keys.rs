@@ -11,7 +11,7 @@
 //! | `r` number | receipts of the users' transactions |
 //! | `n` header hash | number |
 //! | `t` transaction hash | number (8 bytes), index among the users' transactions (4 bytes) |
-//! | `q` request id | number of the last block that used the result |
+//! | `q` request id | number of the last block that used the result (8 bytes), content hash of the model (32), keccak256 of the canonical request (32) |
 //! | `m` name | metadata: `version`, `chain`, `height` |
 
 use alloy_primitives::{Address, B256, U256};

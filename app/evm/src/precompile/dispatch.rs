@@ -97,7 +97,7 @@ fn run(
 ) -> Result<Ending, Ending> {
     let gas = &around.rules.gas;
     // First of all, so that whatever follows is paid for.
-    meter.charge(gas.base.saturating_add(gas.per_input_byte.saturating_mul(data.len() as u64)))?;
+    meter.charge(gas.entry(data.len() as u64))?;
     let (selector, arguments) = data.split_first_chunk::<4>().ok_or(InputFault::UnknownFunction)?;
     match *selector {
         abi::runModelInferenceCall::SELECTOR => run_model(arguments, generation, around, meter, call),
@@ -149,8 +149,7 @@ fn run_model(
     if around.calls_before >= rules.limits.max_requests_per_tx as usize {
         return Err(InputFault::TooManyRequests.into());
     }
-    let work = rules.gas.per_output_byte.saturating_mul(bytes_out).saturating_add(ops / rules.gas.ops_per_gas);
-    meter.charge(work)?;
+    meter.charge(rules.gas.work(ops, bytes_out))?;
 
     let result = around.results.get(&id);
     let question: Arc<InferenceRequest> = Arc::new(question);

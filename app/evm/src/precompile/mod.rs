@@ -21,13 +21,19 @@ use revm::{
 };
 
 use self::dispatch::{Answered, Ending, Generation, Surroundings};
-use crate::{CarriesMissing, Denied, InputFault, Results, Rules};
+use crate::{CarriesMissing, Denied, InputFault, RegisteredModel, Results, Rules, abi};
 
 /// The inference precompile.
 pub const INFERENCE: Address = address!("00000000000000000000000000000000000000F4");
 
 /// The inference precompile with the older output struct.
 pub const INFERENCE_V1: Address = address!("00000000000000000000000000000000000001F4");
+
+/// Cost and output bytes of a request, without asking it.
+pub(crate) fn work_of(model: &RegisteredModel, input: &abi::ModelInput) -> Result<(u64, u64), Denied> {
+    let prepared = request::prepare(model, input)?;
+    Ok((prepared.ops, response::output_bytes(&model.descriptor.outputs, prepared.batch)))
+}
 
 /// What a call gets whose result the source lacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,0 +1,48 @@
+//! Bounds of the RPC server, each with the reason for its number.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+/// Where the server listens and what a client may ask for.
+#[derive(Debug, Clone)]
+pub struct RpcConfig {
+    /// Address of HTTP and WebSocket.
+    pub listen: SocketAddr,
+    /// Bytes of a request body. reth's 15 MB; a transaction has 128 KiB at most.
+    pub max_body_bytes: u32,
+    /// Bytes of a response. reth's 160 MB is for traces, which are not served; logs fit in 64.
+    pub max_response_bytes: u32,
+    /// Connections at once. reth's default.
+    pub max_connections: u32,
+    /// Requests of one batch. cosmos/evm's default.
+    pub max_batch: u32,
+    /// Blocks that one `eth_getLogs` may look at.
+    pub max_log_blocks: u64,
+    /// Logs that one `eth_getLogs` may answer. reth's default.
+    pub max_logs: usize,
+    /// Calls (`eth_call`, `eth_estimateGas`) that run at once; others wait.
+    pub max_calls: usize,
+    /// How long a call waits for inference before it answers with the placeholder.
+    pub call_inference_time: Duration,
+    /// Origins that a browser may call from; `*` for all, empty for none.
+    pub cors: Vec<String>,
+}
+
+impl Default for RpcConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8545),
+            max_body_bytes: 15 << 20,
+            max_response_bytes: 64 << 20,
+            max_connections: 500,
+            max_batch: 1_000,
+            max_log_blocks: 100_000,
+            max_logs: 20_000,
+            max_calls: 16,
+            call_inference_time: Duration::from_secs(5),
+            cors: vec!["*".into()],
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Errors as clients expect them: geth's codes and wording.
+
+use alloy_primitives::{Bytes, hex};
+use jsonrpsee::types::ErrorObjectOwned;
+use penstock_chain::{AdmissionError, ChainError};
+use penstock_evm::{ExecError, Execution, Status};
+use penstock_state::StoreError;
+
+/// Execution reverted; `data` is the revert data.
+const REVERTED: i32 = 3;
+/// The state or block is too old (EIP-4444's code).
+const PRUNED: i32 = 4444;
+/// A bad transaction or call.
+const INVALID_INPUT: i32 = -32000;
+/// Parameters of a wrong form.
+const INVALID_PARAMS: i32 = -32602;
+/// The node's own fault.
+const INTERNAL: i32 = -32603;
+
+/// A failed request.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RpcError {
+    #[error("{0}")]
+    InvalidParams(String),
+    #[error("{0}")]
+    InvalidInput(String),
+    #[error("header not found")]
+    UnknownBlock,
+    #[error("pruned history unavailable: the state after block {0} is not kept")]
+    Pruned(u64),
+    #[error("{message}")]
+    Reverted { message: String, data: Bytes },
+    #[error("internal error: {0}")]
+    Internal(String),
+}
+
+pub(crate) type RpcResult<T> = Result<T, RpcError>;
+
+impl From<RpcError> for ErrorObjectOwned {
+    fn from(error: RpcError) -> Self {
+        let message = error.to_string();
+        match error {
+            RpcError::InvalidParams(_) => Self::owned(INVALID_PARAMS, message, None::<()>),
+            RpcError::InvalidInput(_) | RpcError::UnknownBlock => Self::owned(INVALID_INPUT, message, None::<()>),
+            RpcError::Pruned(_) => Self::owned(PRUNED, message, None::<()>),
+            RpcError::Reverted { data, .. } => Self::owned(REVERTED, message, Some(data)),
+            RpcError::Internal(_) => Self::owned(INTERNAL, message, None::<()>),
+        }
+    }
+}
+
+impl From<ChainError> for RpcError {
+    fn from(error: ChainError) -> Self {
+        Self::Internal(error.to_string())
+    }
+}
+
+impl From<StoreError> for RpcError {
+    fn from(error: StoreError) -> Self {
+        Self::Internal(error.to_string())
+    }
+}
+
+impl From<AdmissionError> for RpcError {
+    fn from(error: AdmissionError) -> Self {
+        match error {
+            AdmissionError::Chain(error) => error.into(),
+            other => Self::InvalidInput(other.to_string()),
+        }
+    }
+}
+
+impl From<ExecError> for RpcError {
+    fn from(error: ExecError) -> Self {
+        match error {
+            ExecError::Invalid(invalid) => Self::InvalidInput(invalid.to_string()),
+            other => Self::Internal(other.to_string()),
+        }
+    }
+}
+
+/// The output of a successful call, or why it failed.
+pub(crate) fn output_of(execution: Execution) -> RpcResult<Bytes> {
+    match execution.status {
+        Status::Success => Ok(execution.output),
+        Status::Revert => Err(reverted(execution.output)),
+        Status::Halt(reason) if reason.contains("OutOfGas") => Err(RpcError::InvalidInput("out of gas".into())),
+        Status::Halt(reason) => Err(RpcError::InvalidInput(format!("execution halted: {reason}"))),
+    }
+}
+
+pub(crate) fn reverted(data: Bytes) -> RpcError {
+    let message = match alloy_sol_types::decode_revert_reason(&data) {
+        Some(reason) if !data.is_empty() => format!("execution reverted: {}", plain(&reason)),
+        _ if data.len() >= 4 => format!("execution reverted: custom error {}", hex::encode_prefixed(&data[..4])),
+        _ => "execution reverted".to_owned(),
+    };
+    RpcError::Reverted { message, data }
+}
+
+/// geth prints the reason alone.
+fn plain(reason: &str) -> &str {
+    reason.strip_prefix("revert: ").unwrap_or(reason)
+}

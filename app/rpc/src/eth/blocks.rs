@@ -1,0 +1,74 @@
+//! Transactions, receipts and logs.
+
+use alloy_primitives::{B256, Bytes};
+use alloy_rpc_types_eth::{Filter, FilterBlockOption, Log, Transaction, TransactionReceipt};
+
+use super::Eth;
+use crate::{
+    convert,
+    error::{RpcError, RpcResult},
+};
+
+impl Eth {
+    /// A transaction, committed or in the pool.
+    pub(super) fn transaction(&self, hash: B256) -> RpcResult<Option<Transaction>> {
+        // The pool first: a transaction may move from there to a block while this looks.
+        let pooled = self.chain.pool()?.read(|pool| pool.get(&hash));
+        if let Some(place) = self.chain.place_of(hash)? {
+            let block = self.chain.block(place.block)?;
+            return Ok(block.and_then(|block| convert::transaction(&block, place.index)));
+        }
+        Ok(pooled.map(|tx| convert::pending(&tx.tx, tx.sender)))
+    }
+
+    pub(super) fn raw_transaction(&self, hash: B256) -> RpcResult<Option<Bytes>> {
+        Ok(self.transaction(hash)?.map(|tx| convert::raw(tx.inner.inner())))
+    }
+
+    pub(super) fn receipt(&self, hash: B256) -> RpcResult<Option<TransactionReceipt>> {
+        let Some(place) = self.chain.place_of(hash)? else { return Ok(None) };
+        let block = self.chain.block(place.block)?;
+        Ok(block.and_then(|block| convert::receipt(&block, place.index)))
+    }
+
+    /// The logs that a filter selects, in order.
+    pub(super) fn find_logs(&self, filter: &Filter) -> RpcResult<Vec<Log>> {
+        let head = self.chain.head()?.number();
+        let (from, to) = match filter.block_option {
+            FilterBlockOption::AtBlockHash(hash) => {
+                let number = self.chain.number_of(hash)?.ok_or(RpcError::UnknownBlock)?;
+                (number, number)
+            }
+            FilterBlockOption::Range { from_block, to_block } => {
+                let number = |tag: Option<_>| self.number_of_tag(tag.unwrap_or_default(), head);
+                (number(from_block), number(to_block).min(head))
+            }
+        };
+        if filter.block_option.is_range() && from > to && to < head {
+            return Err(RpcError::InvalidParams("invalid block range params".into()));
+        }
+        self.logs_between(filter, from, to)
+    }
+
+    /// The logs of blocks `from..=to` that a filter selects.
+    pub(super) fn logs_between(&self, filter: &Filter, from: u64, to: u64) -> RpcResult<Vec<Log>> {
+        let limit = self.config.max_log_blocks;
+        if to.saturating_sub(from) >= limit {
+            return Err(RpcError::InvalidInput(format!("block range is too wide: at most {limit} blocks")));
+        }
+        let mut found = Vec::new();
+        for number in from..=to {
+            let Some((header, _)) = self.chain.header(number)? else { break };
+            if !filter.matches_bloom(header.logs_bloom) {
+                continue;
+            }
+            let Some(block) = self.chain.block(number)? else { break };
+            found.extend(convert::block_logs(&block).filter(|log| filter.matches(&log.inner)));
+            if found.len() > self.config.max_logs {
+                let limit = self.config.max_logs;
+                return Err(RpcError::InvalidInput(format!("query returned more than {limit} results")));
+            }
+        }
+        Ok(found)
+    }
+}

@@ -1,0 +1,192 @@
+//! `eth_call` and `eth_estimateGas`, with real results of inference where they come in time.
+
+use std::{sync::Arc, time::Instant};
+
+use alloy_eips::{BlockId, BlockNumberOrTag};
+use alloy_primitives::{Bytes, TxKind, U256};
+use alloy_rpc_types_eth::TransactionRequest;
+use penstock_chain::{CallRequest, CallSession};
+use penstock_evm::{BlockContext, Execution};
+use revm::context::{TxEnv, either::Either};
+use serde_json::Value;
+
+use super::{Eth, refuse_overrides};
+use crate::error::{RpcError, RpcResult, output_of, reverted};
+
+/// The search of an estimate ends when the bounds are this near (geth's `estimateGasErrorRatio`).
+const ERROR_RATIO: f64 = 0.015;
+
+/// Added to an estimate that rests on a placeholder: the real numbers may write where zeros do not.
+const PLACEHOLDER_MARGIN_PERCENT: u64 = 25;
+
+impl Eth {
+    pub(super) async fn execute_call(
+        self: Arc<Self>,
+        request: TransactionRequest,
+        block: Option<BlockId>,
+        overrides: Option<Value>,
+    ) -> RpcResult<Bytes> {
+        refuse_overrides(overrides.as_ref())?;
+        self.blocking(move |eth| {
+            let call = eth.call_request(&request, block)?;
+            let session = eth.chain.resolve(&call, eth.inference_deadline())?;
+            output_of(eth.chain.run_call(&call, &session)?)
+        })
+        .await
+    }
+
+    pub(super) async fn estimate(
+        self: Arc<Self>,
+        request: TransactionRequest,
+        block: Option<BlockId>,
+        overrides: Option<Value>,
+    ) -> RpcResult<u64> {
+        refuse_overrides(overrides.as_ref())?;
+        self.blocking(move |eth| {
+            let mut call = eth.call_request(&request, block)?;
+            call.tx.gas_limit = eth.affordable_gas(&call)?;
+            // One set of answers for the whole search.
+            let session = eth.chain.resolve(&call, eth.inference_deadline())?;
+            eth.search(call, &session)
+        })
+        .await
+    }
+
+    /// Runs EVM work on a blocking thread, behind the semaphore.
+    async fn blocking<T: Send + 'static>(
+        self: Arc<Self>,
+        work: impl FnOnce(&Self) -> RpcResult<T> + Send + 'static,
+    ) -> RpcResult<T> {
+        let internal = |error: &dyn core::fmt::Display| RpcError::Internal(error.to_string());
+        let permit = self.calls.clone().acquire_owned().await.map_err(|error| internal(&error))?;
+        tokio::task::spawn_blocking(move || {
+            let answer = work(&self);
+            drop(permit);
+            answer
+        })
+        .await
+        .map_err(|error| internal(&error))?
+    }
+
+    fn inference_deadline(&self) -> Instant {
+        Instant::now() + self.config.call_inference_time
+    }
+
+    fn call_request(&self, request: &TransactionRequest, block: Option<BlockId>) -> RpcResult<CallRequest> {
+        let view = self.view(block)?;
+        let head = self.chain.head()?;
+        let pending = block == Some(BlockId::Number(BlockNumberOrTag::Pending));
+        let block = if pending {
+            head.next_block(head.header.timestamp + 1, head.header.beneficiary)
+        } else {
+            let (header, _) = self.chain.header(view.height())?.ok_or(RpcError::UnknownBlock)?;
+            BlockContext {
+                number: header.number,
+                timestamp: header.timestamp,
+                beneficiary: header.beneficiary,
+                base_fee: header.base_fee_per_gas.unwrap_or_default(),
+                prevrandao: header.mix_hash,
+                parent_hash: header.parent_hash,
+            }
+        };
+        let rules = self.chain.rules();
+        if request.chain_id.is_some_and(|id| id != rules.chain_id) {
+            return Err(RpcError::InvalidInput(format!("chain id does not match: this chain is {}", rules.chain_id)));
+        }
+        if request.gas_price.is_some() && request.max_fee_per_gas.is_some() {
+            return Err(RpcError::InvalidParams(
+                "both gasPrice and (maxFeePerGas or maxPriorityFeePerGas) specified".into(),
+            ));
+        }
+        if let (Some(input), Some(data)) = (&request.input.input, &request.input.data)
+            && input != data
+        {
+            return Err(RpcError::InvalidParams("both \"data\" and \"input\" are set and not equal".into()));
+        }
+        let caller = request.from.unwrap_or_default();
+        let nonce = match request.nonce {
+            Some(nonce) => nonce,
+            None => view.account(caller)?.unwrap_or_default().nonce,
+        };
+        let authorizations: Vec<_> = request.authorization_list.iter().flatten().cloned().map(Either::Left).collect();
+        let tx_type = match (&request.authorization_list, request.max_fee_per_gas, &request.access_list) {
+            (Some(_), ..) => 4,
+            (_, Some(_), _) => 2,
+            (_, _, Some(_)) => 1,
+            _ => 0,
+        };
+        let tx = TxEnv {
+            tx_type,
+            caller,
+            gas_limit: request.gas.unwrap_or(rules.block_gas_limit).min(rules.block_gas_limit),
+            gas_price: request.max_fee_per_gas.or(request.gas_price).unwrap_or_default(),
+            kind: request.to.unwrap_or(TxKind::Create),
+            value: request.value.unwrap_or_default(),
+            data: request.input.input().cloned().unwrap_or_default(),
+            nonce,
+            chain_id: Some(rules.chain_id),
+            access_list: request.access_list.clone().unwrap_or_default(),
+            gas_priority_fee: request.max_fee_per_gas.map(|_| request.max_priority_fee_per_gas.unwrap_or_default()),
+            blob_hashes: vec![],
+            max_fee_per_blob_gas: 0,
+            authorization_list: authorizations,
+        };
+        Ok(CallRequest { view, block, tx })
+    }
+
+    /// The gas limit of a call, lowered to what its sender can pay for.
+    fn affordable_gas(&self, call: &CallRequest) -> RpcResult<u64> {
+        let tx = &call.tx;
+        let balance = call.view.account(tx.caller)?.unwrap_or_default().balance;
+        if tx.gas_price == 0 {
+            return Ok(tx.gas_limit);
+        }
+        let Some(left) = balance.checked_sub(tx.value) else {
+            return Err(RpcError::InvalidInput("insufficient funds for transfer".into()));
+        };
+        let affordable = left / U256::from(tx.gas_price);
+        Ok(affordable.min(U256::from(tx.gas_limit)).to::<u64>())
+    }
+
+    /// geth's search: the least gas with which the call succeeds, within [`ERROR_RATIO`].
+    fn search(&self, mut call: CallRequest, session: &CallSession) -> RpcResult<u64> {
+        let allowance = call.tx.gas_limit;
+        let mut with = |gas: u64| -> RpcResult<Option<Execution>> {
+            call.tx.gas_limit = gas;
+            match self.chain.run_call(&call, session) {
+                Ok(execution) => Ok(Some(execution)),
+                // Too little for the intrinsic cost.
+                Err(penstock_evm::ExecError::Invalid(_)) if gas < allowance => Ok(None),
+                Err(error) => Err(error.into()),
+            }
+        };
+        let full = with(allowance)?.ok_or_else(|| RpcError::Internal("no execution".into()))?;
+        if !full.is_success() {
+            return Err(match full.status {
+                penstock_evm::Status::Revert => reverted(full.output),
+                _ => RpcError::InvalidInput(format!("gas required exceeds allowance ({allowance})")),
+            });
+        }
+        let placeholder = full.calls.iter().any(|call| call.missed);
+        let succeeds = |execution: Option<Execution>| execution.is_some_and(|execution| execution.is_success());
+        let (mut low, mut high) = (full.gas_used - 1, allowance);
+        // What is spent in the deepest call is a 64th less than what is there (EIP-150), plus a stipend.
+        let optimistic = ((full.gas_used + 2_300).saturating_mul(64) / 63 + 1).min(high);
+        if succeeds(with(optimistic)?) {
+            high = optimistic;
+        } else {
+            low = optimistic;
+        }
+        // Refunds are paid at the end: what was used may be less than what was needed on the way.
+        while low + 1 < high && (high - low) as f64 / high as f64 >= ERROR_RATIO {
+            let middle = (low + (high - low) / 2).min(low.saturating_mul(2).max(low + 1));
+            if succeeds(with(middle)?) {
+                high = middle;
+            } else {
+                low = middle;
+            }
+        }
+        let margin = if placeholder { high / 100 * PLACEHOLDER_MARGIN_PERCENT } else { 0 };
+        Ok(high.saturating_add(margin).min(allowance))
+    }
+}

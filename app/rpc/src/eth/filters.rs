@@ -1,0 +1,97 @@
+//! Filters that a client polls: `eth_newFilter`, `eth_newBlockFilter`.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use alloy_primitives::U256;
+use alloy_rpc_types_eth::{Filter, Log};
+use parking_lot::Mutex;
+use serde_json::Value;
+
+use super::Eth;
+use crate::error::{RpcError, RpcResult};
+
+/// A filter that nobody polled for this long is gone: geth's 5 minutes.
+const LIFETIME: Duration = Duration::from_secs(300);
+
+/// Filters of all clients together.
+const MAX: usize = 10_000;
+
+#[derive(Debug)]
+struct Installed {
+    /// `None`: hashes of new blocks.
+    filter: Option<Filter>,
+    /// First block that the next poll answers.
+    next: u64,
+    polled: Instant,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Filters {
+    installed: Mutex<(u64, HashMap<U256, Installed>)>,
+}
+
+impl Filters {
+    pub(super) fn remove(&self, id: U256) -> bool {
+        self.installed.lock().1.remove(&id).is_some()
+    }
+}
+
+fn not_found() -> RpcError {
+    RpcError::InvalidInput("filter not found".into())
+}
+
+impl Eth {
+    pub(super) fn install_filter(&self, filter: Option<Filter>) -> RpcResult<U256> {
+        let next = self.chain.head()?.number() + 1;
+        let mut guard = self.filters.installed.lock();
+        let (last, installed) = &mut *guard;
+        installed.retain(|_, filter| filter.polled.elapsed() < LIFETIME);
+        if installed.len() >= MAX {
+            return Err(RpcError::InvalidInput("too many filters are installed".into()));
+        }
+        *last += 1;
+        let id = U256::from(*last);
+        installed.insert(id, Installed { filter, next, polled: Instant::now() });
+        Ok(id)
+    }
+
+    /// What is new since the last poll.
+    pub(super) fn poll_filter(&self, id: U256) -> RpcResult<Value> {
+        let head = self.chain.head()?.number();
+        let (filter, from) = {
+            let mut guard = self.filters.installed.lock();
+            let installed = guard.1.get_mut(&id).ok_or_else(not_found)?;
+            let from = installed.next;
+            installed.next = head + 1;
+            installed.polled = Instant::now();
+            (installed.filter.clone(), from)
+        };
+        let answer = match filter {
+            Some(filter) => {
+                serde_json::to_value(if from > head { vec![] } else { self.logs_between(&filter, from, head)? })
+            }
+            None => {
+                let mut hashes = Vec::new();
+                for number in from..=head {
+                    hashes.extend(self.chain.header(number)?.map(|(_, hash)| hash));
+                }
+                serde_json::to_value(hashes)
+            }
+        };
+        answer.map_err(|error| RpcError::Internal(error.to_string()))
+    }
+
+    /// Everything that a log filter selects.
+    pub(super) fn all_of_filter(&self, id: U256) -> RpcResult<Vec<Log>> {
+        let filter = {
+            let mut guard = self.filters.installed.lock();
+            let installed = guard.1.get_mut(&id).ok_or_else(not_found)?;
+            installed.polled = Instant::now();
+            installed.filter.clone().ok_or_else(not_found)?
+        };
+        self.find_logs(&filter)
+    }
+}

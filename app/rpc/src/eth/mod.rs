@@ -1,0 +1,347 @@
+//! Ethereum's methods.
+
+mod blocks;
+mod execute;
+mod fees;
+mod filters;
+mod pubsub;
+mod state;
+
+use std::sync::Arc;
+
+use alloy_eips::{BlockId, BlockNumberOrTag};
+use alloy_primitives::{Address, B256, Bytes, U64, U256};
+use alloy_rpc_types_eth::{
+    Block as RpcBlock, FeeHistory, Filter, Log, Transaction, TransactionReceipt, TransactionRequest,
+};
+use jsonrpsee::{core::SubscriptionResult, proc_macros::rpc, types::ErrorObjectOwned};
+use penstock_chain::{Block, Chain};
+use penstock_state::View;
+use serde_json::Value;
+use tokio::sync::{Semaphore, broadcast};
+
+use crate::{
+    RpcConfig, convert,
+    error::{RpcError, RpcResult},
+};
+
+type Answer<T> = Result<T, ErrorObjectOwned>;
+
+/// What the methods share.
+#[derive(Debug)]
+pub(crate) struct Eth {
+    pub(crate) chain: Arc<Chain>,
+    pub(crate) config: RpcConfig,
+    /// Bounds calls, so that no load of reads takes the cores away from consensus.
+    calls: Arc<Semaphore>,
+    heads: broadcast::Sender<Arc<Block>>,
+    filters: filters::Filters,
+    tip: fees::TipOracle,
+}
+
+impl Eth {
+    pub(crate) fn new(chain: Arc<Chain>, config: RpcConfig, heads: broadcast::Sender<Arc<Block>>) -> Arc<Self> {
+        let calls = Arc::new(Semaphore::new(config.max_calls));
+        Arc::new(Self { chain, config, calls, heads, filters: Default::default(), tip: Default::default() })
+    }
+
+    /// The number of a block; `None` when there is none.
+    fn number(&self, id: BlockId) -> RpcResult<Option<u64>> {
+        let head = self.chain.head()?.number();
+        Ok(match id {
+            BlockId::Hash(hash) => self.chain.number_of(hash.block_hash)?,
+            BlockId::Number(tag) => Some(self.number_of_tag(tag, head)).filter(|number| *number <= head),
+        })
+    }
+
+    /// Blocks are final when they are committed: latest, safe and finalized are one.
+    fn number_of_tag(&self, tag: BlockNumberOrTag, head: u64) -> u64 {
+        match tag {
+            BlockNumberOrTag::Number(number) => number,
+            BlockNumberOrTag::Earliest => 0,
+            BlockNumberOrTag::Latest
+            | BlockNumberOrTag::Safe
+            | BlockNumberOrTag::Finalized
+            | BlockNumberOrTag::Pending => head,
+        }
+    }
+
+    fn block(&self, id: BlockId) -> RpcResult<Option<Arc<Block>>> {
+        match self.number(id)? {
+            Some(number) => Ok(self.chain.block(number)?),
+            None => Ok(None),
+        }
+    }
+
+    /// The state after a block.
+    fn view(&self, id: Option<BlockId>) -> RpcResult<View> {
+        let number = self.number(id.unwrap_or_default())?.ok_or(RpcError::UnknownBlock)?;
+        self.chain.view_at(number)?.ok_or(RpcError::Pruned(number))
+    }
+}
+
+/// The methods, as clients call them.
+#[rpc(server, namespace = "eth")]
+pub(crate) trait EthApi {
+    #[method(name = "chainId")]
+    fn chain_id(&self) -> Answer<U64>;
+    #[method(name = "blockNumber")]
+    fn block_number(&self) -> Answer<U64>;
+    #[method(name = "syncing")]
+    fn syncing(&self) -> Answer<bool>;
+    #[method(name = "accounts")]
+    fn accounts(&self) -> Answer<Vec<Address>>;
+    #[method(name = "coinbase")]
+    fn coinbase(&self) -> Answer<Address>;
+
+    #[method(name = "getBlockByHash")]
+    fn block_by_hash(&self, hash: B256, full: Option<bool>) -> Answer<Option<RpcBlock>>;
+    #[method(name = "getBlockByNumber")]
+    fn block_by_number(&self, number: BlockNumberOrTag, full: Option<bool>) -> Answer<Option<RpcBlock>>;
+    #[method(name = "getBlockTransactionCountByHash")]
+    fn transaction_count_by_hash(&self, hash: B256) -> Answer<Option<U64>>;
+    #[method(name = "getBlockTransactionCountByNumber")]
+    fn transaction_count_by_number(&self, number: BlockNumberOrTag) -> Answer<Option<U64>>;
+    #[method(name = "getUncleCountByBlockHash")]
+    fn uncle_count_by_hash(&self, hash: B256) -> Answer<Option<U64>>;
+    #[method(name = "getUncleCountByBlockNumber")]
+    fn uncle_count_by_number(&self, number: BlockNumberOrTag) -> Answer<Option<U64>>;
+    #[method(name = "getBlockReceipts")]
+    fn block_receipts(&self, block: BlockId) -> Answer<Option<Vec<TransactionReceipt>>>;
+    #[method(name = "getTransactionByHash")]
+    fn transaction_by_hash(&self, hash: B256) -> Answer<Option<Transaction>>;
+    #[method(name = "getRawTransactionByHash")]
+    fn raw_transaction_by_hash(&self, hash: B256) -> Answer<Option<Bytes>>;
+    #[method(name = "getTransactionByBlockHashAndIndex")]
+    fn transaction_by_block_hash(&self, hash: B256, index: U64) -> Answer<Option<Transaction>>;
+    #[method(name = "getTransactionByBlockNumberAndIndex")]
+    fn transaction_by_block_number(&self, number: BlockNumberOrTag, index: U64) -> Answer<Option<Transaction>>;
+    #[method(name = "getTransactionReceipt")]
+    fn transaction_receipt(&self, hash: B256) -> Answer<Option<TransactionReceipt>>;
+    #[method(name = "getLogs")]
+    fn logs(&self, filter: Filter) -> Answer<Vec<Log>>;
+
+    #[method(name = "getBalance")]
+    fn balance(&self, address: Address, block: Option<BlockId>) -> Answer<U256>;
+    #[method(name = "getTransactionCount")]
+    fn transaction_count(&self, address: Address, block: Option<BlockId>) -> Answer<U64>;
+    #[method(name = "getCode")]
+    fn code(&self, address: Address, block: Option<BlockId>) -> Answer<Bytes>;
+    #[method(name = "getStorageAt")]
+    fn storage_at(&self, address: Address, slot: U256, block: Option<BlockId>) -> Answer<B256>;
+
+    #[method(name = "gasPrice")]
+    fn gas_price(&self) -> Answer<U256>;
+    #[method(name = "maxPriorityFeePerGas")]
+    fn max_priority_fee_per_gas(&self) -> Answer<U256>;
+    #[method(name = "blobBaseFee")]
+    fn blob_base_fee(&self) -> Answer<U256>;
+    #[method(name = "feeHistory")]
+    fn fee_history(&self, count: U64, newest: BlockNumberOrTag, percentiles: Option<Vec<f64>>) -> Answer<FeeHistory>;
+
+    #[method(name = "call")]
+    async fn call(
+        &self,
+        request: TransactionRequest,
+        block: Option<BlockId>,
+        overrides: Option<Value>,
+    ) -> Answer<Bytes>;
+    #[method(name = "estimateGas")]
+    async fn estimate_gas(
+        &self,
+        request: TransactionRequest,
+        block: Option<BlockId>,
+        overrides: Option<Value>,
+    ) -> Answer<U64>;
+    #[method(name = "sendRawTransaction")]
+    fn send_raw_transaction(&self, raw: Bytes) -> Answer<B256>;
+
+    #[method(name = "newFilter")]
+    fn new_filter(&self, filter: Filter) -> Answer<U256>;
+    #[method(name = "newBlockFilter")]
+    fn new_block_filter(&self) -> Answer<U256>;
+    #[method(name = "getFilterChanges")]
+    fn filter_changes(&self, id: U256) -> Answer<Value>;
+    #[method(name = "getFilterLogs")]
+    fn filter_logs(&self, id: U256) -> Answer<Vec<Log>>;
+    #[method(name = "uninstallFilter")]
+    fn uninstall_filter(&self, id: U256) -> Answer<bool>;
+
+    #[subscription(name = "subscribe" => "subscription", unsubscribe = "unsubscribe", item = Value)]
+    async fn subscribe(&self, kind: String, filter: Option<Filter>) -> SubscriptionResult;
+}
+
+#[jsonrpsee::core::async_trait]
+impl EthApiServer for Arc<Eth> {
+    fn chain_id(&self) -> Answer<U64> {
+        Ok(U64::from(self.chain.rules().chain_id))
+    }
+
+    fn block_number(&self) -> Answer<U64> {
+        Ok(U64::from(self.chain.head().map_err(RpcError::from)?.number()))
+    }
+
+    /// A node without consensus peers is never behind; a syncing one is reported by `pipe_status`.
+    fn syncing(&self) -> Answer<bool> {
+        Ok(false)
+    }
+
+    /// The node holds no keys.
+    fn accounts(&self) -> Answer<Vec<Address>> {
+        Ok(vec![])
+    }
+
+    fn coinbase(&self) -> Answer<Address> {
+        Ok(self.chain.head().map_err(RpcError::from)?.header.beneficiary)
+    }
+
+    fn block_by_hash(&self, hash: B256, full: Option<bool>) -> Answer<Option<RpcBlock>> {
+        let block = Eth::block(self, hash.into())?;
+        Ok(block.map(|block| convert::block(&block, full.unwrap_or_default())))
+    }
+
+    fn block_by_number(&self, number: BlockNumberOrTag, full: Option<bool>) -> Answer<Option<RpcBlock>> {
+        let block = Eth::block(self, number.into())?;
+        Ok(block.map(|block| convert::block(&block, full.unwrap_or_default())))
+    }
+
+    fn transaction_count_by_hash(&self, hash: B256) -> Answer<Option<U64>> {
+        Ok(Eth::block(self, hash.into())?.map(|block| U64::from(block.txs.len())))
+    }
+
+    fn transaction_count_by_number(&self, number: BlockNumberOrTag) -> Answer<Option<U64>> {
+        Ok(Eth::block(self, number.into())?.map(|block| U64::from(block.txs.len())))
+    }
+
+    fn uncle_count_by_hash(&self, hash: B256) -> Answer<Option<U64>> {
+        Ok(Eth::block(self, hash.into())?.map(|_| U64::ZERO))
+    }
+
+    fn uncle_count_by_number(&self, number: BlockNumberOrTag) -> Answer<Option<U64>> {
+        Ok(Eth::block(self, number.into())?.map(|_| U64::ZERO))
+    }
+
+    fn block_receipts(&self, block: BlockId) -> Answer<Option<Vec<TransactionReceipt>>> {
+        let block = Eth::block(self, block)?;
+        Ok(block.map(|block| (0..block.txs.len()).filter_map(|index| convert::receipt(&block, index)).collect()))
+    }
+
+    fn transaction_by_hash(&self, hash: B256) -> Answer<Option<Transaction>> {
+        Ok(Eth::transaction(self, hash)?)
+    }
+
+    fn raw_transaction_by_hash(&self, hash: B256) -> Answer<Option<Bytes>> {
+        Ok(Eth::raw_transaction(self, hash)?)
+    }
+
+    fn transaction_by_block_hash(&self, hash: B256, index: U64) -> Answer<Option<Transaction>> {
+        Ok(Eth::block(self, hash.into())?.and_then(|block| convert::transaction(&block, index.to())))
+    }
+
+    fn transaction_by_block_number(&self, number: BlockNumberOrTag, index: U64) -> Answer<Option<Transaction>> {
+        Ok(Eth::block(self, number.into())?.and_then(|block| convert::transaction(&block, index.to())))
+    }
+
+    fn transaction_receipt(&self, hash: B256) -> Answer<Option<TransactionReceipt>> {
+        Ok(Eth::receipt(self, hash)?)
+    }
+
+    fn logs(&self, filter: Filter) -> Answer<Vec<Log>> {
+        Ok(Eth::find_logs(self, &filter)?)
+    }
+
+    fn balance(&self, address: Address, block: Option<BlockId>) -> Answer<U256> {
+        Ok(Eth::balance(self, address, block)?)
+    }
+
+    fn transaction_count(&self, address: Address, block: Option<BlockId>) -> Answer<U64> {
+        Ok(U64::from(Eth::nonce(self, address, block)?))
+    }
+
+    fn code(&self, address: Address, block: Option<BlockId>) -> Answer<Bytes> {
+        Ok(Eth::code(self, address, block)?)
+    }
+
+    fn storage_at(&self, address: Address, slot: U256, block: Option<BlockId>) -> Answer<B256> {
+        Ok(Eth::slot(self, address, slot, block)?)
+    }
+
+    fn gas_price(&self) -> Answer<U256> {
+        Ok(Eth::gas_price(self)?)
+    }
+
+    fn max_priority_fee_per_gas(&self) -> Answer<U256> {
+        Ok(Eth::suggested_tip(self)?)
+    }
+
+    /// There are no blobs: the protocol's minimum, as on an idle Ethereum chain.
+    fn blob_base_fee(&self) -> Answer<U256> {
+        Ok(U256::from(1))
+    }
+
+    fn fee_history(&self, count: U64, newest: BlockNumberOrTag, percentiles: Option<Vec<f64>>) -> Answer<FeeHistory> {
+        Ok(Eth::fee_history(self, count.to(), newest, percentiles)?)
+    }
+
+    async fn call(
+        &self,
+        request: TransactionRequest,
+        block: Option<BlockId>,
+        overrides: Option<Value>,
+    ) -> Answer<Bytes> {
+        Ok(Eth::execute_call(self.clone(), request, block, overrides).await?)
+    }
+
+    async fn estimate_gas(
+        &self,
+        request: TransactionRequest,
+        block: Option<BlockId>,
+        overrides: Option<Value>,
+    ) -> Answer<U64> {
+        Ok(U64::from(Eth::estimate(self.clone(), request, block, overrides).await?))
+    }
+
+    fn send_raw_transaction(&self, raw: Bytes) -> Answer<B256> {
+        Ok(self.chain.admit(raw).map_err(RpcError::from)?)
+    }
+
+    fn new_filter(&self, filter: Filter) -> Answer<U256> {
+        Ok(Eth::install_filter(self, Some(filter))?)
+    }
+
+    fn new_block_filter(&self) -> Answer<U256> {
+        Ok(Eth::install_filter(self, None)?)
+    }
+
+    fn filter_changes(&self, id: U256) -> Answer<Value> {
+        Ok(Eth::poll_filter(self, id)?)
+    }
+
+    fn filter_logs(&self, id: U256) -> Answer<Vec<Log>> {
+        Ok(Eth::all_of_filter(self, id)?)
+    }
+
+    fn uninstall_filter(&self, id: U256) -> Answer<bool> {
+        Ok(self.filters.remove(id))
+    }
+
+    async fn subscribe(
+        &self,
+        pending: jsonrpsee::PendingSubscriptionSink,
+        kind: String,
+        filter: Option<Filter>,
+    ) -> SubscriptionResult {
+        pubsub::subscribe(self, pending, &kind, filter).await
+    }
+}
+
+/// An empty list or map, or nothing: overrides that change nothing.
+fn refuse_overrides(overrides: Option<&Value>) -> RpcResult<()> {
+    let empty = match overrides {
+        None | Some(Value::Null) => true,
+        Some(Value::Object(map)) => map.is_empty(),
+        Some(Value::Array(list)) => list.is_empty(),
+        Some(_) => false,
+    };
+    if empty { Ok(()) } else { Err(RpcError::InvalidParams("state and block overrides are not supported".into())) }
+}

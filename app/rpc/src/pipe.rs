@@ -1,0 +1,385 @@
+//! Penstock's own methods: the life of transactions and inferences.
+
+use std::{sync::Arc, time::Duration};
+
+use alloy_eips::BlockNumberOrTag;
+use alloy_primitives::{Address, B256, Bytes, U64};
+use jsonrpsee::{proc_macros::rpc, types::ErrorObjectOwned};
+use penstock_chain::Block;
+use penstock_evm::RegisteredModel;
+use penstock_inference::{
+    DType, InferenceResult, OpsCost, RequestId, Tensor, TensorSpec, TensorValues, decimal::Decimal, result,
+};
+use penstock_pipe::{RequestStatus, Stage, TxStatus};
+use serde::Serialize;
+
+use crate::{
+    error::{RpcError, RpcResult},
+    eth::Eth,
+};
+
+type Answer<T> = Result<T, ErrorObjectOwned>;
+
+/// `pipe_status`.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct PipeStatus {
+    height: u64,
+    syncing: bool,
+    transactions: Stages,
+    requests: Requests,
+    /// Threads that run models in this process.
+    workers: usize,
+    results_cached: usize,
+}
+
+/// Pending transactions by stage.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Stages {
+    queued: usize,
+    simulating: usize,
+    inferring: usize,
+    ready: usize,
+    proposed: usize,
+}
+
+/// Requests of this node.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Requests {
+    queued: usize,
+    running: usize,
+    done: u64,
+}
+
+/// `pipe_getTransaction`. Times are milliseconds since the submission.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct PipeTransaction {
+    hash: B256,
+    from: Address,
+    nonce: u64,
+    stage: &'static str,
+    waves: u32,
+    deferrals: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    block_number: Option<u64>,
+    stages: Vec<StageTime>,
+    requests: Vec<PipeRequest>,
+}
+
+/// When a stage began.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct StageTime {
+    stage: &'static str,
+    at_ms: f64,
+}
+
+/// One request of a transaction.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct PipeRequest {
+    id: String,
+    model: Option<String>,
+    ops: u64,
+    wave: u32,
+    found_at_ms: f64,
+    answered_at_ms: Option<f64>,
+    took_ms: Option<f64>,
+}
+
+/// `pipe_getInference`.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Inference {
+    id: String,
+    model: Option<String>,
+    model_hash: String,
+    /// keccak256 of the canonical request; with the model and the engine version it makes the id.
+    input_digest: B256,
+    output_digest: B256,
+    output: Option<Vec<Output>>,
+    failure: Option<String>,
+    block_number: u64,
+    block_hash: B256,
+    transactions: Vec<B256>,
+    /// How every validator verified it before the block was decided.
+    policy: Option<penstock_evm::Policy>,
+}
+
+/// One output tensor, as contracts see it.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Output {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    #[serde(rename = "type")]
+    dtype: DType,
+    shape: Vec<usize>,
+    /// `[value, decimals]` of each number, as decimal texts; `null` where no decimal stands for it.
+    numbers: Vec<Option<[String; 2]>>,
+}
+
+/// A result in a block.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct BlockInference {
+    id: String,
+    output_digest: B256,
+    failure: Option<String>,
+    /// The canonical bytes of the result.
+    result: Bytes,
+    transactions: Vec<B256>,
+}
+
+/// `pipe_models`, `pipe_getModel`.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Model {
+    id: String,
+    aliases: Vec<String>,
+    hash: String,
+    policy: penstock_evm::Policy,
+    active: bool,
+    /// Whether this node has the file and can run it.
+    available: bool,
+    inputs: Vec<TensorSpec>,
+    outputs: Vec<TensorSpec>,
+    ops: OpsCost,
+}
+
+/// `pipe_quote`.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Quote {
+    /// Gas of the call itself, for call data as `abi.encode` makes it.
+    gas: U64,
+    ops: u64,
+    input_bytes: u64,
+    output_bytes: u64,
+}
+
+/// The `pipe_` methods.
+#[rpc(server, namespace = "pipe")]
+pub(crate) trait PipeApi {
+    #[method(name = "status")]
+    fn status(&self) -> Answer<PipeStatus>;
+    #[method(name = "getTransaction")]
+    fn transaction(&self, hash: B256) -> Answer<Option<PipeTransaction>>;
+    #[method(name = "getInference")]
+    fn inference(&self, id: B256) -> Answer<Option<Inference>>;
+    #[method(name = "getBlockInferences")]
+    fn block_inferences(&self, block: BlockNumberOrTag) -> Answer<Option<Vec<BlockInference>>>;
+    #[method(name = "models")]
+    fn models(&self) -> Answer<Vec<Model>>;
+    #[method(name = "getModel")]
+    fn model(&self, id: String) -> Answer<Option<Model>>;
+    #[method(name = "quote")]
+    fn quote(&self, model: String, shapes: Vec<Vec<u32>>) -> Answer<Quote>;
+}
+
+impl PipeApiServer for Arc<Eth> {
+    fn status(&self) -> Answer<PipeStatus> {
+        Ok(status(self)?)
+    }
+
+    fn transaction(&self, hash: B256) -> Answer<Option<PipeTransaction>> {
+        Ok(transaction(self, hash)?)
+    }
+
+    fn inference(&self, id: B256) -> Answer<Option<Inference>> {
+        Ok(inference(self, RequestId(id))?)
+    }
+
+    fn block_inferences(&self, block: BlockNumberOrTag) -> Answer<Option<Vec<BlockInference>>> {
+        Ok(block_inferences(self, block)?)
+    }
+
+    fn models(&self) -> Answer<Vec<Model>> {
+        Ok(self.chain.rules().registry.models().iter().map(|model| model_of(self, model)).collect())
+    }
+
+    fn model(&self, id: String) -> Answer<Option<Model>> {
+        Ok(self.chain.rules().registry.by_name(&id).map(|model| model_of(self, model)))
+    }
+
+    fn quote(&self, model: String, shapes: Vec<Vec<u32>>) -> Answer<Quote> {
+        Ok(quote(self, &model, &shapes)?)
+    }
+}
+
+fn status(eth: &Eth) -> RpcResult<PipeStatus> {
+    let counts = eth.chain.pool()?.read(penstock_pipe::Pool::counts);
+    let network = eth.chain.network().status();
+    Ok(PipeStatus {
+        height: eth.chain.head()?.number(),
+        syncing: false,
+        transactions: Stages {
+            queued: counts.queued,
+            simulating: counts.simulating,
+            inferring: counts.inferring,
+            ready: counts.ready,
+            proposed: counts.proposed,
+        },
+        requests: Requests { queued: network.queued, running: network.running, done: network.done },
+        workers: network.threads,
+        results_cached: network.cached,
+    })
+}
+
+fn millis(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}
+
+fn transaction(eth: &Eth, hash: B256) -> RpcResult<Option<PipeTransaction>> {
+    if let Some(status) = eth.chain.pool()?.read(|pool| pool.status(&hash)) {
+        return Ok(Some(from_status(eth, status)));
+    }
+    // Before the start of this process: what the chain tells.
+    let Some(place) = eth.chain.place_of(hash)? else { return Ok(None) };
+    let Some(block) = eth.chain.block(place.block)? else { return Ok(None) };
+    let (Some(tx), Some(receipt)) = (block.txs.get(place.index), block.receipts.get(place.index)) else {
+        return Ok(None);
+    };
+    Ok(Some(PipeTransaction {
+        hash,
+        from: receipt.sender,
+        nonce: alloy_consensus::Transaction::nonce(tx),
+        stage: Stage::Included.name(),
+        waves: 0,
+        deferrals: 0,
+        reason: None,
+        block_number: Some(place.block),
+        stages: vec![],
+        requests: receipt
+            .requests
+            .iter()
+            .map(|id| PipeRequest {
+                id: RequestId(*id).to_string(),
+                model: None,
+                ops: 0,
+                wave: 0,
+                found_at_ms: 0.0,
+                answered_at_ms: None,
+                took_ms: None,
+            })
+            .collect(),
+    }))
+}
+
+fn from_status(eth: &Eth, status: TxStatus) -> PipeTransaction {
+    let request = |request: RequestStatus| PipeRequest {
+        id: request.id.to_string(),
+        model: eth.chain.rules().registry.by_hash(&request.model).map(|model| model.id.clone()),
+        ops: request.ops,
+        wave: request.wave,
+        found_at_ms: millis(request.found),
+        answered_at_ms: request.answered.map(millis),
+        took_ms: request.took.map(millis),
+    };
+    PipeTransaction {
+        hash: status.hash,
+        from: status.sender,
+        nonce: status.nonce,
+        stage: status.stage.name(),
+        waves: status.waves,
+        deferrals: status.deferrals,
+        reason: status.reason,
+        block_number: status.block,
+        stages: status
+            .stages
+            .into_iter()
+            .map(|(stage, at)| StageTime { stage: stage.name(), at_ms: millis(at) })
+            .collect(),
+        requests: status.requests.into_iter().map(request).collect(),
+    }
+}
+
+fn users_of(block: &Block, id: RequestId) -> Vec<B256> {
+    let uses = block.txs.iter().zip(&block.receipts).filter(|(_, receipt)| receipt.requests.contains(&id.0));
+    uses.map(|(tx, _)| *tx.tx_hash()).collect()
+}
+
+fn inference(eth: &Eth, id: RequestId) -> RpcResult<Option<Inference>> {
+    let Some(request) = eth.chain.recorded_request(id)? else { return Ok(None) };
+    let Some(block) = eth.chain.block(request.block)? else { return Ok(None) };
+    let results = block.header_tx.as_ref().map(|header| header.results.as_slice()).unwrap_or_default();
+    let Some(recorded) = results.iter().find(|result| result.id == id) else { return Ok(None) };
+    let model = eth.chain.rules().registry.by_hash(&request.model);
+    Ok(Some(Inference {
+        id: id.to_string(),
+        model: model.map(|model| model.id.clone()),
+        model_hash: request.model.to_string(),
+        input_digest: request.input_digest,
+        output_digest: result::digest(&recorded.result),
+        output: outputs(&recorded.result, model.map(AsRef::as_ref)),
+        failure: recorded.result.as_ref().err().map(ToString::to_string),
+        block_number: request.block,
+        block_hash: block.hash,
+        transactions: users_of(&block, id),
+        policy: model.map(|model| model.policy),
+    }))
+}
+
+fn outputs(result: &InferenceResult, model: Option<&RegisteredModel>) -> Option<Vec<Output>> {
+    let name = |index: usize| Some(model?.descriptor.outputs.get(index)?.name.clone());
+    let outputs = result.as_ref().ok()?.iter().enumerate();
+    Some(outputs.map(|(index, tensor)| output(tensor, name(index))).collect())
+}
+
+fn output(tensor: &Tensor, name: Option<String>) -> Output {
+    let text = |decimal: Decimal| [decimal.value.to_string(), decimal.decimals.to_string()];
+    let numbers = match tensor.values() {
+        TensorValues::Float32(values) => values.iter().map(|x| Decimal::from_f32(*x).ok().map(text)).collect(),
+        TensorValues::Int64(values) => values.iter().map(|x| Some(text(Decimal::from_i64(*x)))).collect(),
+    };
+    Output { name, dtype: tensor.dtype(), shape: tensor.shape().to_vec(), numbers }
+}
+
+fn block_inferences(eth: &Eth, block: BlockNumberOrTag) -> RpcResult<Option<Vec<BlockInference>>> {
+    let head = eth.chain.head()?.number();
+    let number = block.as_number().unwrap_or(if block.is_earliest() { 0 } else { head });
+    let Some(block) = eth.chain.block(number)? else { return Ok(None) };
+    let results = block.header_tx.as_ref().map(|header| header.results.as_slice()).unwrap_or_default();
+    Ok(Some(
+        results
+            .iter()
+            .map(|recorded| BlockInference {
+                id: recorded.id.to_string(),
+                output_digest: result::digest(&recorded.result),
+                failure: recorded.result.as_ref().err().map(ToString::to_string),
+                result: result::encode(&recorded.result).into(),
+                transactions: users_of(&block, recorded.id),
+            })
+            .collect(),
+    ))
+}
+
+fn model_of(eth: &Eth, model: &RegisteredModel) -> Model {
+    Model {
+        id: model.id.clone(),
+        aliases: model.aliases.clone(),
+        hash: model.hash.to_string(),
+        policy: model.policy,
+        active: model.active,
+        available: eth.chain.network().has_model(&model.hash),
+        inputs: model.descriptor.inputs.clone(),
+        outputs: model.descriptor.outputs.clone(),
+        ops: model.descriptor.ops,
+    }
+}
+
+fn quote(eth: &Eth, name: &str, shapes: &[Vec<u32>]) -> RpcResult<Quote> {
+    let rules = eth.chain.rules();
+    let model =
+        rules.registry.by_name(name).ok_or_else(|| RpcError::InvalidInput(format!("unknown model `{name}`")))?;
+    let quote = rules.quote(model, name, shapes).map_err(RpcError::InvalidParams)?;
+    Ok(Quote {
+        gas: U64::from(quote.gas),
+        ops: quote.ops,
+        input_bytes: quote.input_bytes,
+        output_bytes: quote.output_bytes,
+    })
+}
