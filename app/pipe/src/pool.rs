@@ -338,18 +338,21 @@ impl Pool {
 
     // === simulation
 
-    /// Simulates the sender's transactions from a nonce on, as far as they can be executed.
+    /// Simulates the sender's first transaction at or after a nonce, if it can be executed; those behind it
+    /// follow when its outcome is there.
     fn simulate_from(&mut self, now: Duration, address: Address, nonce: u64, actions: &mut Vec<Action>) {
         let Some(sender) = self.senders.get(&address) else { return };
-        let Some(hash) = sender.by_nonce.get(&nonce).copied() else { return };
+        let Some((&nonce, &hash)) = sender.by_nonce.range(nonce..).next() else { return };
+        let earlier = sender.account.nonce..nonce;
+        let missing = earlier.clone().find(|earlier| !sender.by_nonce.contains_key(earlier));
+        let mut gap = missing.map(|missing| (missing, false));
         let mut before = Vec::new();
-        let mut gap = None;
-        for earlier in sender.account.nonce..nonce {
-            let entry = sender.by_nonce.get(&earlier).and_then(|hash| self.entries.get(hash));
+        for (&earlier, earlier_hash) in sender.by_nonce.range(earlier) {
+            let entry = self.entries.get(earlier_hash);
             match entry.and_then(|entry| entry.simulated.as_ref()) {
                 Some(simulated) => before.push(simulated.post.clone()),
                 None => {
-                    gap = Some((earlier, entry.is_some_and(|entry| entry.stage != Stage::Queued)));
+                    gap = gap.or(Some((earlier, entry.is_some_and(|entry| entry.stage != Stage::Queued))));
                     break;
                 }
             }
@@ -433,11 +436,15 @@ impl Pool {
             let reason = DropReason::TooExpensive { ops: total, limit: config.max_tx_ops };
             return self.drop_entry(now, &hash, reason, actions);
         }
-        if !missed.is_empty() && entry.waves >= config.max_waves {
+        // A wave is a step: a run that found requests which were not known. Running again while the
+        // same results are awaited is none.
+        let known = |id: &RequestId| entry.requests.iter().any(|request| request.id == *id);
+        let finds_new = missed.iter().any(|call| !known(&call.id));
+        if finds_new && entry.waves >= config.max_waves {
             return self.drop_entry(now, &hash, DropReason::TooManyWaves(config.max_waves), actions);
         }
-        let wave = entry.waves + u32::from(!missed.is_empty());
-        entry.waves = wave;
+        entry.waves += u32::from(finds_new);
+        let wave = entry.waves;
         for call in &calls {
             if !entry.requests.iter().any(|request| request.id == call.id) {
                 let answered = (!call.missed).then(|| now.saturating_sub(entry.submitted));
@@ -494,8 +501,6 @@ impl Pool {
     fn deferred(&mut self, now: Duration, hash: B256, calls: Vec<Call>, actions: &mut Vec<Action>) {
         let Some(entry) = self.entries.get_mut(&hash) else { return };
         entry.deferrals += 1;
-        // A wave is a step of a simulation towards its end; a deferral begins another one.
-        entry.waves = entry.waves.saturating_sub(1);
         self.ask(now, hash, calls, Priority::Deferred, actions);
     }
 

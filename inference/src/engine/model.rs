@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use super::{
     kernels::Kernels,
-    ops::{self, Operator},
+    ops::{self, Operator, PackedConstants},
     plan::Plan,
     value::{TensorType, Value},
 };
@@ -166,10 +166,11 @@ impl<B: Kernels> Compiled<B> {
                 .ok_or_else(|| ModelError::Graph("a constant has an unsupported type".into()))?;
             constants.insert(*id, (value, TensorType::new(tensor.dtype(), tensor.shape().to_vec())));
         }
+        let mut packed = PackedConstants::default();
         let mut steps = Vec::with_capacity(graph.nodes.len());
         for (index, node) in graph.nodes.iter().enumerate() {
             let error = |reason: String| ModelError::Node { node: node.label.clone(), reason };
-            let operator = ops::parse(&node.proto.op_type, graph.view(index)).map_err(error)?;
+            let operator = ops::parse(&node.proto.op_type, graph.view(index), &mut packed).map_err(error)?;
             let output = *node.outputs.first().ok_or_else(|| error("it has no output".into()))?;
             let inputs = node.inputs.iter().copied().flatten().collect();
             steps.push(Step { label: node.label.clone(), operator, inputs, output });
@@ -188,15 +189,14 @@ impl<B: Kernels> Compiled<B> {
 /// shapes grow linearly with the batch: the chain prices every batch size from two numbers.
 fn describe<B: Kernels>(model: &Compiled<B>) -> Result<ModelDescriptor, ModelError> {
     let batched = model.inputs.iter().any(|(_, spec)| spec.shape.contains(&Dim::Batch));
-    let [one, two, three] = [1, 2, 3].map(|batch| Plan::new(model, batch));
-    let one = one?;
+    let one = Plan::new(model, 1)?;
     if !batched {
         let outputs =
             model.outputs.iter().map(|(id, spec)| output_spec(spec, &one, &one, *id)).collect::<Result<_, _>>()?;
         let ops = OpsCost { fixed: one.ops, per_row: 0 };
         return Ok(ModelDescriptor { inputs: specs(model), outputs, ops });
     }
-    let (two, three) = (two?, three?);
+    let (two, three) = (Plan::new(model, 2)?, Plan::new(model, 3)?);
     let per_row = two.ops.saturating_sub(one.ops);
     if three.ops.checked_sub(two.ops) != Some(per_row) || per_row > one.ops {
         return Err(ModelError::Graph("its cost does not grow linearly with the batch".into()));

@@ -272,6 +272,10 @@ impl<'a> NodeView<'a> {
         self.node.inputs.get(index).is_some_and(Option::is_some)
     }
 
+    pub(crate) fn input_id(&self, index: usize) -> Option<ValueId> {
+        *self.node.inputs.get(index)?
+    }
+
     /// The constant at an input, if the input is there and constant.
     pub(crate) fn constant(&self, index: usize) -> Option<&'a Tensor> {
         self.constants.get(&(*self.node.inputs.get(index)?)?)

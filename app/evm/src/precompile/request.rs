@@ -57,8 +57,8 @@ fn convert(
     if penstock_inference::tensor::element_count(&shape) != Some(count) {
         return Err(InputFault::ShapeMismatch.into());
     }
-    if shape.len() + 1 == spec.shape.len() && spec.shape.first() == Some(&Dim::Batch) {
-        shape.insert(0, 1);
+    if shape.len() + 1 == spec.shape.len() && matches!(spec.shape.first(), Some(Dim::Batch | Dim::Fixed(1))) {
+        shape.insert(0, 1); // one row
     }
     let fits = shape.len() == spec.shape.len()
         && spec.shape.iter().zip(&shape).all(|(dim, size)| match dim {

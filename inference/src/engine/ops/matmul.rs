@@ -1,5 +1,7 @@
 //! MatMul and Gemm. A constant right-hand side is laid out for the kernel once, at loading.
 
+use std::{collections::HashMap, sync::Arc};
+
 use burn_backend::Shape;
 
 use super::{NodeError, Operator, RunError, arithmetic::broadcast, input};
@@ -9,21 +11,40 @@ use crate::{
         kernels::Kernels,
         value::{TensorType, Value},
     },
-    onnx::NodeView,
+    onnx::{NodeView, ValueId},
 };
+
+/// Constant matrices laid out for the kernel, so that nodes that share one share its layout.
+#[derive(Debug)]
+pub(crate) struct PackedConstants<B: Kernels>(HashMap<(ValueId, bool), Arc<B::Packed>>);
+
+impl<B: Kernels> Default for PackedConstants<B> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<B: Kernels> PackedConstants<B> {
+    /// The layout of a node's second input, if that is a constant matrix.
+    fn of(&mut self, node: NodeView<'_>, transpose: bool) -> Option<Arc<B::Packed>> {
+        let (id, tensor) = node.input_id(1).zip(node.constant(1))?;
+        let (&[rows, columns], TensorValues::Float32(values)) = (tensor.shape(), tensor.values()) else { return None };
+        let pack = || match transpose {
+            false => B::pack(values, rows, columns),
+            true => B::pack(&transposed(values, rows, columns), columns, rows),
+        };
+        Some(self.0.entry((id, transpose)).or_insert_with(|| Arc::new(pack())).clone())
+    }
+}
 
 /// `[.., m, k] × [k, n]`; higher ranks on the right are refused when the model is loaded.
 #[derive(Debug)]
 struct MatMul<B: Kernels> {
-    packed: Option<B::Packed>,
+    packed: Option<Arc<B::Packed>>,
 }
 
-pub(super) fn parse_matmul<B: Kernels>(node: NodeView<'_>) -> Result<Box<dyn Operator<B>>, NodeError> {
-    let packed = node.constant(1).and_then(|w| match (w.shape(), w.values()) {
-        ([k, n], TensorValues::Float32(values)) => Some(B::pack(values, *k, *n)),
-        _ => None,
-    });
-    Ok(Box::new(MatMul::<B> { packed }))
+pub(super) fn parse_matmul<B: Kernels>(node: NodeView<'_>, packed: &mut PackedConstants<B>) -> Box<dyn Operator<B>> {
+    Box::new(MatMul::<B> { packed: packed.of(node, false) })
 }
 
 impl<B: Kernels> Operator<B> for MatMul<B> {
@@ -61,23 +82,18 @@ struct Gemm<B: Kernels> {
     beta: f32,
     transpose_a: bool,
     transpose_b: bool,
-    packed: Option<B::Packed>,
+    packed: Option<Arc<B::Packed>>,
 }
 
-pub(super) fn parse_gemm<B: Kernels>(node: NodeView<'_>) -> Result<Box<dyn Operator<B>>, NodeError> {
+pub(super) fn parse_gemm<B: Kernels>(node: NodeView<'_>, packed: &mut PackedConstants<B>) -> Box<dyn Operator<B>> {
     let transpose_b = node.int("transB", 0) != 0;
-    let packed = node.constant(1).and_then(|w| match (w.shape(), w.values()) {
-        ([k, n], TensorValues::Float32(values)) if !transpose_b => Some(B::pack(values, *k, *n)),
-        ([n, k], TensorValues::Float32(values)) => Some(B::pack(&transposed(values, *n, *k), *k, *n)),
-        _ => None,
-    });
-    Ok(Box::new(Gemm::<B> {
+    Box::new(Gemm::<B> {
         alpha: node.float("alpha", 1.0),
         beta: node.float("beta", 1.0),
         transpose_a: node.int("transA", 0) != 0,
         transpose_b,
-        packed,
-    }))
+        packed: packed.of(node, transpose_b),
+    })
 }
 
 impl<B: Kernels> Operator<B> for Gemm<B> {

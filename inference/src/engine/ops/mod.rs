@@ -15,6 +15,8 @@ mod softmax;
 
 use core::fmt;
 
+pub(crate) use matmul::PackedConstants;
+
 use super::{
     kernels::Kernels,
     value::{TensorType, Value},
@@ -90,14 +92,18 @@ pub(crate) const NAMES: [&str; 38] = [
 ];
 
 /// The operator of a node whose name [`is_supported`].
-pub(crate) fn parse<B: Kernels>(op_type: &str, node: NodeView<'_>) -> Result<Box<dyn Operator<B>>, NodeError> {
+pub(crate) fn parse<B: Kernels>(
+    op_type: &str,
+    node: NodeView<'_>,
+    packed: &mut PackedConstants<B>,
+) -> Result<Box<dyn Operator<B>>, NodeError> {
     match op_type {
         "Add" | "Sub" | "Mul" | "Div" | "Sum" => arithmetic::parse_binary(op_type, node),
         "Relu" | "LeakyRelu" | "Sigmoid" | "Tanh" | "Exp" | "Log" | "Sqrt" | "Neg" | "Abs" | "Clip" => {
             arithmetic::parse_unary(op_type, node)
         }
-        "MatMul" => matmul::parse_matmul(node),
-        "Gemm" => matmul::parse_gemm(node),
+        "MatMul" => Ok(matmul::parse_matmul(node, packed)),
+        "Gemm" => Ok(matmul::parse_gemm(node, packed)),
         "Conv" => conv::parse_conv(node),
         "MaxPool" | "AveragePool" => conv::parse_pool(op_type, node),
         "GlobalAveragePool" => Ok(reduce::global_average_pool()),
