@@ -71,14 +71,20 @@ impl BlockLog {
         let error = |source| LogError::Io { path: path.to_owned(), source };
         let mut options = OpenOptions::new();
         let mut file = options.read(true).append(true).create(true).open(path).map_err(error)?;
+        if let Some(folder) = path.parent() {
+            // The file's entry in its folder must survive a power cut, too.
+            File::open(folder).and_then(|folder| folder.sync_all()).map_err(error)?;
+        }
         let length = file.metadata().map_err(error)?.len();
         let mut offsets = vec![0];
         let mut at = 0;
         while at + FRAME <= length {
             let mut size = [0; 4];
             file.seek(SeekFrom::Start(at)).and_then(|_| file.read_exact(&mut size)).map_err(error)?;
-            let end = at + FRAME + u64::from(u32::from_le_bytes(size));
-            if end > length {
+            let size = u32::from_le_bytes(size);
+            let end = at + FRAME + u64::from(size);
+            // A power cut may leave zeros behind the end: a block is never empty.
+            if size == 0 || end > length {
                 break;
             }
             offsets.push(end);
@@ -162,6 +168,20 @@ mod tests {
             log.append(&block(3)).unwrap();
             assert_eq!(BlockLog::open(&path).unwrap().read(3).unwrap(), block(3));
         }
+    }
+
+    #[test]
+    fn zeros_behind_the_end_are_cut_off() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        BlockLog::open(&path).unwrap().append(&block(1)).unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes.extend([0; 100]);
+        std::fs::write(&path, &bytes).unwrap();
+        let mut log = BlockLog::open(&path).unwrap();
+        assert_eq!(log.height(), 1);
+        log.append(&block(2)).unwrap();
+        assert_eq!(BlockLog::open(&path).unwrap().read(2).unwrap(), block(2));
     }
 
     #[test]

@@ -184,7 +184,7 @@ impl<A: Application> Driver<A> {
     }
 }
 
-/// Stands for CometBFT's block hash: unique for a block, unknown in PrepareProposal.
+/// Stands for CometBFT's block hash, which an application must not rely on to name an execution: height and CRC-32.
 fn hash_of(block: &LoggedBlock) -> Bytes {
     let crc = crc32fast::hash(&block.encode_to_vec());
     let mut hash = vec![0; 32];

@@ -121,9 +121,8 @@ fn split(number: f32) -> (u32, i32) {
     }
 }
 
-/// Rounds a digit string of more than [`DIGITS`] digits to [`DIGITS`], half to even. A carry out of
-/// the first digit leaves 1 followed by zeros and drops one place more, which the caller's
-/// trimming of zeros makes good: so the length stays [`DIGITS`] + 1 in that case.
+/// Rounds a digit string of more than [`DIGITS`] digits to [`DIGITS`], half to even. Where the carry runs
+/// out of the first digit (99…9 becomes 100…0) one digit more is left, and the value is still right.
 fn round_digits(digits: &mut Vec<u8>) {
     let tail = digits.split_off(DIGITS);
     let above_half = tail[0] > b'5' || (tail[0] == b'5' && tail[1..].iter().any(|d| *d != b'0'));

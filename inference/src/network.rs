@@ -9,6 +9,7 @@ use std::{
 };
 
 use parking_lot::{Condvar, Mutex};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     ContentHash, Failure, InferenceRequest, InferenceResult, ModelStore, RequestId,
@@ -17,7 +18,8 @@ use crate::{
 };
 
 /// Size of the network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct NetworkConfig {
     /// Threads that run models. At least two are started: one stays free for cheap requests.
     pub threads: usize,
@@ -156,6 +158,14 @@ impl InferenceNetwork {
         self.shared.state.lock().scheduler.cancel(id);
     }
 
+    /// Keeps an answer that was made outside of the network.
+    pub fn remember(&self, id: RequestId, answer: &Answer) {
+        let mut state = self.shared.state.lock();
+        state.keep(id, answer.clone(), self.shared.config.cache_bytes);
+        state.tell(id, answer);
+        self.shared.answered.notify_all();
+    }
+
     /// The answer, if it is there.
     pub fn get(&self, id: &RequestId) -> Option<Answer> {
         self.shared.state.lock().answers.get(id).cloned()
@@ -242,8 +252,9 @@ impl State {
     fn keep(&mut self, id: RequestId, answer: Answer, limit: usize) {
         self.done += 1;
         self.answer_bytes += memory_bytes(&answer.result);
-        if self.answers.insert(id, answer).is_none() {
-            self.order.push_back(id);
+        match self.answers.insert(id, answer) {
+            None => self.order.push_back(id),
+            Some(old) => self.answer_bytes -= memory_bytes(&old.result),
         }
         while self.answer_bytes > limit && self.order.len() > 1 {
             if let Some(old) = self.order.pop_front().and_then(|id| self.answers.remove(&id)) {

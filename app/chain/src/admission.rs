@@ -7,7 +7,7 @@ use penstock_evm::tx_env;
 use penstock_pipe::{PoolTx, Rejected};
 use revm::{context::result::InvalidTransaction, context_interface::Cfg, handler::validation::validate_initial_tx_gas};
 
-use crate::{Chain, ChainError, HeaderTx, chain::exists_code};
+use crate::{Chain, ChainError, HeaderTx};
 
 /// Bytes of a transaction: geth's limit (4 slots of 32 KiB).
 pub const MAX_TX_BYTES: usize = 4 * 32 * 1024;
@@ -67,14 +67,12 @@ impl Chain {
         let tx = self.check_form(raw)?;
         let hash = tx.hash();
         let head = self.head()?;
-        if let Some(code_hash) = exists_code(&head.view, tx.sender).map_err(ChainError::from)? {
-            let code = revm::DatabaseRef::code_by_hash_ref(&head.view, code_hash).map_err(ChainError::from)?;
-            if !code.is_eip7702() {
-                return Err(AdmissionError::SenderHasCode);
-            }
+        let code = head.view.code_of(tx.sender).map_err(ChainError::from)?;
+        if !code.is_empty() && !code.is_eip7702() {
+            return Err(AdmissionError::SenderHasCode);
         }
-        let account = head.account(tx.sender).map_err(ChainError::from)?;
-        self.pool()?.submit(tx, account)?;
+        let sender = tx.sender;
+        self.pool()?.submit(tx, || Ok::<_, AdmissionError>(self.head()?.account(sender).map_err(ChainError::from)?))?;
         Ok(hash)
     }
 

@@ -34,6 +34,12 @@ impl Application for Chain {
     }
 
     fn init_chain(&self, request: RequestInitChain) -> Result<ResponseInitChain, ChainError> {
+        if request.initial_height > 1 {
+            return Err(ChainError::Consensus(format!(
+                "initial_height {} (only 1 is supported)",
+                request.initial_height
+            )));
+        }
         let time = request.time.map_or(0, |time| time.seconds.max(0) as u64);
         let hash = self.initialize(&request.app_state_bytes, time)?;
         Ok(ResponseInitChain { app_hash: hash.to_vec().into(), ..Default::default() })
@@ -71,12 +77,7 @@ impl Application for Chain {
         let (hash, results) = self.finalize(&id, &request.txs)?;
         let tx_results = results
             .into_iter()
-            .map(|r| ExecTxResult {
-                code: r.code,
-                gas_wanted: r.gas_wanted,
-                gas_used: r.gas_used,
-                ..Default::default()
-            })
+            .map(|gas| ExecTxResult { gas_wanted: gas.wanted, gas_used: gas.used, ..Default::default() })
             .collect();
         Ok(ResponseFinalizeBlock { tx_results, app_hash: hash.to_vec().into(), ..Default::default() })
     }

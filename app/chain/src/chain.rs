@@ -9,14 +9,13 @@ use std::{
 use alloy_consensus::{EMPTY_OMMER_ROOT_HASH, Header, constants::EMPTY_WITHDRAWALS};
 use alloy_eips::eip7685::EMPTY_REQUESTS_HASH;
 use alloy_primitives::{Address, B256, Bytes, U256, keccak256};
-use alloy_rlp::Decodable;
 use alloy_trie::EMPTY_ROOT_HASH;
 use parking_lot::{Mutex, RwLock};
 use penstock_evm::{BlockContext, Rules, StateError};
 use penstock_inference::InferenceNetwork;
 use penstock_pipe::{Account, Pool, PoolConfig, PoolHandle};
 use penstock_state::{Batch, State, Store, StoreError, View, keys};
-use revm::{DatabaseRef, bytecode::Bytecode, database::BundleState, primitives::KECCAK_EMPTY, state::AccountInfo};
+use revm::{bytecode::Bytecode, database::BundleState, primitives::KECCAK_EMPTY, state::AccountInfo};
 use sha2::{Digest, Sha256};
 use tracing::info;
 
@@ -108,13 +107,12 @@ impl Head {
     }
 }
 
-/// An executed proposal, kept until a block is committed.
+/// An executed proposal whose results are verified (it was accepted, or this node made it), kept until a
+/// block is committed.
 #[derive(Debug)]
 pub(crate) struct Kept {
     pub(crate) fingerprint: B256,
     pub(crate) executed: Arc<Executed>,
-    /// The results are verified: it was accepted, or this node proposed it.
-    pub(crate) verified: bool,
 }
 
 /// The application's state machine.
@@ -192,9 +190,7 @@ impl Chain {
     fn load_head(&self, height: u64) -> Result<(), ChainError> {
         let mut state = self.state.lock();
         let view = state.head();
-        let header =
-            view.snapshot().get(&keys::header(height))?.ok_or_else(|| StoreError::damaged("the head's header"))?;
-        let header = Header::decode(&mut header.as_slice()).map_err(|_| StoreError::damaged("the head's header"))?;
+        let header = view.header(height)?.ok_or_else(|| StoreError::damaged("the head's header"))?;
         if state.root() != header.state_root {
             return Err(
                 StoreError::damaged(format!("the state at height {height} (its root is not the header's)")).into()
@@ -265,18 +261,18 @@ impl Chain {
         self.subscribers.lock().retain(|subscriber| subscriber.send(block.clone()).is_ok());
     }
 
-    pub(crate) fn keep(&self, fingerprint: B256, executed: Arc<Executed>, verified: bool) {
+    pub(crate) fn keep(&self, fingerprint: B256, executed: Arc<Executed>) {
         let mut kept = self.kept.lock();
         kept.retain(|other| other.fingerprint != fingerprint);
-        kept.push_back(Kept { fingerprint, executed, verified });
+        kept.push_back(Kept { fingerprint, executed });
         while kept.len() > MAX_KEPT {
             kept.pop_front();
         }
     }
 
-    pub(crate) fn find_kept(&self, fingerprint: B256) -> Option<(Arc<Executed>, bool)> {
+    pub(crate) fn find_kept(&self, fingerprint: B256) -> Option<Arc<Executed>> {
         let kept = self.kept.lock();
-        kept.iter().find(|kept| kept.fingerprint == fingerprint).map(|kept| (kept.executed.clone(), kept.verified))
+        kept.iter().find(|kept| kept.fingerprint == fingerprint).map(|kept| kept.executed.clone())
     }
 
     /// Writes the genesis state and block. Done again after a crash before the first commit, it
@@ -375,9 +371,4 @@ fn genesis_changes(genesis: &Genesis) -> BundleState {
         }
     }
     builder.build()
-}
-
-/// Reads an account of a state without its code.
-pub(crate) fn exists_code(view: &View, address: Address) -> Result<Option<B256>, StoreError> {
-    Ok(view.basic_ref(address)?.map(|info| info.code_hash).filter(|hash| *hash != KECCAK_EMPTY))
 }

@@ -6,7 +6,7 @@ use alloy_consensus::{Header, TxEnvelope, proofs};
 use alloy_primitives::{B256, Bytes, keccak256};
 use alloy_rlp::Encodable;
 use alloy_trie::root::ordered_trie_root_with_encoder;
-use penstock_evm::OnMiss;
+use penstock_evm::{BlockContext, OnMiss};
 use penstock_pipe::NewHead;
 use penstock_state::{Batch, keys};
 use tracing::{error, info};
@@ -14,9 +14,9 @@ use tracing::{error, info};
 use crate::{
     Block, BlockResult, Chain, ChainError, Head, HeaderTx,
     chain::{empty_header, put_block},
-    execution::{BlockRun, Executed},
-    proposal::{BlockId, context_of},
-    verify::Decoded,
+    execution::Executed,
+    proposal::BlockId,
+    verify::{Decoded, Rejection},
 };
 
 /// A finalized block that waits for its commit.
@@ -27,20 +27,18 @@ pub(crate) struct Finalized {
     executed: Arc<Executed>,
 }
 
-/// The answer for one transaction of a finalized block.
+/// Gas of one transaction of a finalized block; every transaction of a valid block is executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct TxResult {
-    /// 0: in the block; 1: it could not be executed at its place.
-    pub(crate) code: u32,
-    pub(crate) gas_wanted: i64,
-    pub(crate) gas_used: i64,
+pub(crate) struct TxGas {
+    pub(crate) wanted: i64,
+    pub(crate) used: i64,
 }
 
 impl Chain {
     /// Executes a decided block. Answers the app hash and one result for each transaction.
     ///
     /// Needs the block and the committed state, and nothing else: no model, no network.
-    pub(crate) fn finalize(&self, id: &BlockId, txs: &[bytes::Bytes]) -> Result<(B256, Vec<TxResult>), ChainError> {
+    pub(crate) fn finalize(&self, id: &BlockId, txs: &[bytes::Bytes]) -> Result<(B256, Vec<TxGas>), ChainError> {
         let head = self.head()?;
         if id.height != head.number() + 1 {
             return Err(ChainError::Consensus(format!(
@@ -49,17 +47,19 @@ impl Chain {
                 head.number()
             )));
         }
-        // More than two thirds of the validators accepted it: it is well-formed, or the chain has
-        // no honest majority and must stop rather than guess.
-        let decoded = self.decode_block(txs).map_err(|rejection| {
+        // More than two thirds of the validators accepted it: it is well-formed and executable, or the chain
+        // has no honest majority and must stop rather than guess.
+        let not_valid = |rejection: Rejection| {
             ChainError::Consensus(format!("the decided block of height {} is not valid: {rejection}", id.height))
-        })?;
+        };
+        let decoded = self.decode_block(txs).map_err(not_valid)?;
+        let context = id.context(&head, decoded.header.fee_recipient);
         let executed = match self.find_kept(id.fingerprint(txs)) {
-            Some((executed, _)) => executed,
-            None => Arc::new(self.execute_decided(id, &decoded)?),
+            Some(executed) => executed,
+            None => Arc::new(self.execute(context, &decoded, OnMiss::Revert)?.map_err(not_valid)?),
         };
         let applied = self.state.lock().apply(&executed.changes)?;
-        let header = self.header_of(&head, id, &decoded, &executed, applied.root);
+        let header = self.header_of(&head, &context, &decoded, &executed, applied.root);
         let hash = header.hash_slow();
         let results = tx_results(&decoded, &executed);
         let Decoded { header: header_tx, txs: users, .. } = decoded;
@@ -76,24 +76,14 @@ impl Chain {
         Ok((hash, results))
     }
 
-    fn execute_decided(&self, id: &BlockId, decoded: &Decoded) -> Result<Executed, ChainError> {
-        let head = self.head()?;
-        let block = context_of(&head, id, &decoded.header);
-        let mut run = BlockRun::begin(&self.rules, block, head.view, &decoded.results, OnMiss::Revert)?;
-        for (index, (tx, sender)) in decoded.txs.iter().enumerate() {
-            match run.run(tx, *sender) {
-                Ok(ran) => run.commit(tx, *sender, ran),
-                Err(reason) => {
-                    let reason = format!("transaction {index} of the decided block of height {}: {reason}", id.height);
-                    return Err(ChainError::Consensus(reason));
-                }
-            }
-        }
-        Ok(run.finish())
-    }
-
-    fn header_of(&self, head: &Head, id: &BlockId, decoded: &Decoded, executed: &Executed, state_root: B256) -> Header {
-        let block = context_of(head, id, &decoded.header);
+    fn header_of(
+        &self,
+        head: &Head,
+        block: &BlockContext,
+        decoded: &Decoded,
+        executed: &Executed,
+        state_root: B256,
+    ) -> Header {
         let txs: Vec<&TxEnvelope> = decoded.txs.iter().map(|(tx, _)| tx).collect();
         Header {
             parent_hash: head.hash,
@@ -155,7 +145,7 @@ impl Chain {
 }
 
 /// Root of the results of a block, in the header's `extra_data`: the ordered Merkle Patricia trie (as of
-/// transactions) over the canonical protobuf of each result.
+/// transactions) over each request id followed by the canonical bytes of its result.
 fn results_root(header: &HeaderTx) -> B256 {
     ordered_trie_root_with_encoder(&header.results, |result: &BlockResult, out| {
         use alloy_rlp::BufMut;
@@ -164,14 +154,14 @@ fn results_root(header: &HeaderTx) -> B256 {
     })
 }
 
-fn tx_results(decoded: &Decoded, executed: &Executed) -> Vec<TxResult> {
+fn tx_results(decoded: &Decoded, executed: &Executed) -> Vec<TxGas> {
     use alloy_consensus::Transaction;
-    let header = TxResult { code: 0, gas_wanted: 0, gas_used: 0 };
-    let users = decoded.txs.iter().zip(&executed.receipts).map(|((tx, _), receipt)| TxResult {
-        code: 0,
-        gas_wanted: tx.gas_limit() as i64,
-        gas_used: receipt.gas_used as i64,
-    });
+    let header = TxGas { wanted: 0, used: 0 };
+    let users = decoded
+        .txs
+        .iter()
+        .zip(&executed.receipts)
+        .map(|((tx, _), receipt)| TxGas { wanted: tx.gas_limit() as i64, used: receipt.gas_used as i64 });
     core::iter::once(header).chain(users).collect()
 }
 

@@ -57,10 +57,16 @@ impl GenesisDoc {
         struct Doc<'a> {
             chain_id: String,
             genesis_time: String,
+            #[serde(default)]
+            initial_height: Option<serde_json::Value>,
             #[serde(borrow)]
             app_state: &'a RawValue,
         }
         let doc: Doc<'_> = from_json(json, "")?;
+        // CometBFT writes int64 as text.
+        if doc.initial_height.is_some_and(|height| height != "1" && height != 1 && height != "0" && height != 0) {
+            return Err(GenesisError::new("initial_height", "only 1 is supported"));
+        }
         let time = humantime::parse_rfc3339(&doc.genesis_time)
             .map_err(|error| GenesisError::new("genesis_time", format!("{error} (RFC 3339 in UTC is expected)")))?;
         let app_state = Bytes::copy_from_slice(doc.app_state.get().as_bytes());
@@ -159,7 +165,7 @@ impl GenesisModel {
 
 fn from_json<'a, T: Deserialize<'a>>(json: &'a [u8], prefix: &str) -> Result<T, GenesisError> {
     let mut deserializer = serde_json::Deserializer::from_slice(json);
-    serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let inner = error.path().to_string();
         let path = match (prefix, inner.as_str()) {
             ("", ".") => "document".to_owned(),
@@ -168,7 +174,9 @@ fn from_json<'a, T: Deserialize<'a>>(json: &'a [u8], prefix: &str) -> Result<T, 
             (prefix, inner) => format!("{prefix}.{inner}"),
         };
         GenesisError::new(path, error.into_inner().to_string())
-    })
+    })?;
+    deserializer.end().map_err(|error| GenesisError::new("document", error.to_string()))?;
+    Ok(value)
 }
 
 impl Genesis {
@@ -194,6 +202,9 @@ impl Genesis {
             return error("inference.gas.opsPerGas", "must not be 0");
         }
         let limits = &self.inference.limits;
+        if limits.max_header_bytes < 1_024 {
+            return error("inference.limits.maxHeaderBytes", "must be at least 1024");
+        }
         if limits.max_block_ops < limits.max_request_ops {
             return error("inference.limits.maxBlockOps", "must be at least maxRequestOps");
         }

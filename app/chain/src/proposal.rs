@@ -2,13 +2,13 @@
 
 use std::{
     cell::RefCell,
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use alloy_eips::eip2718::Encodable2718;
-use alloy_primitives::{B256, Bytes, keccak256};
+use alloy_primitives::{Address, B256, Bytes, keccak256};
 use penstock_abci::proto_tx_size;
 use penstock_evm::{BlockContext, Call, OnMiss, Results};
 use penstock_inference::{Failure, InferenceNetwork, InferenceResult, RequestId, network::Answer};
@@ -16,7 +16,7 @@ use penstock_pipe::{Candidate, Event, Held};
 use tracing::debug;
 
 use crate::{
-    BlockResult, Chain, ChainError, HeaderTx,
+    BlockResult, Chain, ChainError, Head, HeaderTx,
     execution::{BlockRun, NotIncluded, Ran},
 };
 
@@ -42,8 +42,14 @@ impl BlockId {
         keccak256(preimage)
     }
 
-    pub(crate) fn timestamp(&self) -> u64 {
+    /// Seconds since the epoch.
+    fn timestamp(&self) -> u64 {
         self.seconds.max(0) as u64
+    }
+
+    /// The surroundings of this block's transactions, on a head.
+    pub(crate) fn context(&self, head: &Head, fee_recipient: Address) -> BlockContext {
+        head.next_block(self.timestamp(), fee_recipient)
     }
 }
 
@@ -59,10 +65,13 @@ struct ProposalResults<'a> {
 impl ProposalResults<'_> {
     fn answer(&self, id: &RequestId) -> Option<Answer> {
         let own = |map: &RefCell<HashMap<RequestId, Answer>>| map.borrow().get(id).cloned();
-        own(&self.block)
-            .or_else(|| own(&self.attempt))
-            .or_else(|| self.held.borrow().0.get(id).cloned())
-            .or_else(|| self.network.get(id))
+        let here = own(&self.block).or_else(|| own(&self.attempt)).or_else(|| self.held.borrow().0.get(id).cloned());
+        here.or_else(|| {
+            // Kept for the attempt: the network's cache may lose it before the block is built.
+            let answer = self.network.get(id)?;
+            self.attempt.borrow_mut().insert(*id, answer.clone());
+            Some(answer)
+        })
     }
 }
 
@@ -87,8 +96,10 @@ struct Budget {
 /// What became of a candidate.
 enum Attempt {
     Included,
-    /// Another time: too large for this block, not ripe, not executable after those before it.
+    /// Another time: not ripe, not executable after those before it.
     Skipped,
+    /// More than what is left of the block; for ever, if the block is empty.
+    TooLarge(&'static str),
     /// It asks for results that are not here.
     Deferred(Vec<Call>),
 }
@@ -104,7 +115,7 @@ impl Chain {
                 head.number()
             )));
         }
-        let block = head.next_block(id.timestamp(), self.config.fee_recipient);
+        let block = id.context(&head, self.config.fee_recipient);
         let results = ProposalResults {
             block: RefCell::default(),
             attempt: RefCell::default(),
@@ -124,8 +135,9 @@ impl Chain {
             deadline: Instant::now() + pool.config().proposal_budget,
         };
         let mut txs = Vec::new();
-        let (mut included, mut deferred) = (Vec::new(), Vec::new());
-        let mut blocked = std::collections::HashSet::new();
+        let (mut included, mut deferred, mut unfit) = (Vec::new(), Vec::new(), Vec::new());
+        // Senders whose next transaction is not in the block: their later ones cannot be, either.
+        let mut blocked = HashSet::new();
         for candidate in pool.candidates() {
             if Instant::now() >= budget.deadline || run.gas_left() < 21_000 {
                 break;
@@ -142,6 +154,12 @@ impl Chain {
                 Attempt::Skipped => {
                     blocked.insert(sender);
                 }
+                Attempt::TooLarge(reason) => {
+                    blocked.insert(sender);
+                    if included.is_empty() {
+                        unfit.push((hash, reason));
+                    }
+                }
                 Attempt::Deferred(calls) => {
                     blocked.insert(sender);
                     deferred.push((hash, calls));
@@ -157,8 +175,11 @@ impl Chain {
         );
         let executed = run.finish();
         txs.insert(0, header.encode().0);
-        self.keep(id.fingerprint(&txs), Arc::new(executed), true);
+        self.keep(id.fingerprint(&txs), Arc::new(executed));
         pool.step(Event::Proposed(included));
+        for (hash, reason) in unfit {
+            pool.step(Event::Unfit { hash, reason: reason.into() });
+        }
         for (hash, calls) in deferred {
             pool.step(Event::Deferred { hash, calls });
         }
@@ -183,11 +204,11 @@ impl Chain {
                     if !self.is_ripe(results, &ran) {
                         return Ok(Attempt::Skipped);
                     }
-                    let new = block_results(results, &ran);
+                    let Some(new) = block_results(results, &ran) else { return Ok(Attempt::Skipped) };
                     let header_size = new.iter().map(BlockResult::encoded_len).sum::<usize>();
                     let size = header_size + proto_tx_size(tx.tx.encode_2718_len());
                     if size > budget.bytes || header_size > budget.header_bytes {
-                        return Ok(Attempt::Skipped);
+                        return Ok(Attempt::TooLarge("it and its results exceed the bytes of a block"));
                     }
                     budget.bytes -= size;
                     budget.header_bytes -= header_size;
@@ -216,6 +237,7 @@ impl Chain {
                     results.attempt.borrow_mut().insert(id, answer);
                 }
                 Err(NotIncluded::State(error)) => return Err(error.into()),
+                Err(NotIncluded::Ops) => return Ok(Attempt::TooLarge("its requests exceed maxBlockOps")),
                 Err(reason) => {
                     debug!(hash = %tx.hash(), %reason, "left out of the proposal");
                     return Ok(Attempt::Skipped);
@@ -226,15 +248,17 @@ impl Chain {
 
     /// Runs a cheap request here and now.
     fn answer_inline(&self, call: &Call, budget: &mut Budget) -> Option<Answer> {
+        let model = self.network.models().get(&call.request.model)?;
         if call.ops > budget.inline_ops || Instant::now() >= budget.deadline {
             return None;
         }
         budget.inline_ops -= call.ops;
-        let model = self.network.models().get(&call.request.model)?;
         let begin = Instant::now();
         let result = Arc::new(model.run(&call.request.inputs));
         let finished = Instant::now();
-        Some(Answer { result, took: finished - begin, finished })
+        let answer = Answer { result, took: finished - begin, finished };
+        self.network.remember(call.id, &answer);
+        Some(answer)
     }
 
     /// Whether other validators can be expected to have the dear results of a run by now.
@@ -249,15 +273,10 @@ impl Chain {
 }
 
 /// The results of the requests that the block has not had yet.
-fn block_results(results: &ProposalResults<'_>, ran: &Ran) -> Vec<BlockResult> {
+fn block_results(results: &ProposalResults<'_>, ran: &Ran) -> Option<Vec<BlockResult>> {
     let result = |call: &Call| {
         let result = results.get(&call.id)?;
         Some(BlockResult { id: call.id, result: result.as_ref().clone() })
     };
-    ran.new_calls.iter().filter_map(result).collect()
-}
-
-/// The block that a proposal belongs to.
-pub(crate) fn context_of(head: &crate::Head, id: &BlockId, header: &HeaderTx) -> BlockContext {
-    head.next_block(id.timestamp(), header.fee_recipient)
+    ran.new_calls.iter().map(result).collect()
 }

@@ -43,11 +43,10 @@ impl Chain {
         if number == head.number() {
             return Ok(Some((head.header, head.hash)));
         }
-        let Some(bytes) = head.view.snapshot().get(&keys::header(number))? else { return Ok(None) };
-        let header =
-            Header::decode(&mut bytes.as_slice()).map_err(|_| StoreError::damaged(format!("header {number}")))?;
-        let hash = header.hash_slow();
-        Ok(Some((header, hash)))
+        Ok(head.view.header(number)?.map(|header| {
+            let hash = header.hash_slow();
+            (header, hash)
+        }))
     }
 
     /// A block with everything that is known of it.

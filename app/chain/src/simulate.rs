@@ -6,11 +6,7 @@ use parking_lot::RwLock;
 use penstock_evm::{Db, ExecError, Executor, OnMiss, ReadSet, Results, Rules, tx_env};
 use penstock_inference::{InferenceNetwork, InferenceResult, RequestId};
 use penstock_pipe::{Held, SimulateJob, Simulation, Simulator};
-use revm::{
-    DatabaseCommit,
-    context::result::InvalidTransaction,
-    database::{CacheDB, WrapDatabaseRef},
-};
+use revm::{DatabaseCommit, context::result::InvalidTransaction, database::CacheDB};
 
 use crate::Head;
 
@@ -42,7 +38,7 @@ impl Simulator for HeadSimulator {
         // The next block's time is not known; the head's is near enough, and the proposal decides.
         let block = head.next_block(head.header.timestamp + 1, head.header.beneficiary);
         let known = Known { held: &job.held, network };
-        let db = CacheDB::new(WrapDatabaseRef(Db(head.view.clone())).0);
+        let db = CacheDB::new(Db(head.view.clone()));
         let mut executor = Executor::new(&self.rules, block, db, &known, OnMiss::Placeholder);
         for earlier in &job.before {
             executor.db_mut().commit(earlier.as_ref().clone());

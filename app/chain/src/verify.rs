@@ -5,13 +5,13 @@ use std::{collections::HashMap, sync::Arc, time::Instant};
 use alloy_consensus::{TxEnvelope, transaction::SignerRecoverable};
 use alloy_eips::eip2718::Decodable2718;
 use alloy_primitives::Address;
-use penstock_evm::{Call, OnMiss, Policy};
+use penstock_evm::{BlockContext, Call, OnMiss, Policy};
 use penstock_inference::{Failure, InferenceResult, Priority, RequestId};
 
 use crate::{
-    Chain, ChainError, HeaderTx, HeaderTxError,
+    BlockResult, Chain, ChainError, HeaderTx, HeaderTxError,
     execution::{BlockRun, Executed, NotIncluded},
-    proposal::{BlockId, context_of},
+    proposal::BlockId,
 };
 
 /// Why a proposal is rejected. An honest proposer's block never is.
@@ -77,7 +77,7 @@ impl Chain {
     /// When the state cannot be read; a bad proposal is `Ok(Err(..))`.
     pub(crate) fn judge(&self, id: &BlockId, txs: &[bytes::Bytes]) -> Result<Result<(), Rejection>, ChainError> {
         let fingerprint = id.fingerprint(txs);
-        if let Some((_, true)) = self.find_kept(fingerprint) {
+        if self.find_kept(fingerprint).is_some() {
             return Ok(Ok(()));
         }
         if id.height != self.head()?.number() + 1 {
@@ -87,14 +87,15 @@ impl Chain {
             Ok(decoded) => decoded,
             Err(rejection) => return Ok(Err(rejection)),
         };
-        let executed = match self.execute_strictly(id, &decoded)? {
+        let block = id.context(&self.head()?, decoded.header.fee_recipient);
+        let executed = match self.execute(block, &decoded, OnMiss::Abort)? {
             Ok(executed) => executed,
             Err(rejection) => return Ok(Err(rejection)),
         };
         if let Err(rejection) = self.check_results(&decoded.header, &executed.calls) {
             return Ok(Err(rejection));
         }
-        self.keep(fingerprint, Arc::new(executed), true);
+        self.keep(fingerprint, Arc::new(executed));
         Ok(Ok(()))
     }
 
@@ -135,10 +136,15 @@ impl Chain {
         pooled.map(|pooled| pooled.sender).or_else(|| tx.recover_signer().ok())
     }
 
-    fn execute_strictly(&self, id: &BlockId, decoded: &Decoded) -> Result<Result<Executed, Rejection>, ChainError> {
-        let head = self.head()?;
-        let block = context_of(&head, id, &decoded.header);
-        let mut run = BlockRun::begin(&self.rules, block, head.view, &decoded.results, OnMiss::Abort)?;
+    /// Executes the transactions of a block with its own results. The inner error names the first
+    /// transaction that cannot be at its place.
+    pub(crate) fn execute(
+        &self,
+        block: BlockContext,
+        decoded: &Decoded,
+        on_miss: OnMiss,
+    ) -> Result<Result<Executed, Rejection>, ChainError> {
+        let mut run = BlockRun::begin(&self.rules, block, self.head()?.view, &decoded.results, on_miss)?;
         for (index, (tx, sender)) in decoded.txs.iter().enumerate() {
             match run.run(tx, *sender) {
                 Ok(ran) => run.commit(tx, *sender, ran),
@@ -156,25 +162,27 @@ impl Chain {
         if let Some(index) = (0..results.len().max(calls.len())).find(|index| differs(*index)) {
             return Err(Rejection::Results { index });
         }
+        let claims = calls.iter().zip(results).filter(|(_, claimed)| claimed.result != Err(Failure::Unavailable));
         // All are asked for before the first is waited for: they run side by side.
-        for call in calls {
+        for (call, _) in claims.clone() {
             self.network.submit(call.id, call.request.clone(), call.ops, Priority::Verification);
         }
         let deadline = Instant::now() + self.config.verification_budget;
-        for (call, claimed) in calls.iter().zip(results) {
-            if claimed.result == Err(Failure::Unavailable) {
-                continue;
-            }
-            match self.rules.registry.by_hash(&call.request.model).map(|model| model.policy) {
-                Some(Policy::Replicated) if self.network.has_model(&call.request.model) => {
-                    let own = self.network.wait(&call.id, deadline).ok_or(Rejection::Unverified(call.id))?;
-                    if *own.result != claimed.result {
-                        return Err(Rejection::WrongResult(call.id));
-                    }
-                }
-                _ => return Err(Rejection::Unverified(call.id)),
-            }
+        let verdict = claims.clone().try_for_each(|(call, claimed)| self.check_result(call, claimed, deadline));
+        if verdict.is_err() {
+            claims.for_each(|(call, _)| self.network.cancel(&call.id));
         }
-        Ok(())
+        verdict
+    }
+
+    fn check_result(&self, call: &Call, claimed: &BlockResult, deadline: Instant) -> Result<(), Rejection> {
+        let model = &call.request.model;
+        match self.rules.registry.by_hash(model).map(|model| model.policy) {
+            Some(Policy::Replicated) if self.network.has_model(model) => {
+                let own = self.network.wait(&call.id, deadline).ok_or(Rejection::Unverified(call.id))?;
+                if *own.result == claimed.result { Ok(()) } else { Err(Rejection::WrongResult(call.id)) }
+            }
+            _ => Err(Rejection::Unverified(call.id)),
+        }
     }
 }

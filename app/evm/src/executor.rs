@@ -6,7 +6,7 @@ use penstock_inference::RequestId;
 use revm::{
     Database, DatabaseCommit, ExecuteEvm, SystemCallEvm,
     context::{
-        BlockEnv, CfgEnv, Context, ContextSetters, Evm, FrameStack, Journal, TxEnv,
+        BlockEnv, CfgEnv, Context, Evm, FrameStack, Journal, TxEnv,
         result::{EVMError, ExecutionResult, InvalidTransaction, ResultAndState},
     },
     database_interface::bal::EvmDatabaseError,
@@ -81,7 +81,8 @@ pub enum ExecError {
 /// Checks that a read-only call does not make.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CallOptions {
-    /// Neither nonce, balance, base fee nor sender's code are checked (`eth_call`).
+    /// Neither nonce, base fee nor sender's code are checked (`eth_call`). The balance is, as in geth:
+    /// without a gas price only the value has to be covered.
     pub unchecked: bool,
 }
 
@@ -145,7 +146,6 @@ where
     pub fn with_options(mut self, options: CallOptions) -> Self {
         let cfg = &mut self.evm.ctx.cfg;
         cfg.disable_nonce_check = options.unchecked;
-        cfg.disable_balance_check = options.unchecked;
         cfg.disable_base_fee = options.unchecked;
         cfg.disable_eip3607 = options.unchecked;
         self
@@ -206,12 +206,6 @@ where
     /// The database, at the end of the block.
     pub fn into_db(self) -> DB {
         self.evm.ctx.journaled_state.database
-    }
-
-    /// Another block for the following calls.
-    pub fn set_block(&mut self, block: BlockContext, gas_limit: u64) {
-        self.block = block;
-        self.evm.ctx.set_block(block.env(gas_limit));
     }
 }
 

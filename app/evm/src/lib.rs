@@ -29,7 +29,7 @@ pub use executor::{CallOptions, ExecError, Execution, Executor, Status};
 pub use precompile::{Call, INFERENCE, INFERENCE_V1, OnMiss};
 pub use read_set::ReadSet;
 pub use registry::{Policy, RegisteredModel, Registry, RegistryError};
-pub use results::{NoResults, Results};
+pub use results::Results;
 pub use rules::{GasSchedule, Limits, Quote, Rules};
 
 use penstock_inference::RequestId;

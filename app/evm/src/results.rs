@@ -10,16 +10,6 @@ pub trait Results {
     fn get(&self, id: &RequestId) -> Option<Arc<InferenceResult>>;
 }
 
-/// The source that has nothing.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct NoResults;
-
-impl Results for NoResults {
-    fn get(&self, _: &RequestId) -> Option<Arc<InferenceResult>> {
-        None
-    }
-}
-
 impl Results for HashMap<RequestId, Arc<InferenceResult>> {
     fn get(&self, id: &RequestId) -> Option<Arc<InferenceResult>> {
         HashMap::get(self, id).cloned()

@@ -24,7 +24,7 @@ pub(crate) fn load(models: &[GenesisModel], folder: Option<&Path>) -> anyhow::Re
             (None, file) => {
                 let file =
                     file.map_or_else(|| "no file is named".to_owned(), |file| format!("{} is missing", file.display()));
-                warn!(model = model.id, %file, "model not available: transactions that call it wait for other nodes");
+                warn!(model = model.id, %file, "model not available: this node follows the chain, but cannot prepare transactions that call it");
                 continue;
             }
         };

@@ -3,7 +3,7 @@
 //! Every key `key` of a section `[section]` is also the environment variable
 //! `PENSTOCK_SECTION_KEY`, with the same text as in the file (text without quotes).
 
-use std::{net::SocketAddr, path::Path, str::FromStr, time::Duration};
+use std::{path::Path, time::Duration};
 
 use alloy_primitives::Address;
 use anyhow::{Context, bail};
@@ -14,83 +14,14 @@ use penstock_rpc::RpcConfig;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-/// A duration as people write it: `1s`, `300ms`; `0` is zero.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Span(pub(crate) Duration);
-
-impl FromStr for Span {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text == "0" {
-            return Ok(Self(Duration::ZERO));
-        }
-        humantime::parse_duration(text).map(Self).map_err(|error| format!("{error} (for example 1s or 300ms)"))
-    }
-}
-
-impl<'de> Deserialize<'de> for Span {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
-}
-
-impl Serialize for Span {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&humantime::format_duration(self.0))
-    }
-}
-
-/// All settings.
+/// All settings, by section.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Settings {
-    pub(crate) rpc: Rpc,
-    pub(crate) pool: Pool,
-    pub(crate) inference: Inference,
+    pub(crate) rpc: RpcConfig,
+    pub(crate) pool: PoolConfig,
+    pub(crate) inference: NetworkConfig,
     pub(crate) chain: Chain,
-}
-
-/// `[rpc]`
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(crate) struct Rpc {
-    pub(crate) listen: SocketAddr,
-    pub(crate) max_body_bytes: u32,
-    pub(crate) max_response_bytes: u32,
-    pub(crate) max_connections: u32,
-    pub(crate) max_batch: u32,
-    pub(crate) max_log_blocks: u64,
-    pub(crate) max_logs: usize,
-    pub(crate) max_calls: usize,
-    pub(crate) call_inference_time: Span,
-    pub(crate) cors: Vec<String>,
-}
-
-/// `[pool]`
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(crate) struct Pool {
-    pub(crate) max_txs: usize,
-    pub(crate) max_per_sender: usize,
-    pub(crate) max_waves: u32,
-    pub(crate) max_tx_ops: u64,
-    pub(crate) speculative_ops: u64,
-    pub(crate) max_deferrals: u32,
-    pub(crate) max_wait_blocks: u64,
-    pub(crate) inline_ops: u64,
-    pub(crate) proposal_budget: Span,
-    pub(crate) ripeness: f64,
-    pub(crate) simulation_threads: usize,
-}
-
-/// `[inference]`
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(crate) struct Inference {
-    pub(crate) threads: usize,
-    pub(crate) dear_ops: u64,
-    pub(crate) cache_bytes: usize,
 }
 
 /// `[chain]`
@@ -98,68 +29,14 @@ pub(crate) struct Inference {
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Chain {
     pub(crate) fee_recipient: Address,
-    pub(crate) verification_budget: Span,
-}
-
-impl Default for Rpc {
-    fn default() -> Self {
-        let RpcConfig {
-            listen,
-            max_body_bytes,
-            max_response_bytes,
-            max_connections,
-            max_batch,
-            max_log_blocks,
-            max_logs,
-            max_calls,
-            call_inference_time,
-            cors,
-        } = RpcConfig::default();
-        Self {
-            listen,
-            max_body_bytes,
-            max_response_bytes,
-            max_connections,
-            max_batch,
-            max_log_blocks,
-            max_logs,
-            max_calls,
-            call_inference_time: Span(call_inference_time),
-            cors,
-        }
-    }
-}
-
-impl Default for Pool {
-    fn default() -> Self {
-        let config = PoolConfig::default();
-        Self {
-            max_txs: config.max_txs,
-            max_per_sender: config.max_per_sender,
-            max_waves: config.max_waves,
-            max_tx_ops: config.max_tx_ops,
-            speculative_ops: config.speculative_ops,
-            max_deferrals: config.max_deferrals,
-            max_wait_blocks: config.max_wait_blocks,
-            inline_ops: config.inline_ops,
-            proposal_budget: Span(config.proposal_budget),
-            ripeness: config.ripeness,
-            simulation_threads: config.simulation_threads,
-        }
-    }
-}
-
-impl Default for Inference {
-    fn default() -> Self {
-        let NetworkConfig { threads, dear_ops, cache_bytes } = NetworkConfig::default();
-        Self { threads, dear_ops, cache_bytes }
-    }
+    #[serde(with = "humantime_serde")]
+    pub(crate) verification_budget: Duration,
 }
 
 impl Default for Chain {
     fn default() -> Self {
         let ChainConfig { fee_recipient, verification_budget, .. } = ChainConfig::default();
-        Self { fee_recipient, verification_budget: Span(verification_budget) }
+        Self { fee_recipient, verification_budget }
     }
 }
 
@@ -181,49 +58,25 @@ impl Settings {
         let variables =
             std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
         overlay(&mut table, variables)?;
-        Self::deserialize(Value::Table(table)).context("settings from the environment")
+        let settings = Self::deserialize(Value::Table(table)).context("settings from the environment")?;
+        settings.check()?;
+        Ok(settings)
     }
 
-    pub(crate) fn rpc_config(&self) -> RpcConfig {
-        let rpc = self.rpc.clone();
-        RpcConfig {
-            listen: rpc.listen,
-            max_body_bytes: rpc.max_body_bytes,
-            max_response_bytes: rpc.max_response_bytes,
-            max_connections: rpc.max_connections,
-            max_batch: rpc.max_batch,
-            max_log_blocks: rpc.max_log_blocks,
-            max_logs: rpc.max_logs,
-            max_calls: rpc.max_calls,
-            call_inference_time: rpc.call_inference_time.0,
-            cors: rpc.cors,
+    /// Values that the types allow and the program does not.
+    fn check(&self) -> anyhow::Result<()> {
+        if !(0.0..=1_000.0).contains(&self.pool.ripeness) {
+            bail!("[pool] ripeness must be from 0 to 1000");
         }
-    }
-
-    pub(crate) fn network_config(&self) -> NetworkConfig {
-        let Inference { threads, dear_ops, cache_bytes } = self.inference;
-        NetworkConfig { threads, dear_ops, cache_bytes }
+        if self.rpc.max_calls == 0 || self.pool.max_txs == 0 || self.pool.max_per_sender == 0 {
+            bail!("[rpc] max_calls, [pool] max_txs and [pool] max_per_sender must be at least 1");
+        }
+        Ok(())
     }
 
     pub(crate) fn chain_config(&self) -> ChainConfig {
-        let pool = &self.pool;
-        ChainConfig {
-            pool: PoolConfig {
-                max_txs: pool.max_txs,
-                max_per_sender: pool.max_per_sender,
-                max_waves: pool.max_waves,
-                max_tx_ops: pool.max_tx_ops,
-                speculative_ops: pool.speculative_ops,
-                max_deferrals: pool.max_deferrals,
-                max_wait_blocks: pool.max_wait_blocks,
-                inline_ops: pool.inline_ops,
-                proposal_budget: pool.proposal_budget.0,
-                ripeness: pool.ripeness,
-                simulation_threads: pool.simulation_threads,
-            },
-            fee_recipient: self.chain.fee_recipient,
-            verification_budget: self.chain.verification_budget.0,
-        }
+        let Chain { fee_recipient, verification_budget } = self.chain;
+        ChainConfig { pool: self.pool, fee_recipient, verification_budget }
     }
 }
 
@@ -281,7 +134,7 @@ mod tests {
         let settings = with(file, &variables).unwrap();
         assert_eq!(settings.rpc.max_batch, 7);
         assert_eq!(settings.rpc.listen.port(), 1);
-        assert_eq!(settings.rpc.call_inference_time, Span(Duration::from_millis(20)));
+        assert_eq!(settings.rpc.call_inference_time, Duration::from_millis(20));
     }
 
     #[test]

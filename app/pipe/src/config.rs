@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// Limits and budgets.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct PoolConfig {
     /// Transactions in the pool; a full pool evicts the cheapest.
     pub max_txs: usize,
@@ -24,6 +27,7 @@ pub struct PoolConfig {
     /// Requests up to this cost are answered inside a proposal, within `inline_ops` for all.
     pub inline_ops: u64,
     /// How long PrepareProposal may take; whatever is not executed by then waits for the next block.
+    #[serde(with = "humantime_serde")]
     pub proposal_budget: Duration,
     /// A result that costs more than `inline_ops` goes into a proposal when it has been here this
     /// many times as long as it took to make: by then other validators have it, too. 0: at once.

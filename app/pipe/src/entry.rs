@@ -8,7 +8,7 @@ use std::{
 
 use alloy_consensus::{Transaction, TxEnvelope};
 use alloy_primitives::{Address, B256, Bytes, U256};
-use penstock_evm::{ReadSet, Results};
+use penstock_evm::{Call, ReadSet, Results};
 use penstock_inference::{InferenceResult, RequestId, network::Answer};
 use revm::state::EvmState;
 
@@ -86,6 +86,8 @@ pub(crate) struct Entry {
     /// Names the simulation that is under way; the outcome of an older one is ignored.
     pub(crate) ticket: u64,
     pub(crate) in_flight: bool,
+    /// A new head changed what the last simulation read.
+    pub(crate) moved: bool,
     pub(crate) waves: u32,
     pub(crate) deferrals: u32,
     pub(crate) held: Arc<Held>,
@@ -107,6 +109,7 @@ impl Entry {
             simulated: None,
             ticket: 0,
             in_flight: false,
+            moved: false,
             waves: 0,
             deferrals: 0,
             held: Arc::default(),
@@ -139,6 +142,13 @@ impl Entry {
             request.took = Some(answer.took);
         }
         Arc::make_mut(&mut self.held).0.insert(id, answer);
+    }
+
+    /// Forgets results and requests that a run did not ask for.
+    pub(crate) fn keep_only(&mut self, calls: &[Call]) {
+        let asked = |id: &RequestId| calls.iter().any(|call| call.id == *id);
+        Arc::make_mut(&mut self.held).0.retain(|id, _| asked(id));
+        self.requests.retain(|request| asked(&request.id));
     }
 
     pub(crate) fn status(&self) -> TxStatus {

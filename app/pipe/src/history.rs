@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use alloy_primitives::B256;
 
-use crate::TxStatus;
+use crate::{Stage, TxStatus};
 
 /// Enough for some minutes of a busy chain.
 const MAX: usize = 20_000;
@@ -25,6 +25,13 @@ impl History {
             && let Some(oldest) = self.order.pop_front()
         {
             self.by_hash.remove(&oldest);
+        }
+    }
+
+    /// Corrects the end of a transaction that left the pool before a block had it.
+    pub(crate) fn mark_included(&mut self, hash: &B256, block: u64) {
+        if let Some(status) = self.by_hash.get_mut(hash) {
+            (status.stage, status.block, status.reason) = (Stage::Included, Some(block), None);
         }
     }
 

@@ -102,6 +102,13 @@ pub enum Event {
     NewHead(NewHead),
     /// These are in this node's proposal.
     Proposed(Vec<B256>),
+    /// A transaction does not fit even an empty block.
+    Unfit {
+        /// The transaction.
+        hash: B256,
+        /// What it exceeds.
+        reason: String,
+    },
     /// A proposal left a transaction out because it asked for results that are not here.
     Deferred {
         /// The transaction.
@@ -248,6 +255,7 @@ impl Pool {
             Event::Answered { id, answer } => self.answered(now, id, &answer, &mut actions),
             Event::NewHead(head) => self.new_head(now, head, &mut actions),
             Event::Proposed(hashes) => self.proposed(now, &hashes, &mut actions),
+            Event::Unfit { hash, reason } => self.drop_entry(now, &hash, DropReason::Invalid(reason), &mut actions),
             Event::Deferred { hash, calls } => self.deferred(now, hash, calls, &mut actions),
         }
         actions
@@ -260,7 +268,7 @@ impl Pool {
             let hash = sender.by_nonce.get(&nonce)?;
             let entry = self.entries.get(hash)?;
             let tip = entry.tx.effective_tip(self.base_fee)?;
-            matches!(entry.stage, Stage::Ready | Stage::Proposed).then_some((tip, Reverse(entry.sequence), *hash))
+            self.can_be_proposed(entry).then_some((tip, Reverse(entry.sequence), *hash))
         };
         let heads = self.senders.iter().filter_map(|(address, sender)| {
             let (tip, sequence, hash) = ready(sender, sender.account.nonce)?;
@@ -270,8 +278,8 @@ impl Pool {
         let mut candidates = Vec::new();
         while let Some((_, _, hash, address, nonce)) = heap.pop() {
             if let Some(entry) = self.entries.get(&hash) {
-                let gives_up = entry.deferrals >= self.config.max_deferrals;
-                candidates.push(Candidate { tx: entry.tx.clone(), held: entry.held.clone(), gives_up });
+                let (tx, held, gives_up) = (entry.tx.clone(), entry.held.clone(), self.gives_up(entry));
+                candidates.push(Candidate { tx, held, gives_up });
             }
             if let Some((tip, sequence, hash)) = self.senders.get(&address).and_then(|s| ready(s, nonce + 1)) {
                 heap.push((tip, sequence, hash, address, nonce + 1));
@@ -283,9 +291,22 @@ impl Pool {
     /// Whether the next proposal can take a transaction.
     pub fn has_ready(&self) -> bool {
         self.entries.values().any(|entry| {
-            entry.stage == Stage::Ready
-                && self.senders.get(&entry.tx.sender).is_some_and(|s| s.account.nonce == entry.tx.nonce())
+            let is_next = |sender: &Sender| sender.account.nonce == entry.tx.nonce();
+            self.can_be_proposed(entry) && self.senders.get(&entry.tx.sender).is_some_and(is_next)
         })
+    }
+
+    fn can_be_proposed(&self, entry: &Entry) -> bool {
+        match entry.stage {
+            Stage::Ready | Stage::Proposed => true,
+            // Its question moves faster than its answers come: it is included without, pays and ends.
+            Stage::Inferring => self.gives_up(entry),
+            _ => false,
+        }
+    }
+
+    fn gives_up(&self, entry: &Entry) -> bool {
+        entry.deferrals >= self.config.max_deferrals
     }
 
     /// A transaction in the pool.
@@ -343,6 +364,9 @@ impl Pool {
     fn simulate_from(&mut self, now: Duration, address: Address, nonce: u64, actions: &mut Vec<Action>) {
         let Some(sender) = self.senders.get(&address) else { return };
         let Some((&nonce, &hash)) = sender.by_nonce.range(nonce..).next() else { return };
+        if nonce < sender.account.nonce {
+            return; // used meanwhile: the next head drops it
+        }
         let earlier = sender.account.nonce..nonce;
         let missing = earlier.clone().find(|earlier| !sender.by_nonce.contains_key(earlier));
         let mut gap = missing.map(|missing| (missing, false));
@@ -440,6 +464,13 @@ impl Pool {
         // same results are awaited is none.
         let known = |id: &RequestId| entry.requests.iter().any(|request| request.id == *id);
         let finds_new = missed.iter().any(|call| !known(&call.id));
+        let finds_dear = missed.iter().any(|call| !known(&call.id) && call.ops > config.inline_ops);
+        if core::mem::take(&mut entry.moved) {
+            // The state moved under it: its questions begin anew, and what it held for the old ones goes.
+            entry.deferrals += u32::from(finds_dear);
+            entry.waves = 0;
+            entry.keep_only(&calls);
+        }
         if finds_new && entry.waves >= config.max_waves {
             return self.drop_entry(now, &hash, DropReason::TooManyWaves(config.max_waves), actions);
         }
@@ -490,8 +521,11 @@ impl Pool {
             let Some(entry) = self.entries.get_mut(&hash) else { continue };
             entry.hold(id, answer.clone(), now);
             entry.needed.remove(&id);
+            if entry.stage != Stage::Inferring {
+                continue;
+            }
             entry.waits_for = Some(format!("waits for {} results", entry.needed.len()));
-            if entry.needed.is_empty() && entry.stage == Stage::Inferring {
+            if entry.needed.is_empty() {
                 let (address, nonce) = (entry.tx.sender, entry.tx.nonce());
                 self.simulate_from(now, address, nonce, actions);
             }
@@ -507,17 +541,21 @@ impl Pool {
     // === blocks
 
     fn proposed(&mut self, now: Duration, hashes: &[B256], actions: &mut Vec<Action>) {
-        for (hash, entry) in &mut self.entries {
-            // A proposal that was not decided: its transactions are ready again.
-            if entry.stage == Stage::Proposed && !hashes.contains(hash) {
-                entry.enter(Stage::Ready, now);
-            }
-        }
+        self.withdraw_proposed(now, hashes, actions);
         for hash in hashes {
             if let Some(entry) = self.entries.get_mut(hash)
                 && entry.enter(Stage::Proposed, now)
             {
                 actions.push(Action::StageChanged { hash: *hash, stage: Stage::Proposed });
+            }
+        }
+    }
+
+    /// A proposal that was not decided: its transactions, but for `kept`, are ready again.
+    fn withdraw_proposed(&mut self, now: Duration, kept: &[B256], actions: &mut Vec<Action>) {
+        for (hash, entry) in self.entries.iter_mut().filter(|(_, entry)| entry.stage == Stage::Proposed) {
+            if !kept.contains(hash) && entry.enter(Stage::Ready, now) {
+                actions.push(Action::StageChanged { hash: *hash, stage: Stage::Ready });
             }
         }
     }
@@ -536,8 +574,12 @@ impl Pool {
                 status.stages.push((Stage::Included, now.saturating_sub(entry.submitted)));
                 self.history.add(status);
                 actions.push(Action::StageChanged { hash: *hash, stage: Stage::Included });
+            } else {
+                // Another node's proposal had it although this pool had dropped it.
+                self.history.mark_included(hash, head.height);
             }
         }
+        self.withdraw_proposed(now, &[], actions);
         let senders: Vec<Address> = self.senders.keys().copied().collect();
         for address in senders {
             self.refresh_sender(now, address, &head.changes, actions);
@@ -568,6 +610,9 @@ impl Pool {
                 (None, _) => false,
             };
             if !good && !(entry.in_flight && payable) {
+                if let Some(entry) = self.entries.get_mut(&hash) {
+                    entry.moved = entry.simulated.is_some();
+                }
                 self.simulate_from(now, address, nonce, actions);
             }
         }

@@ -1,6 +1,7 @@
 //! Performs the actions of the pool: threads that simulate, and the inference network.
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, mpsc},
     thread,
     time::Instant,
@@ -77,7 +78,10 @@ impl PoolHandle {
                 loop {
                     let job = queue.lock().recv();
                     let (Ok(job), Some(shared)) = (job, weak.upgrade()) else { return };
-                    let outcome = simulator.simulate(&job, &shared.network);
+                    // A bug must cost one transaction, not the thread.
+                    let simulate = AssertUnwindSafe(|| simulator.simulate(&job, &shared.network));
+                    let outcome =
+                        catch_unwind(simulate).unwrap_or_else(|_| Simulation::Invalid("internal error".into()));
                     trace!(hash = %job.tx.hash(), "simulated");
                     shared.step(Event::Simulated { hash: job.tx.hash(), ticket: job.ticket, outcome });
                 }
@@ -98,13 +102,14 @@ impl PoolHandle {
         &self.shared.config
     }
 
-    /// Admits a transaction.
+    /// Admits a transaction. `account` reads the sender's account at the head: while the pool is locked, so
+    /// that it is never older than what the pool has seen.
     ///
     /// # Errors
-    /// [`Rejected`].
-    pub fn submit(&self, tx: PoolTx, account: Account) -> Result<(), Rejected> {
+    /// [`Rejected`], or the error of `account`.
+    pub fn submit<E: From<Rejected>>(&self, tx: PoolTx, account: impl FnOnce() -> Result<Account, E>) -> Result<(), E> {
         let mut pool = self.shared.pool.lock();
-        let actions = pool.submit(self.shared.begin.elapsed(), tx, account)?;
+        let actions = pool.submit(self.shared.begin.elapsed(), tx, account()?)?;
         self.shared.perform(pool, actions);
         Ok(())
     }

@@ -5,8 +5,11 @@ use std::{
     time::Duration,
 };
 
+use serde::{Deserialize, Serialize};
+
 /// Where the server listens and what a client may ask for.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct RpcConfig {
     /// Address of HTTP and WebSocket.
     pub listen: SocketAddr,
@@ -25,6 +28,7 @@ pub struct RpcConfig {
     /// Calls (`eth_call`, `eth_estimateGas`) that run at once; others wait.
     pub max_calls: usize,
     /// How long a call waits for inference before it answers with the placeholder.
+    #[serde(with = "humantime_serde")]
     pub call_inference_time: Duration,
     /// Origins that a browser may call from; `*` for all, empty for none.
     pub cors: Vec<String>,

@@ -1,7 +1,7 @@
 //! The chain's data as Ethereum's JSON.
 
 use alloy_consensus::{
-    ReceiptEnvelope, ReceiptWithBloom, Transaction as _, TxEnvelope, TxReceipt as _, TxType, transaction::Recovered,
+    ReceiptEnvelope, ReceiptWithBloom, Transaction as _, TxEnvelope, TxType, transaction::Recovered,
 };
 use alloy_eips::eip2718::Encodable2718;
 use alloy_primitives::{Address, B256, Bloom, U256};
@@ -66,7 +66,6 @@ pub(crate) fn receipt(block: &Block, index: usize) -> Option<TransactionReceipt>
     });
     let receipt = alloy_consensus::Receipt { status: stored.success.into(), cumulative_gas_used, logs };
     let receipt = ReceiptWithBloom { receipt, logs_bloom };
-    debug_assert_eq!(receipt.cumulative_gas_used(), cumulative_gas_used);
     let inner = match tx.tx_type() {
         TxType::Legacy => ReceiptEnvelope::Legacy(receipt),
         TxType::Eip2930 => ReceiptEnvelope::Eip2930(receipt),

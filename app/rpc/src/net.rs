@@ -48,7 +48,7 @@ pub(crate) trait NetApi {
     fn sha3(&self, data: Bytes) -> Answer<B256>;
     #[method(name = "txpool_status")]
     fn pool_status(&self) -> Answer<PoolStatus>;
-    #[method(name = "txpool_content")]
+    #[method(name = "txpool_content", blocking)]
     fn pool_content(&self) -> Answer<PoolContent>;
 }
 

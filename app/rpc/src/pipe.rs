@@ -170,13 +170,13 @@ pub(crate) trait PipeApi {
     fn transaction(&self, hash: B256) -> Answer<Option<PipeTransaction>>;
     #[method(name = "getInference")]
     fn inference(&self, id: B256) -> Answer<Option<Inference>>;
-    #[method(name = "getBlockInferences")]
+    #[method(name = "getBlockInferences", blocking)]
     fn block_inferences(&self, block: BlockNumberOrTag) -> Answer<Option<Vec<BlockInference>>>;
     #[method(name = "models")]
     fn models(&self) -> Answer<Vec<Model>>;
     #[method(name = "getModel")]
     fn model(&self, id: String) -> Answer<Option<Model>>;
-    #[method(name = "quote")]
+    #[method(name = "quote", blocking)]
     fn quote(&self, model: String, shapes: Vec<Vec<u32>>) -> Answer<Quote>;
 }
 

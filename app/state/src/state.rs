@@ -1,7 +1,7 @@
 //! The head of the state: the trie in memory, and how a block changes it.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     sync::Arc,
 };
 
@@ -38,6 +38,8 @@ pub struct State {
     storage: HashMap<Address, Trie>,
     /// Values before the block that was applied and not committed, to take it back.
     undo: Vec<(Address, Option<TrieAccount>)>,
+    /// Accounts of the block that was applied last.
+    touched: HashSet<Address>,
     views: VecDeque<View>,
 }
 
@@ -54,7 +56,7 @@ impl State {
             Ok(true)
         })?;
         let views = VecDeque::from([View::new(height, snapshot)]);
-        Ok(Self { store, accounts, storage: HashMap::new(), undo: Vec::new(), views })
+        Ok(Self { store, accounts, storage: HashMap::new(), undo: Vec::new(), touched: HashSet::new(), views })
     }
 
     /// The state root, of the applied block if there is one.
@@ -77,7 +79,7 @@ impl State {
     /// is taken back first, so that a block can be finalized again.
     ///
     /// # Errors
-    /// When the store fails; then nothing is applied.
+    /// When the store fails; what was applied until then is taken back by the next call.
     pub fn apply(&mut self, bundle: &BundleState) -> Result<Applied, StoreError> {
         self.take_back()?;
         let head = self.head();
@@ -93,6 +95,7 @@ impl State {
         let mut touched: Vec<Address> = infos.keys().chain(slots.keys()).copied().collect();
         touched.sort_unstable();
         touched.dedup();
+        self.touched = touched.iter().copied().collect();
         for address in touched {
             let before = head.account(address)?;
             self.undo.push((address, before));
@@ -111,6 +114,7 @@ impl State {
             let (key, leaf) = (keys::account(address), keccak256(address));
             if gone {
                 self.forget_slots(&head, address, &mut batch)?;
+                self.storage.remove(&address);
                 self.accounts.remove(leaf);
                 batch.remove(key);
             } else {
@@ -135,7 +139,8 @@ impl State {
             self.views.pop_front();
         }
         if self.storage.values().map(Trie::len).sum::<usize>() > MAX_CACHED_SLOTS {
-            self.storage.clear();
+            // What the last block touched stays: a busy contract must not be read anew for every block.
+            self.storage.retain(|address, _| self.touched.contains(address));
         }
         Ok(())
     }

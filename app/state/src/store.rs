@@ -39,11 +39,6 @@ impl Batch {
     pub fn remove(&mut self, key: Vec<u8>) {
         self.changes.push((key, None));
     }
-
-    /// Adds the changes of another batch after those of this one.
-    pub fn append(&mut self, mut other: Self) {
-        self.changes.append(&mut other.changes);
-    }
 }
 
 /// An ordered key-value store with atomic, durable batches.

@@ -3,6 +3,7 @@
 use core::fmt;
 use std::sync::Arc;
 
+use alloy_consensus::Header;
 use alloy_primitives::{Address, B256, U256};
 use alloy_rlp::Decodable;
 use alloy_trie::TrieAccount;
@@ -40,6 +41,26 @@ impl View {
     /// The whole store at this height: blocks and indexes, too.
     pub fn snapshot(&self) -> &dyn Snapshot {
         &*self.snapshot
+    }
+
+    /// The Ethereum header of a block.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn header(&self, number: u64) -> Result<Option<Header>, StoreError> {
+        let Some(bytes) = self.snapshot.get(&keys::header(number))? else { return Ok(None) };
+        Header::decode(&mut bytes.as_slice()).map(Some).map_err(|_| StoreError::damaged(format!("header {number}")))
+    }
+
+    /// The code of an account; empty when it has none.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn code_of(&self, address: Address) -> Result<Bytecode, StoreError> {
+        match self.account(address)? {
+            Some(account) => self.code_by_hash_ref(account.code_hash),
+            None => Ok(Bytecode::default()),
+        }
     }
 
     /// An account as it is in the trie.

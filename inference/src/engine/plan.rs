@@ -43,6 +43,7 @@ impl Plan {
                 .collect::<Result<Vec<_>, _>>()?;
             let output = step.operator.infer(&inputs).map_err(error)?;
             let size = output.count().checked_mul(output.dtype.size());
+            let size = size.and_then(|size| size.checked_add(step.operator.scratch(&inputs, &output)?));
             bytes = size
                 .and_then(|size| bytes.checked_add(size))
                 .filter(|b| *b <= MAX_RUN_BYTES)

@@ -127,7 +127,7 @@ fn run_model(
     let rules = around.rules;
     check_model_request(arguments)?;
     let abi::runModelInferenceCall { request } =
-        abi::runModelInferenceCall::abi_decode_raw(arguments).map_err(|_| InputFault::Malformed)?;
+        abi::runModelInferenceCall::abi_decode_raw_validate(arguments).map_err(|_| InputFault::Malformed)?;
     match request.mode {
         0 => {}
         1 | 2 => return Err(Denied::ModeNotSupported(request.mode).into()),

@@ -4,6 +4,7 @@ use std::{
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
+    str::FromStr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -22,10 +23,7 @@ use penstock_rpc::RpcServer;
 use penstock_state::FjallStore;
 use tracing::{error, info};
 
-use crate::{
-    bundled, models,
-    settings::{Settings, Span},
-};
+use crate::{bundled, models, settings::Settings};
 
 /// CometBFT's default `block.max_bytes` of v0.38.
 const MAX_TX_BYTES: i64 = 21 << 20;
@@ -78,12 +76,27 @@ const ACCOUNTS: [(Address, &str); 10] = [
     ),
 ];
 
+/// A time as people write it: `1s`, `300ms`; `0` is zero.
+#[derive(Debug, Clone, Copy)]
+struct BlockTime(Duration);
+
+impl FromStr for BlockTime {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "0" {
+            return Ok(Self(Duration::ZERO));
+        }
+        humantime::parse_duration(text).map(Self).map_err(|error| format!("{error} (for example 1s or 300ms)"))
+    }
+}
+
 /// Run a whole chain in this process: consensus, models, JSON-RPC, funded accounts.
 #[derive(Debug, Args)]
 pub(crate) struct Dev {
     /// Time between blocks; 0: a block as soon as a transaction is ready
     #[arg(long, default_value = "1s", value_name = "TIME")]
-    block_time: Span,
+    block_time: BlockTime,
     /// Folder that keeps the chain [default: a temporary one, gone at the end]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
@@ -110,7 +123,7 @@ pub(crate) fn run(dev: Dev, home: Option<&Path>) -> anyhow::Result<()> {
     let folder = dev.genesis.as_deref().and_then(Path::parent);
     let models = models::load(&genesis.genesis.models, folder)?;
     let network =
-        Arc::new(InferenceNetwork::start(models, settings.network_config()).context("cannot start inference threads")?);
+        Arc::new(InferenceNetwork::start(models, settings.inference).context("cannot start inference threads")?);
 
     let temporary = match &dev.data {
         Some(data) => {
@@ -140,7 +153,7 @@ pub(crate) fn run(dev: Dev, home: Option<&Path>) -> anyhow::Result<()> {
 
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start tokio")?;
     runtime.block_on(async {
-        let server = penstock_rpc::serve(chain.clone(), settings.rpc_config()).await?;
+        let server = penstock_rpc::serve(chain.clone(), settings.rpc.clone()).await?;
         if !dev.quiet {
             print_banner(&chain, &genesis, server.address, &dev)?;
         }

@@ -175,6 +175,11 @@ impl Node {
         self.child.wait().unwrap();
     }
 
+    /// What the node logged since the last call.
+    pub fn log_lines(&self) -> Vec<String> {
+        self.log.try_iter().collect()
+    }
+
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }

@@ -56,9 +56,10 @@ impl Eth {
         if to.saturating_sub(from) >= limit {
             return Err(RpcError::InvalidInput(format!("block range is too wide: at most {limit} blocks")));
         }
+        let view = self.chain.head()?.view;
         let mut found = Vec::new();
         for number in from..=to {
-            let Some((header, _)) = self.chain.header(number)? else { break };
+            let Some(header) = view.header(number)? else { break };
             if !filter.matches_bloom(header.logs_bloom) {
                 continue;
             }

@@ -93,7 +93,11 @@ impl Eth {
         if request.chain_id.is_some_and(|id| id != rules.chain_id) {
             return Err(RpcError::InvalidInput(format!("chain id does not match: this chain is {}", rules.chain_id)));
         }
-        if request.gas_price.is_some() && request.max_fee_per_gas.is_some() {
+        if request.blob_versioned_hashes.is_some() || request.max_fee_per_blob_gas.is_some() {
+            return Err(RpcError::InvalidParams("blob transactions are not supported".into()));
+        }
+        let has_eip1559_fees = request.max_fee_per_gas.is_some() || request.max_priority_fee_per_gas.is_some();
+        if request.gas_price.is_some() && has_eip1559_fees {
             return Err(RpcError::InvalidParams(
                 "both gasPrice and (maxFeePerGas or maxPriorityFeePerGas) specified".into(),
             ));
@@ -138,12 +142,12 @@ impl Eth {
     fn affordable_gas(&self, call: &CallRequest) -> RpcResult<u64> {
         let tx = &call.tx;
         let balance = call.view.account(tx.caller)?.unwrap_or_default().balance;
-        if tx.gas_price == 0 {
-            return Ok(tx.gas_limit);
-        }
         let Some(left) = balance.checked_sub(tx.value) else {
             return Err(RpcError::InvalidInput("insufficient funds for transfer".into()));
         };
+        if tx.gas_price == 0 {
+            return Ok(tx.gas_limit);
+        }
         let affordable = left / U256::from(tx.gas_price);
         Ok(affordable.min(U256::from(tx.gas_limit)).to::<u64>())
     }

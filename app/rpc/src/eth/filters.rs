@@ -64,10 +64,8 @@ impl Eth {
         let (filter, from) = {
             let mut guard = self.filters.installed.lock();
             let installed = guard.1.get_mut(&id).ok_or_else(not_found)?;
-            let from = installed.next;
-            installed.next = head + 1;
             installed.polled = Instant::now();
-            (installed.filter.clone(), from)
+            (installed.filter.clone(), installed.next)
         };
         let answer = match filter {
             Some(filter) => {
@@ -81,7 +79,11 @@ impl Eth {
                 serde_json::to_value(hashes)
             }
         };
-        answer.map_err(|error| RpcError::Internal(error.to_string()))
+        let answer = answer.map_err(|error| RpcError::Internal(error.to_string()))?;
+        if let Some(installed) = self.filters.installed.lock().1.get_mut(&id) {
+            installed.next = installed.next.max(head + 1);
+        }
+        Ok(answer)
     }
 
     /// Everything that a log filter selects.

@@ -80,7 +80,8 @@ impl Eth {
     }
 }
 
-/// The methods, as clients call them.
+/// The methods, as clients call them. `blocking`: whatever may read more than a few values runs on a
+/// thread of its own, so that it holds up no other request.
 #[rpc(server, namespace = "eth")]
 pub(crate) trait EthApi {
     #[method(name = "chainId")]
@@ -94,9 +95,9 @@ pub(crate) trait EthApi {
     #[method(name = "coinbase")]
     fn coinbase(&self) -> Answer<Address>;
 
-    #[method(name = "getBlockByHash")]
+    #[method(name = "getBlockByHash", blocking)]
     fn block_by_hash(&self, hash: B256, full: Option<bool>) -> Answer<Option<RpcBlock>>;
-    #[method(name = "getBlockByNumber")]
+    #[method(name = "getBlockByNumber", blocking)]
     fn block_by_number(&self, number: BlockNumberOrTag, full: Option<bool>) -> Answer<Option<RpcBlock>>;
     #[method(name = "getBlockTransactionCountByHash")]
     fn transaction_count_by_hash(&self, hash: B256) -> Answer<Option<U64>>;
@@ -106,7 +107,7 @@ pub(crate) trait EthApi {
     fn uncle_count_by_hash(&self, hash: B256) -> Answer<Option<U64>>;
     #[method(name = "getUncleCountByBlockNumber")]
     fn uncle_count_by_number(&self, number: BlockNumberOrTag) -> Answer<Option<U64>>;
-    #[method(name = "getBlockReceipts")]
+    #[method(name = "getBlockReceipts", blocking)]
     fn block_receipts(&self, block: BlockId) -> Answer<Option<Vec<TransactionReceipt>>>;
     #[method(name = "getTransactionByHash")]
     fn transaction_by_hash(&self, hash: B256) -> Answer<Option<Transaction>>;
@@ -118,7 +119,7 @@ pub(crate) trait EthApi {
     fn transaction_by_block_number(&self, number: BlockNumberOrTag, index: U64) -> Answer<Option<Transaction>>;
     #[method(name = "getTransactionReceipt")]
     fn transaction_receipt(&self, hash: B256) -> Answer<Option<TransactionReceipt>>;
-    #[method(name = "getLogs")]
+    #[method(name = "getLogs", blocking)]
     fn logs(&self, filter: Filter) -> Answer<Vec<Log>>;
 
     #[method(name = "getBalance")]
@@ -130,13 +131,13 @@ pub(crate) trait EthApi {
     #[method(name = "getStorageAt")]
     fn storage_at(&self, address: Address, slot: U256, block: Option<BlockId>) -> Answer<B256>;
 
-    #[method(name = "gasPrice")]
+    #[method(name = "gasPrice", blocking)]
     fn gas_price(&self) -> Answer<U256>;
-    #[method(name = "maxPriorityFeePerGas")]
+    #[method(name = "maxPriorityFeePerGas", blocking)]
     fn max_priority_fee_per_gas(&self) -> Answer<U256>;
     #[method(name = "blobBaseFee")]
     fn blob_base_fee(&self) -> Answer<U256>;
-    #[method(name = "feeHistory")]
+    #[method(name = "feeHistory", blocking)]
     fn fee_history(&self, count: U64, newest: BlockNumberOrTag, percentiles: Option<Vec<f64>>) -> Answer<FeeHistory>;
 
     #[method(name = "call")]
@@ -160,9 +161,9 @@ pub(crate) trait EthApi {
     fn new_filter(&self, filter: Filter) -> Answer<U256>;
     #[method(name = "newBlockFilter")]
     fn new_block_filter(&self) -> Answer<U256>;
-    #[method(name = "getFilterChanges")]
+    #[method(name = "getFilterChanges", blocking)]
     fn filter_changes(&self, id: U256) -> Answer<Value>;
-    #[method(name = "getFilterLogs")]
+    #[method(name = "getFilterLogs", blocking)]
     fn filter_logs(&self, id: U256) -> Answer<Vec<Log>>;
     #[method(name = "uninstallFilter")]
     fn uninstall_filter(&self, id: U256) -> Answer<bool>;

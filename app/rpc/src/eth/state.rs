@@ -22,9 +22,7 @@ impl Eth {
     }
 
     pub(super) fn code(&self, address: Address, block: Option<BlockId>) -> RpcResult<Bytes> {
-        let view = self.view(block)?;
-        let Some(account) = view.account(address)? else { return Ok(Bytes::new()) };
-        Ok(view.code_by_hash_ref(account.code_hash)?.original_bytes())
+        Ok(self.view(block)?.code_of(address)?.original_bytes())
     }
 
     pub(super) fn slot(&self, address: Address, slot: U256, block: Option<BlockId>) -> RpcResult<B256> {

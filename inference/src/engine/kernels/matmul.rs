@@ -33,6 +33,11 @@ impl Packed {
         Self { panels, k, n }
     }
 
+    /// Bytes of the layout of a `[k, n]` matrix; `None` on overflow.
+    pub(crate) fn bytes(k: usize, n: usize) -> Option<usize> {
+        n.div_ceil(PANEL).checked_mul(PANEL)?.checked_mul(k)?.checked_mul(size_of::<f32>())
+    }
+
     /// Columns.
     pub(crate) fn columns(&self) -> usize {
         self.n

@@ -4,7 +4,7 @@ use super::{NodeError, Operator, RunError, input};
 use crate::{
     DType, TensorValues,
     engine::{
-        kernels::{ConvGeometry, Kernels, Pool, PoolKind, conv::Window},
+        kernels::{ConvGeometry, Kernels, Pool, PoolKind, conv::Window, matmul::Packed},
         value::{TensorType, Value},
     },
     onnx::NodeView,
@@ -37,6 +37,9 @@ pub(super) fn parse_conv<B: Kernels>(node: NodeView<'_>) -> Result<Box<dyn Opera
     let [out_channels, ..] = kernel_shape;
     if out_channels % groups != 0 || bias.as_ref().is_some_and(|b| b.len() != out_channels) {
         return Err(format!("{out_channels} output channels do not fit its groups or its bias"));
+    }
+    if kernel_shape.contains(&0) || kernel_shape[1].checked_mul(groups).is_none() {
+        return Err(format!("a kernel of shape {kernel_shape:?} in {groups} groups"));
     }
     let window = parse_window(node, Some([kernel_shape[2], kernel_shape[3]]))?;
     Ok(Box::new(Conv { kernel, kernel_shape, bias, window, groups }))
@@ -113,6 +116,11 @@ impl<B: Kernels> Operator<B> for Conv {
     fn ops(&self, _: &[&TensorType], output: &TensorType) -> u64 {
         let [_, in_group, kh, kw] = self.kernel_shape;
         (output.count() as u64).saturating_mul((in_group * kh * kw + 1) as u64)
+    }
+
+    fn scratch(&self, _: &[&TensorType], output: &TensorType) -> Option<usize> {
+        let [_, in_group, kh, kw] = self.kernel_shape;
+        Packed::bytes(in_group.checked_mul(kh)?.checked_mul(kw)?, output.shape[2].checked_mul(output.shape[3])?)
     }
 
     fn run(&self, inputs: &[&Value<B>], _: &TensorType) -> Result<Value<B>, RunError> {

@@ -8,7 +8,7 @@ use super::{NodeError, Operator, RunError, arithmetic::broadcast, input};
 use crate::{
     DType, TensorValues,
     engine::{
-        kernels::Kernels,
+        kernels::{Kernels, matmul::Packed},
         value::{TensorType, Value},
     },
     onnx::{NodeView, ValueId},
@@ -24,11 +24,17 @@ impl<B: Kernels> Default for PackedConstants<B> {
     }
 }
 
+/// A layout pads columns to panels: a tall, narrow constant grows by that. Larger ones are laid out for each
+/// run instead, where they count against the memory of the run.
+const MAX_PACKED_BYTES: usize = 1 << 30;
+
 impl<B: Kernels> PackedConstants<B> {
     /// The layout of a node's second input, if that is a constant matrix.
     fn of(&mut self, node: NodeView<'_>, transpose: bool) -> Option<Arc<B::Packed>> {
         let (id, tensor) = node.input_id(1).zip(node.constant(1))?;
         let (&[rows, columns], TensorValues::Float32(values)) = (tensor.shape(), tensor.values()) else { return None };
+        let (k, n) = if transpose { (columns, rows) } else { (rows, columns) };
+        Packed::bytes(k, n).filter(|bytes| *bytes <= MAX_PACKED_BYTES)?;
         let pack = || match transpose {
             false => B::pack(values, rows, columns),
             true => B::pack(&transposed(values, rows, columns), columns, rows),
@@ -60,6 +66,11 @@ impl<B: Kernels> Operator<B> for MatMul<B> {
 
     fn ops(&self, inputs: &[&TensorType], output: &TensorType) -> u64 {
         product_ops(output, *inputs[0].shape.last().unwrap_or(&1))
+    }
+
+    fn scratch(&self, inputs: &[&TensorType], output: &TensorType) -> Option<usize> {
+        let n = *output.shape.last()?;
+        if self.packed.is_some() { Some(0) } else { Packed::bytes(inputs[1].count() / n.max(1), n) }
     }
 
     fn run(&self, inputs: &[&Value<B>], output: &TensorType) -> Result<Value<B>, RunError> {
@@ -107,10 +118,10 @@ impl<B: Kernels> Operator<B> for Gemm<B> {
         if k != inner {
             return Err(format!("shapes {a:?} and {b:?} do not multiply"));
         }
-        if let Some(c) = inputs.get(2) {
-            if broadcast(c.float()?, &[m, n])? != [m, n] {
-                return Err(format!("the bias of shape {:?} does not broadcast to [{m}, {n}]", c.shape));
-            }
+        if let Some(c) = inputs.get(2)
+            && broadcast(c.float()?, &[m, n])? != [m, n]
+        {
+            return Err(format!("the bias of shape {:?} does not broadcast to [{m}, {n}]", c.shape));
         }
         Ok(TensorType::new(DType::Float32, vec![m, n]))
     }
@@ -118,6 +129,11 @@ impl<B: Kernels> Operator<B> for Gemm<B> {
     fn ops(&self, inputs: &[&TensorType], output: &TensorType) -> u64 {
         let k = inputs[0].count() / output.shape[0].max(1);
         product_ops(output, k).saturating_add(output.count() as u64)
+    }
+
+    fn scratch(&self, inputs: &[&TensorType], output: &TensorType) -> Option<usize> {
+        let n = *output.shape.last()?;
+        if self.packed.is_some() { Some(0) } else { Packed::bytes(inputs[1].count() / n.max(1), n) }
     }
 
     fn run(&self, inputs: &[&Value<B>], output: &TensorType) -> Result<Value<B>, RunError> {

@@ -40,6 +40,11 @@ pub(crate) trait Operator<B: Kernels>: Send + Sync + fmt::Debug {
         output.count() as u64
     }
 
+    /// Bytes that a run needs beside its inputs and its output.
+    fn scratch(&self, _inputs: &[&TensorType], _output: &TensorType) -> Option<usize> {
+        Some(0)
+    }
+
     /// The output for inputs of the types that were given to [`Self::infer`].
     fn run(&self, inputs: &[&Value<B>], output: &TensorType) -> Result<Value<B>, RunError>;
 }

@@ -1,0 +1,235 @@
+//! Chains in this process, driven by the same ABCI calls as consensus makes.
+
+#![allow(dead_code, unreachable_pub, reason = "every test file uses a part of it")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    reason = "a test that cannot go on stops"
+)]
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use alloy_consensus::{SignableTransaction, TxEip1559, TxEnvelope};
+use alloy_eips::eip2718::Encodable2718;
+use alloy_primitives::{Address, B256, Bytes, TxKind, U256, address};
+use alloy_signer::SignerSync;
+use alloy_signer_local::PrivateKeySigner;
+use alloy_sol_types::{SolCall, sol};
+use penstock_abci::{
+    Application, Timestamp,
+    messages::{
+        RequestFinalizeBlock, RequestInitChain, RequestPrepareProposal, RequestProcessProposal,
+        response_process_proposal::ProposalStatus,
+    },
+};
+use penstock_chain::{Chain, ChainConfig, Genesis, GenesisDoc};
+use penstock_inference::{InferenceNetwork, ModelSource, ModelStore, NetworkConfig};
+use penstock_pipe::{PoolConfig, Stage};
+use penstock_state::FjallStore;
+use serde_json::{Value, json};
+
+pub const PROBE: Address = address!("00000000000000000000000000000000000ab001");
+pub const TOKEN_SENDER: usize = 0;
+
+sol! {
+    struct Number { int128 value; int128 decimals; }
+    function ask(string model, string inputName, Number[] values, uint32[] shape);
+    function tryAsk(string model, string inputName, Number[] values, uint32[] shape);
+    function bump();
+    function askVolatile(string model);
+    function askTwoWays(string model, int128 x, int128 threshold);
+}
+
+pub fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().to_owned()
+}
+
+pub fn account(index: u8) -> PrivateKeySigner {
+    PrivateKeySigner::from_bytes(&B256::repeat_byte(index + 1)).unwrap()
+}
+
+/// The repository's genesis with the Probe contract and eight funded accounts.
+pub fn genesis() -> (Genesis, Bytes) {
+    let text = std::fs::read(repository().join("genesis.json")).unwrap();
+    let mut doc: Value = serde_json::from_slice(&text).unwrap();
+    let probe = std::fs::read(repository().join("app/contracts/out/Probe.json")).unwrap();
+    let probe: Value = serde_json::from_slice(&probe).unwrap();
+    let alloc = doc["app_state"]["alloc"].as_object_mut().unwrap();
+    alloc.insert(PROBE.to_string(), json!({ "balance": "0x0", "nonce": "0x1", "code": probe["deployedBytecode"] }));
+    for index in 0..8 {
+        alloc.insert(account(index).address().to_string(), json!({ "balance": "0x3635c9adc5dea00000" }));
+    }
+    let doc = GenesisDoc::parse(doc.to_string().as_bytes()).unwrap();
+    (doc.genesis, doc.app_state)
+}
+
+pub fn models(genesis: &Genesis) -> ModelStore {
+    let mut store = ModelStore::default();
+    for model in &genesis.models {
+        let file = repository().join(model.file.as_ref().unwrap());
+        store.load(model.hash, &ModelSource::File(file)).unwrap();
+    }
+    store
+}
+
+/// A proposed or decided block.
+#[derive(Debug, Clone)]
+pub struct TestBlock {
+    pub height: i64,
+    pub seconds: i64,
+    pub txs: Vec<bytes::Bytes>,
+}
+
+pub struct TestChain {
+    pub chain: Arc<Chain>,
+    _folder: tempfile::TempDir,
+}
+
+impl TestChain {
+    pub fn new() -> Self {
+        Self::with(PoolConfig { ripeness: 0.0, ..PoolConfig::default() }, true)
+    }
+
+    pub fn with(pool: PoolConfig, has_models: bool) -> Self {
+        let (genesis, app_state) = genesis();
+        let store = if has_models { models(&genesis) } else { ModelStore::default() };
+        let network = InferenceNetwork::start(store, NetworkConfig::default()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let database = Arc::new(FjallStore::open(folder.path()).unwrap());
+        let config = ChainConfig { pool, fee_recipient: Address::repeat_byte(0xfe), ..ChainConfig::default() };
+        let chain = Arc::new(Chain::open(database, genesis, &app_state, Arc::new(network), config).unwrap());
+        let request = RequestInitChain { app_state_bytes: app_state.0, ..Default::default() };
+        chain.init_chain(request).unwrap();
+        Self { chain, _folder: folder }
+    }
+
+    pub fn next_height(&self) -> i64 {
+        self.chain.height().unwrap() as i64 + 1
+    }
+
+    /// Waits until a transaction is at a stage.
+    pub fn wait_for(&self, hash: B256, stage: Stage) {
+        let begin = Instant::now();
+        loop {
+            let status = self.chain.pool().unwrap().read(|pool| pool.status(&hash));
+            if status.as_ref().is_some_and(|status| status.stage == stage) {
+                return;
+            }
+            assert!(begin.elapsed() < Duration::from_secs(20), "{hash} is not {}: {status:?}", stage.name());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Admits a transaction and waits until it is ready.
+    pub fn submit(&self, tx: &Tx, sender: u8) -> B256 {
+        let hash = self.chain.admit(tx.sign(sender)).unwrap();
+        self.wait_for(hash, Stage::Ready);
+        hash
+    }
+
+    pub fn propose(&self) -> TestBlock {
+        let height = self.next_height();
+        let request =
+            RequestPrepareProposal { max_tx_bytes: 1 << 20, height, time: Some(time(height)), ..Default::default() };
+        let txs = self.chain.prepare_proposal(request).unwrap().txs;
+        TestBlock { height, seconds: time(height).seconds, txs }
+    }
+
+    pub fn accepts(&self, block: &TestBlock) -> bool {
+        let request = RequestProcessProposal {
+            txs: block.txs.clone(),
+            height: block.height,
+            time: Some(Timestamp { seconds: block.seconds, nanos: 0 }),
+            ..Default::default()
+        };
+        self.chain.process_proposal(request).unwrap().status == ProposalStatus::Accept as i32
+    }
+
+    pub fn finalize(&self, block: &TestBlock) -> B256 {
+        let request = RequestFinalizeBlock {
+            txs: block.txs.clone(),
+            height: block.height,
+            time: Some(Timestamp { seconds: block.seconds, nanos: 0 }),
+            ..Default::default()
+        };
+        B256::from_slice(&self.chain.finalize_block(request).unwrap().app_hash)
+    }
+
+    pub fn decide(&self, block: &TestBlock) -> B256 {
+        let hash = self.finalize(block);
+        self.chain.commit().unwrap();
+        hash
+    }
+
+    /// One height of a single validator.
+    pub fn produce(&self) -> TestBlock {
+        let block = self.propose();
+        assert!(self.accepts(&block), "its own proposal");
+        self.decide(&block);
+        block
+    }
+}
+
+fn time(height: i64) -> Timestamp {
+    Timestamp { seconds: 1_800_000_000 + height, nanos: 0 }
+}
+
+/// A transaction to be signed.
+#[derive(Clone)]
+pub struct Tx {
+    pub nonce: u64,
+    pub to: Address,
+    pub value: U256,
+    pub input: Bytes,
+    pub gas: u64,
+    pub tip: u128,
+}
+
+impl Tx {
+    pub fn transfer(nonce: u64) -> Self {
+        let to = Address::repeat_byte(7);
+        Self { nonce, to, value: U256::from(1), input: Bytes::new(), gas: 21_000, tip: 1_000_000_000 }
+    }
+
+    pub fn call(nonce: u64, input: impl Into<Bytes>) -> Self {
+        Self { to: PROBE, value: U256::ZERO, input: input.into(), gas: 2_000_000, ..Self::transfer(nonce) }
+    }
+
+    pub fn ask(nonce: u64, values: [i128; 2]) -> Self {
+        let values = values.map(|value| Number { value, decimals: 0 }).to_vec();
+        Self::call(
+            nonce,
+            askCall { model: "penstock/linear".into(), inputName: "x".into(), values, shape: vec![1, 2] }.abi_encode(),
+        )
+    }
+
+    pub fn ask_volatile(nonce: u64) -> Self {
+        Self::call(nonce, askVolatileCall { model: "penstock/linear".into() }.abi_encode())
+    }
+
+    pub fn bump(nonce: u64) -> Self {
+        Self::call(nonce, bumpCall {}.abi_encode())
+    }
+
+    pub fn sign(&self, sender: u8) -> Bytes {
+        let tx = TxEip1559 {
+            chain_id: 7483,
+            nonce: self.nonce,
+            gas_limit: self.gas,
+            max_fee_per_gas: 100_000_000_000,
+            max_priority_fee_per_gas: self.tip,
+            to: TxKind::Call(self.to),
+            value: self.value,
+            input: self.input.clone(),
+            access_list: Default::default(),
+        };
+        let signature = account(sender).sign_hash_sync(&tx.signature_hash()).unwrap();
+        TxEnvelope::from(tx.into_signed(signature)).encoded_2718().into()
+    }
+}
