@@ -1,5 +1,7 @@
 //! The bundled models give the outputs that onnxruntime recorded, and equal bits however they are batched.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on stops")]
+
 use std::{fs, path::PathBuf};
 
 use penstock_inference::{Model, Tensor, TensorValues};

@@ -1,5 +1,7 @@
 //! Files that are no usable model get an error that names the place, and never a panic.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on stops")]
+
 use std::{fs, path::PathBuf};
 
 use penstock_inference::{
@@ -73,7 +75,8 @@ fn all_unsupported_operators_are_named_at_once() {
 
 #[test]
 fn errors_name_the_node_or_the_value() {
-    let cases: [(Box<dyn FnOnce(&mut ModelProto)>, &str); 6] = [
+    type Change = Box<dyn FnOnce(&mut ModelProto)>;
+    let cases: [(Change, &str); 6] = [
         (Box::new(|m| m.graph.as_mut().unwrap().initializer[0].dims[0] += 1), "initializer"),
         (Box::new(|m| m.graph.as_mut().unwrap().initializer[0].data_type = 11), "float64"),
         (Box::new(|m| m.graph.as_mut().unwrap().node.remove(0).output.clear()), "node 0"),

@@ -67,10 +67,16 @@ fn main() {
         let block = block.unwrap();
         // Another validator's view: it has the transactions, and not the proposal.
         let other = TestChain::with(config, true);
-        transfers.iter().for_each(|raw| drop(other.chain.admit(raw.clone()).unwrap()));
+        for raw in &transfers {
+            other.chain.admit(raw.clone()).unwrap();
+        }
         timed(1, &mut || assert!(other.accepts(&block)));
-        timed(2, &mut || drop(chain.finalize(&block)));
-        timed(3, &mut || drop(chain.chain.commit().unwrap()));
+        timed(2, &mut || {
+            chain.finalize(&block);
+        });
+        timed(3, &mut || {
+            chain.chain.commit().unwrap();
+        });
     }
     println!("{:<58} {:>9.1} µs", "admission (CheckTx) of a transfer, simulation beside it", median(admit));
     for (name, values) in

@@ -1,5 +1,7 @@
 //! The pool's promises, from admission to the block, with consensus played by the test.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on stops")]
+
 mod support;
 
 use alloy_primitives::U256;

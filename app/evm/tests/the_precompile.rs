@@ -1,5 +1,7 @@
 //! What the precompile promises to contracts and to consensus, through contracts compiled by solc.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on stops")]
+
 mod support;
 
 use std::{collections::HashMap, sync::Arc};
@@ -218,7 +220,7 @@ fn a_transaction_makes_a_bounded_number_of_requests_and_pays_before_it_is_answer
     let mut executor = Executor::new(&rules, block(), state(1), &answers, OnMiss::Placeholder);
     let data = linear(&[(1, 0), (2, 0)]);
     // Enough for the intrinsic gas, not for the call.
-    let execution = executor.run(tx(0, 0, INFERENCE, data.clone(), 45_000)).unwrap();
+    let execution = executor.run(tx(0, 0, INFERENCE, data, 45_000)).unwrap();
     assert!(!execution.is_success() && execution.gas_used == 45_000 && execution.calls.is_empty());
     let quote =
         rules.quote(rules.registry.by_name("penstock/linear").unwrap(), "penstock/linear", &[vec![1, 2]]).unwrap();

@@ -1,5 +1,7 @@
 //! Whatever is wrong with what comes from outside gets a clear answer that names the place, and the node goes on.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on stops")]
+
 mod support;
 
 use std::{fs, path::Path, process::Command};
@@ -33,7 +35,7 @@ fn malformed_transactions_are_refused_with_the_reason() {
             "max priority fee per gas higher than max fee per gas",
         ),
         (Tx { value: U256::MAX >> 1, ..good.clone() }.sign(&signer), "insufficient funds"),
-        (Tx { nonce: 1_000_000, ..good.clone() }.sign(&signer), "nonce too high"),
+        (Tx { nonce: 1_000_000, ..good }.sign(&signer), "nonce too high"),
     ];
     for (raw, reason) in cases {
         let answer = node.answer("eth_sendRawTransaction", json!([raw]));

@@ -3,6 +3,8 @@
 //! `scripts/test` installs the clients and names the folder in `PENSTOCK_CLIENTS`; without it the tests
 //! say that they were skipped.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on stops")]
+
 mod support;
 
 use std::{

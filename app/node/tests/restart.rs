@@ -1,6 +1,8 @@
 //! A node that is stopped or killed at any moment comes back with everything that was committed, and
 //! another one follows its blocks without a single model.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on stops")]
+
 mod support;
 
 use std::{path::Path, sync::Arc, thread, time::Duration};

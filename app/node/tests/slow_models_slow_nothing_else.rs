@@ -1,6 +1,8 @@
 //! Twenty transactions that call a one-second model and a thousand transfers, sent together: the
 //! transfers go in at once, no block waits for a model, and every stage is visible.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on stops")]
+
 mod support;
 
 use std::collections::BTreeSet;

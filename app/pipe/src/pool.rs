@@ -609,7 +609,8 @@ impl Pool {
                 (None, Stage::Simulating) => payable && entry.in_flight,
                 (None, _) => false,
             };
-            if !good && !(entry.in_flight && payable) {
+            let under_way = entry.in_flight && payable; // judged when it ends
+            if !good && !under_way {
                 if let Some(entry) = self.entries.get_mut(&hash) {
                     entry.moved = entry.simulated.is_some();
                 }

@@ -38,9 +38,9 @@ fn tx(sender: u8, nonce: u64, fee: u128) -> PoolTx {
 
 /// The `index`-th question of a transaction: each is known only when the one before it is answered.
 fn question(tx: &PoolTx, index: usize) -> Call {
-    let mut model = *tx.hash();
+    let mut model = tx.hash().0;
     model[0] = index as u8;
-    let request = InferenceRequest { model: ContentHash(model.0), mode: InferenceMode::Vanilla, inputs: vec![] };
+    let request = InferenceRequest { model: ContentHash(model), mode: InferenceMode::Vanilla, inputs: vec![] };
     Call { id: request.id(), request: Arc::new(request), ops: 1, missed: true, speculative: false }
 }
 

@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 
-use crate::{Batch, Snapshot, Store, StoreError};
+use crate::{Batch, Snapshot, Store, StoreError, store::Visit};
 
 /// Everything is in one keyspace: a block is one batch, and a scan needs one iterator.
 const KEYSPACE: &str = "penstock";
@@ -66,11 +66,7 @@ impl Snapshot for FjallSnapshot {
         Ok(self.snapshot.get(&self.keyspace, key)?.map(|value| value.to_vec()))
     }
 
-    fn scan(
-        &self,
-        prefix: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<bool, StoreError>,
-    ) -> Result<(), StoreError> {
+    fn scan(&self, prefix: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError> {
         for entry in self.snapshot.prefix(&self.keyspace, prefix) {
             let (key, value) = entry.into_inner()?;
             if !visit(&key, &value)? {

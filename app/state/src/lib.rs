@@ -19,6 +19,6 @@ mod view;
 
 pub use fjall_store::FjallStore;
 pub use state::{Applied, State};
-pub use store::{Batch, Snapshot, Store, StoreError};
+pub use store::{Batch, Snapshot, Store, StoreError, Visit};
 pub use trie::Trie;
 pub use view::View;

@@ -53,6 +53,9 @@ pub trait Store: Send + Sync + core::fmt::Debug {
     fn commit(&self, batch: Batch) -> Result<(), StoreError>;
 }
 
+/// Takes a key and its value; answers whether the scan goes on.
+pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> Result<bool, StoreError> + 'a;
+
 /// A consistent view of a [`Store`].
 pub trait Snapshot: Send + Sync {
     /// The value of a key.
@@ -65,9 +68,5 @@ pub trait Snapshot: Send + Sync {
     ///
     /// # Errors
     /// When the database fails, or the first error of `visit`.
-    fn scan(
-        &self,
-        prefix: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<bool, StoreError>,
-    ) -> Result<(), StoreError>;
+    fn scan(&self, prefix: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError>;
 }

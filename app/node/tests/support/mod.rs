@@ -66,6 +66,7 @@ impl Node {
         Self::start_with(arguments, &[])
     }
 
+    #[allow(clippy::zombie_processes, reason = "dropping the node kills the process and waits for it")]
     pub fn start_with(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut child = Command::new(PROGRAM)
             .args(["dev", "--quiet", "--rpc-listen", "127.0.0.1:0"])
