@@ -11,7 +11,7 @@ use std::{collections::HashMap, sync::Arc};
 use alloy_primitives::U256;
 use alloy_sol_types::SolCall;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use penstock_evm::{Executor, OnMiss};
+use penstock_evm::{Executor, INFERENCE, OnMiss, abi};
 use penstock_inference::{InferenceResult, RequestId};
 use revm::{
     Context, DatabaseCommit, ExecuteEvm, MainBuilder, MainContext,
@@ -37,6 +37,19 @@ fn questions() -> Vec<TxEnv> {
     (0..BLOCK).map(|i| tx(i, 0, PROBE, input(i), 1_000_000)).collect()
 }
 
+/// Straight to the precompile: decoding, id, look-up, encoding, event; no contract around it.
+fn direct_questions() -> Vec<TxEnv> {
+    let number = |value| abi::Number { value, decimals: 0 };
+    let input = |i: u64| {
+        let values = vec![number(i128::from(i % 100)), number(7)];
+        let x = abi::MultiDimensionalNumberTensor { name: "x".into(), values, shape: vec![1, 2] };
+        let input = abi::ModelInput { numbers: vec![x], strings: vec![] };
+        let request = abi::ModelInferenceRequest { mode: 0, modelCID: "penstock/linear".into(), input };
+        abi::runModelInferenceCall { request }.abi_encode()
+    };
+    (0..BLOCK).map(|i| tx(i, 0, INFERENCE, input(i), 1_000_000)).collect()
+}
+
 type Db = State<CacheDB<Nothing>>;
 
 fn fresh(base: &CacheDB<Nothing>) -> Db {
@@ -55,7 +68,12 @@ fn executor(c: &mut Criterion) {
     };
     let mut group = c.benchmark_group("executor");
     group.throughput(Throughput::Elements(BLOCK)).sample_size(10);
-    for (name, txs) in [("transfer", transfers()), ("erc20", tokens()), ("answered_0xf4", questions())] {
+    for (name, txs) in [
+        ("transfer", transfers()),
+        ("erc20", tokens()),
+        ("answered_0xf4_direct", direct_questions()),
+        ("answered_0xf4_through_probe", questions()),
+    ] {
         group.bench_function(format!("{name}/penstock"), |b| {
             b.iter_batched(
                 || (fresh(&base), txs.clone()),
@@ -73,7 +91,7 @@ fn executor(c: &mut Criterion) {
                 BatchSize::LargeInput,
             );
         });
-        if name == "answered_0xf4" {
+        if name.starts_with("answered") {
             continue; // plain revm has no such call
         }
         group.bench_function(format!("{name}/plain_revm"), |b| {

@@ -160,6 +160,8 @@ pub struct Candidate {
 struct Sender {
     account: Account,
     by_nonce: BTreeMap<u64, B256>,
+    /// What all of them may cost together.
+    cost: U256,
 }
 
 /// The inference mempool.
@@ -210,11 +212,11 @@ impl Pool {
         if nonce - account.nonce >= self.config.max_per_sender as u64 {
             return Err(Rejected::NonceTooHigh { nonce, next: account.nonce });
         }
-        let own = self.senders.get(&sender).map(|s| &s.by_nonce);
-        let replaced = own.and_then(|own| own.get(&nonce)).copied();
-        let pending = own.into_iter().flat_map(|own| own.values()).filter(|h| Some(**h) != replaced);
-        let cost =
-            pending.filter_map(|h| self.entries.get(h)).fold(tx.cost(), |sum, e| sum.saturating_add(e.tx.cost()));
+        let own = self.senders.get(&sender);
+        let replaced = own.and_then(|own| own.by_nonce.get(&nonce)).copied();
+        let freed = replaced.and_then(|old| self.entries.get(&old)).map(|old| old.tx.cost()).unwrap_or_default();
+        let pending = own.map(|own| own.cost).unwrap_or_default().saturating_sub(freed);
+        let cost = pending.saturating_add(tx.cost());
         if cost > account.balance {
             return Err(Rejected::InsufficientFunds { balance: account.balance, cost });
         }
@@ -227,7 +229,7 @@ impl Pool {
                 self.drop_entry(now, &old, DropReason::Replaced(hash), &mut actions);
             }
             None => {
-                if own.is_some_and(|own| own.len() >= self.config.max_per_sender) {
+                if own.is_some_and(|own| own.by_nonce.len() >= self.config.max_per_sender) {
                     return Err(Rejected::SenderFull(self.config.max_per_sender));
                 }
                 if self.entries.len() >= self.config.max_txs {
@@ -239,6 +241,7 @@ impl Pool {
         let sender = self.senders.entry(sender).or_default();
         sender.account = account;
         sender.by_nonce.insert(nonce, hash);
+        sender.cost = sender.cost.saturating_add(tx.cost());
         let address = tx.sender;
         self.sequence += 1;
         self.entries.insert(hash, Entry::new(Arc::new(tx), self.sequence, now, self.height));
@@ -640,6 +643,7 @@ impl Pool {
         }
         if let Some(sender) = self.senders.get_mut(&entry.tx.sender) {
             sender.by_nonce.remove(&entry.tx.nonce());
+            sender.cost = sender.cost.saturating_sub(entry.tx.cost());
             if sender.by_nonce.is_empty() {
                 self.senders.remove(&entry.tx.sender);
             }
