@@ -21,6 +21,7 @@
 
 mod config;
 mod entry;
+mod event;
 mod history;
 mod pool;
 mod reason;
@@ -29,7 +30,8 @@ mod status;
 
 pub use config::PoolConfig;
 pub use entry::{Held, PoolTx};
-pub use pool::{Account, Action, Candidate, Event, NewHead, Pool, SimulateJob, Simulation};
+pub use event::{Account, Action, Candidate, Event, NewHead, SimulateJob, Simulation};
+pub use pool::Pool;
 pub use reason::{DropReason, Rejected};
 pub use runner::{PoolHandle, Simulator};
 pub use status::{PoolCounts, RequestStatus, Stage, TxStatus};

@@ -1,6 +1,6 @@
 //! The default backend: fjall, a log-structured merge tree in pure Rust.
 
-use std::{path::Path, sync::Arc};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 
@@ -46,7 +46,9 @@ impl Store for FjallStore {
 
     fn commit(&self, batch: Batch) -> Result<(), StoreError> {
         let mut write = self.database.batch().durability(Some(PersistMode::SyncAll));
-        for (key, value) in batch.changes {
+        // All entries of a batch have one sequence number: a key may be in it only once (its last change).
+        let changes: BTreeMap<Vec<u8>, Option<Vec<u8>>> = batch.changes.into_iter().collect();
+        for (key, value) in changes {
             match value {
                 Some(value) => write.insert(&self.keyspace, key, value),
                 None => write.remove(&self.keyspace, key),
