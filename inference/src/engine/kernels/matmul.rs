@@ -122,8 +122,12 @@ mod tests {
     fn every_element_is_one_chain_of_fused_multiply_adds_in_order_of_k() {
         for (m, k, n) in [(1, 1, 1), (1, 64, 10), (6, 7, 16), (7, 33, 17), (13, 129, 50), (2, 0, 3)] {
             let (a, b) = (numbers(m * k, 1), numbers(k * n, 2));
-            let mut out = vec![f32::NAN; m * n];
-            matmul(&a, &Packed::new(&b, k, n), &mut out);
+            let packed = Packed::new(&b, k, n);
+            let (mut out, mut portable) = (vec![f32::NAN; m * n], vec![f32::NAN; m * n]);
+            matmul(&a, &packed, &mut out);
+            matmul_portable(&a, &packed, &mut portable);
+            let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            assert_eq!(bits(&out), bits(&portable), "machine code for this CPU, and for any: {m}x{k}x{n}");
             for i in 0..m {
                 for j in 0..n {
                     let expected = (0..k).fold(0.0f32, |sum, l| a[i * k + l].mul_add(b[l * n + j], sum));
