@@ -34,12 +34,12 @@ pub struct LoggedBlock {
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// The file system says so.
-    #[error("block log {path}: {source}")]
+    #[error("block log {path}: {reason}")]
     Io {
         /// The file.
         path: PathBuf,
         /// What the system says.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
     /// A record before the last one is not what was written.
     #[error("block log {path}: the record of height {height} is damaged")]
@@ -68,7 +68,7 @@ impl BlockLog {
     /// # Errors
     /// [`LogError`].
     pub fn open(path: &Path) -> Result<Self, LogError> {
-        let error = |source| LogError::Io { path: path.to_owned(), source };
+        let error = |reason| LogError::Io { path: path.to_owned(), reason };
         let mut options = OpenOptions::new();
         let mut file = options.read(true).append(true).create(true).open(path).map_err(error)?;
         if let Some(folder) = path.parent() {
@@ -117,7 +117,7 @@ impl BlockLog {
         let end = *self.offsets.get(index).ok_or_else(damaged)?;
         let mut record = vec![0; (end - start) as usize];
         let result = self.file.seek(SeekFrom::Start(start)).and_then(|_| self.file.read_exact(&mut record));
-        result.map_err(|source| LogError::Io { path: self.path.clone(), source })?;
+        result.map_err(|reason| LogError::Io { path: self.path.clone(), reason })?;
         let (frame, body) = record.split_at(FRAME as usize);
         if frame[4..] != crc32fast::hash(body).to_le_bytes() {
             return Err(damaged());
@@ -137,7 +137,7 @@ impl BlockLog {
         record.extend_from_slice(&crc32fast::hash(&body).to_le_bytes());
         record.extend_from_slice(&body);
         let result = self.file.write_all(&record).and_then(|()| self.file.sync_data());
-        result.map_err(|source| LogError::Io { path: self.path.clone(), source })?;
+        result.map_err(|reason| LogError::Io { path: self.path.clone(), reason })?;
         let end = self.offsets.last().copied().unwrap_or_default() + record.len() as u64;
         self.offsets.push(end);
         Ok(())

@@ -17,12 +17,12 @@ pub enum ModelSource {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The file cannot be read.
-    #[error("cannot read {path}: {source}")]
+    #[error("cannot read {path}: {reason}")]
     Read {
         /// The file.
         path: PathBuf,
         /// What the system says.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
     /// The file's bytes are not those that its hash names.
     #[error("the file has content hash {found}, not {expected}")]
@@ -55,7 +55,7 @@ impl ModelStore {
         let bytes: bytes::Bytes = match source {
             ModelSource::Embedded(bytes) => (*bytes).into(),
             ModelSource::File(path) => {
-                std::fs::read(path).map_err(|source| StoreError::Read { path: path.clone(), source })?.into()
+                std::fs::read(path).map_err(|reason| StoreError::Read { path: path.clone(), reason })?.into()
             }
         };
         let found = ContentHash::of(&bytes);

@@ -312,7 +312,8 @@ impl Chain {
             timestamp,
             gas_limit: self.rules.block_gas_limit,
             base_fee_per_gas: Some(self.genesis.config.base_fee),
-            extra_data: Bytes::copy_from_slice(EMPTY_ROOT_HASH.as_slice()),
+            // Block 0 has no results: this names the genesis with its models, prices and limits.
+            extra_data: Bytes::copy_from_slice(self.genesis_digest.as_slice()),
             ..empty_header(&self.rules)
         }
     }

@@ -32,7 +32,7 @@ pub struct RegisteredModel {
 
 /// A name that stands for two models.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the model name `{0}` is used twice")]
+#[error("the model name `{0}` is used twice (a file, too, can be registered only once: its hash and CID are names)")]
 pub struct RegistryError(pub String);
 
 /// All models by every name.

@@ -13,6 +13,7 @@ use penstock_pipe::PoolConfig;
 use penstock_rpc::RpcConfig;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
+use tracing::warn;
 
 /// All settings, by section.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -39,6 +40,9 @@ impl Default for Chain {
         Self { fee_recipient, verification_budget }
     }
 }
+
+/// More threads than cores help nobody; far more bring a system down.
+const MAX_THREADS: usize = 1_024;
 
 impl Settings {
     /// Reads the file of a home folder, if there is one, and the environment.
@@ -68,8 +72,24 @@ impl Settings {
         if !(0.0..=1_000.0).contains(&self.pool.ripeness) {
             bail!("[pool] ripeness must be from 0 to 1000");
         }
-        if self.rpc.max_calls == 0 || self.pool.max_txs == 0 || self.pool.max_per_sender == 0 {
-            bail!("[rpc] max_calls, [pool] max_txs and [pool] max_per_sender must be at least 1");
+        let at_least_one = [
+            ("[rpc] max_calls", self.rpc.max_calls),
+            ("[rpc] max_connections", self.rpc.max_connections as usize),
+            ("[rpc] max_batch", self.rpc.max_batch as usize),
+            ("[pool] max_txs", self.pool.max_txs),
+            ("[pool] max_per_sender", self.pool.max_per_sender),
+            ("[pool] max_waves", self.pool.max_waves as usize),
+        ];
+        if let Some((name, _)) = at_least_one.iter().find(|(_, value)| *value == 0) {
+            bail!("{name} must be at least 1");
+        }
+        for (name, threads) in [
+            ("[pool] simulation_threads", self.pool.simulation_threads),
+            ("[inference] threads", self.inference.threads),
+        ] {
+            if !(1..=MAX_THREADS).contains(&threads) {
+                bail!("{name} must be from 1 to {MAX_THREADS}");
+            }
         }
         Ok(())
     }
@@ -87,24 +107,29 @@ fn overlay(table: &mut Table, variables: impl Iterator<Item = (String, String)>)
         let Some(rest) = name.strip_prefix("PENSTOCK_") else { continue };
         let Some((section, key)) = rest.split_once('_') else { continue };
         let (section, key) = (section.to_lowercase(), key.to_lowercase());
-        let Some(known) = defaults.get(&section).and_then(Value::as_table) else { continue };
+        let Some(known) = defaults.get(&section).and_then(Value::as_table) else {
+            warn!(variable = name, "not a setting: there is no section [{section}]");
+            continue;
+        };
         let Some(default) = known.get(&key) else {
             let keys: Vec<&str> = known.keys().map(String::as_str).collect();
             bail!("environment variable {name}: section [{section}] has no key `{key}` (it has {})", keys.join(", "));
         };
         let value = match default {
-            Value::String(_) => Value::String(text),
+            Value::String(_) => Value::String(text.clone()),
             _ => {
                 let parsed: Table = toml::from_str(&format!("value = {text}")).with_context(|| {
                     format!("environment variable {name}: `{text}` is no value for [{section}] {key}")
                 })?;
-                parsed.get("value").cloned().unwrap_or(Value::String(text))
+                parsed.get("value").cloned().unwrap_or(Value::String(text.clone()))
             }
         };
         let entry = table.entry(section).or_insert_with(|| Value::Table(Table::new()));
         if let Some(section) = entry.as_table_mut() {
             section.insert(key, value);
         }
+        Settings::deserialize(Value::Table(table.clone()))
+            .with_context(|| format!("environment variable {name}: `{text}`"))?;
     }
     Ok(())
 }
@@ -143,6 +168,17 @@ mod tests {
         assert!(error.contains("lissten") && error.contains("line 3"), "{error}");
         let error = format!("{:#}", with("", &[("PENSTOCK_POOL_MAX_TX", "3")]).unwrap_err());
         assert!(error.contains("PENSTOCK_POOL_MAX_TX") && error.contains("max_txs"), "{error}");
+        let error = format!("{:#}", with("", &[("PENSTOCK_RPC_LISTEN", "foo")]).unwrap_err());
+        assert!(error.contains("PENSTOCK_RPC_LISTEN: `foo`"), "{error}");
+        for text in [
+            "[inference]\nthreads = 0",
+            "[inference]\nthreads = 20000",
+            "[rpc]\nmax_batch = 0",
+            "[pool]\nripeness = -1.0",
+        ] {
+            let error = format!("{:#}", with(text, &[]).unwrap_err());
+            assert!(error.contains(" must be "), "{error}");
+        }
         let error = format!("{:#}", with("[pool]\nproposal_budget = \"soon\"\n", &[]).unwrap_err());
         assert!(error.contains("line 2"), "{error}");
     }

@@ -23,6 +23,10 @@ use crate::{
 /// Heads whose changes are remembered, for simulations that ran on an older one.
 const RECENT_HEADS: usize = 8;
 
+/// A transaction with more known requests than this runs none behind placeholders: a loop on zeros could make the
+/// pool run hundreds that nobody will ever ask for.
+const MAX_EARLY_REQUESTS: usize = 256;
+
 #[derive(Debug, Default)]
 struct Sender {
     account: Account,
@@ -362,7 +366,8 @@ impl Pool {
         }
         let mut wanted = Vec::new();
         for call in missed {
-            let early = call.speculative && call.ops > config.speculative_ops;
+            let too_many = entry.requests.len() > MAX_EARLY_REQUESTS;
+            let early = call.speculative && (call.ops > config.speculative_ops || too_many);
             if early || wanted.iter().any(|other: &Call| other.id == call.id) {
                 continue;
             }

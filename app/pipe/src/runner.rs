@@ -10,7 +10,7 @@ use std::{
 use alloy_primitives::{Address, B256};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use penstock_inference::InferenceNetwork;
-use tracing::{debug, trace};
+use tracing::{debug, info, trace};
 
 use crate::{
     Account, Action, Candidate, Event, NewHead, Pool, PoolConfig, PoolTx, Rejected, SimulateJob, Simulation, Stage,
@@ -189,6 +189,11 @@ impl Shared {
                 Action::StageChanged { hash, stage } => {
                     trace!(%hash, stage = stage.name(), "stage");
                     ready |= stage == Stage::Ready;
+                    if stage == Stage::Dropped {
+                        let status = self.pool.lock().status(&hash);
+                        let reason = status.and_then(|status| status.reason).unwrap_or_default();
+                        info!(%hash, reason, "transaction dropped");
+                    }
                     self.listeners.lock().retain(|listener| listener.send((hash, stage)).is_ok());
                 }
             }

@@ -27,12 +27,12 @@ const HEADS: usize = 256;
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// The address cannot be listened on.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address}: {reason}")]
     Listen {
         /// The address.
         address: SocketAddr,
         /// What the system says.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
     /// An origin of the configuration is no origin.
     #[error("`{0}` is not an origin (for example https://app.example)")]
@@ -102,7 +102,7 @@ pub async fn serve(chain: Arc<Chain>, config: RpcConfig) -> Result<RpcServer, Se
         .set_http_middleware(cors)
         .build(config.listen)
         .await
-        .map_err(|source| ServeError::Listen { address: config.listen, source })?;
+        .map_err(|reason| ServeError::Listen { address: config.listen, reason })?;
     let address = server.local_addr().map_err(|error| internal(&error))?;
     let eth = Eth::new(chain, config, heads);
     let mut methods = Methods::new();

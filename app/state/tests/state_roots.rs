@@ -26,13 +26,8 @@ impl Oracle {
     fn root(&self) -> B256 {
         state_root_unhashed(self.0.iter().map(|(address, (info, slots))| {
             let storage_root = storage_root_unhashed(slots.iter().map(|(key, value)| (B256::from(*key), *value)));
-            let account = TrieAccount {
-                nonce: info.nonce,
-                balance: info.balance,
-                storage_root,
-                code_hash: KECCAK_EMPTY,
-                ..Default::default()
-            };
+            let account =
+                TrieAccount { nonce: info.nonce, balance: info.balance, storage_root, code_hash: KECCAK_EMPTY };
             (*address, account)
         }))
     }

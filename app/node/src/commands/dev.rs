@@ -103,7 +103,7 @@ pub(crate) struct Dev {
     /// Genesis document [default: the bundled one, with the bundled models]
     #[arg(long, value_name = "FILE")]
     genesis: Option<PathBuf>,
-    /// Address of JSON-RPC over HTTP and WebSocket; port 0 takes a free one [default: 127.0.0.1:8545]
+    /// IP address and port of JSON-RPC over HTTP and WebSocket; port 0 takes a free one [default: 127.0.0.1:8545]
     #[arg(long, value_name = "ADDRESS")]
     rpc_listen: Option<SocketAddr>,
     /// Print neither accounts nor models
@@ -130,7 +130,10 @@ pub(crate) fn run(dev: Dev, home: Option<&Path>) -> anyhow::Result<()> {
             fs::create_dir_all(data).with_context(|| format!("cannot make the folder {}", data.display()))?;
             None
         }
-        None => Some(tempfile::tempdir().context("cannot make a temporary folder")?),
+        None => {
+            let temporary = tempfile::Builder::new().prefix("penstock-dev-").tempdir();
+            Some(temporary.context("cannot make a temporary folder")?)
+        }
     };
     let data = match (&dev.data, &temporary) {
         (Some(data), _) => data.as_path(),
@@ -138,7 +141,7 @@ pub(crate) fn run(dev: Dev, home: Option<&Path>) -> anyhow::Result<()> {
         (None, None) => return Err(anyhow!("no data folder")),
     };
     let store = FjallStore::open(&data.join("state"))
-        .with_context(|| format!("{}: is another penstock using it?", data.join("state").display()))?;
+        .with_context(|| format!("cannot open {} (another penstock may be using it)", data.join("state").display()))?;
     let chain = Arc::new(Chain::open(
         Arc::new(store),
         genesis.genesis.clone(),
@@ -153,7 +156,9 @@ pub(crate) fn run(dev: Dev, home: Option<&Path>) -> anyhow::Result<()> {
 
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start tokio")?;
     runtime.block_on(async {
-        let server = penstock_rpc::serve(chain.clone(), settings.rpc.clone()).await?;
+        let server = penstock_rpc::serve(chain.clone(), settings.rpc.clone())
+            .await
+            .context("choose another address with --rpc-listen")?;
         if !dev.quiet {
             print_banner(&chain, &genesis, server.address, &dev)?;
         }
@@ -249,7 +254,7 @@ fn print_banner(chain: &Chain, genesis: &GenesisDoc, address: SocketAddr, dev: &
     println!("\nMnemonic      {MNEMONIC}");
     println!("Chain id      {}", chain.rules().chain_id);
     println!("Gas limit     {}", chain.rules().block_gas_limit);
-    println!("Base fee      {} wei", head.next_base_fee());
+    println!("Base fee      {} wei in the next block", head.next_base_fee());
     println!("Genesis hash  {}", chain.header(0)?.map(|(_, hash)| hash.to_string()).unwrap_or_default());
     println!("\nModels");
     for model in chain.rules().registry.models() {

@@ -62,7 +62,8 @@ fn inspect(file: &Path, genesis_entry: Option<String>) -> anyhow::Result<()> {
             id,
             aliases: model.cid().map(str::to_owned).into_iter().collect(),
             hash: model.hash(),
-            file: Some(file.display().to_string()),
+            // Absolute: right wherever the genesis document will be.
+            file: Some(fs::canonicalize(file)?.display().to_string()),
             policy: penstock_evm::Policy::Replicated,
             active: true,
             inputs: descriptor.inputs.clone(),
