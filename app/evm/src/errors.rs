@@ -79,6 +79,28 @@ impl Denied {
     }
 }
 
+/// The precompile's custom error in revert data, as Solidity writes it: `InvalidInput(6)`.
+pub fn name_of_revert(data: &[u8]) -> Option<String> {
+    let (selector, argument) = data.split_first_chunk::<4>()?;
+    let (name, takes_code) = match *selector {
+        abi::UnknownModel::SELECTOR => ("UnknownModel", false),
+        abi::ModelNotActive::SELECTOR => ("ModelNotActive", false),
+        abi::InvalidInput::SELECTOR => ("InvalidInput", true),
+        abi::ModeNotSupported::SELECTOR => ("ModeNotSupported", true),
+        abi::InferenceFailed::SELECTOR => ("InferenceFailed", true),
+        abi::InferenceUnavailable::SELECTOR => ("InferenceUnavailable", false),
+        abi::OutputTooLarge::SELECTOR => ("OutputTooLarge", false),
+        _ => return None,
+    };
+    match (takes_code, argument) {
+        (false, []) => Some(format!("{name}()")),
+        (true, [.., high, low]) if argument.len() == 32 => {
+            Some(format!("{name}({})", u16::from_be_bytes([*high, *low])))
+        }
+        _ => None,
+    }
+}
+
 impl From<Failure> for Denied {
     fn from(failure: Failure) -> Self {
         match failure {
@@ -91,5 +113,25 @@ impl From<Failure> for Denied {
 impl From<InputFault> for Denied {
     fn from(fault: InputFault) -> Self {
         Self::InvalidInput(fault)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn revert_data_is_named_as_solidity_writes_it() {
+        for (denied, name) in [
+            (Denied::UnknownModel, "UnknownModel()"),
+            (Denied::InvalidInput(InputFault::ShapeMismatch), "InvalidInput(6)"),
+            (Denied::ModeNotSupported(2), "ModeNotSupported(2)"),
+            (Denied::InferenceUnavailable, "InferenceUnavailable()"),
+        ] {
+            assert_eq!(name_of_revert(&denied.revert_data()).as_deref(), Some(name));
+        }
+        assert_eq!(name_of_revert(&[]), None);
+        assert_eq!(name_of_revert(&[1, 2, 3, 4]), None);
+        assert_eq!(name_of_revert(&Denied::InvalidInput(InputFault::Malformed).revert_data()[..5]), None);
     }
 }

@@ -24,7 +24,7 @@ mod results;
 mod rules;
 
 pub use env::{BlockContext, Db, tx_env};
-pub use errors::{Denied, InputFault};
+pub use errors::{Denied, InputFault, name_of_revert};
 pub use executor::{CallOptions, ExecError, Execution, Executor, Status};
 pub use precompile::{Call, INFERENCE, INFERENCE_V1, OnMiss};
 pub use read_set::ReadSet;

@@ -3,7 +3,7 @@
 use alloy_primitives::{Bytes, hex};
 use jsonrpsee::types::ErrorObjectOwned;
 use penstock_chain::{AdmissionError, ChainError};
-use penstock_evm::{ExecError, Execution, Status};
+use penstock_evm::{ExecError, Execution, Status, name_of_revert};
 use penstock_state::StoreError;
 
 /// Execution reverted; `data` is the revert data.
@@ -90,6 +90,9 @@ pub(crate) fn output_of(execution: Execution) -> RpcResult<Bytes> {
 }
 
 pub(crate) fn reverted(data: Bytes) -> RpcError {
+    if let Some(name) = name_of_revert(&data) {
+        return RpcError::Reverted { message: format!("execution reverted: {name}"), data };
+    }
     let message = match alloy_sol_types::decode_revert_reason(&data) {
         Some(reason) if !data.is_empty() => format!("execution reverted: {}", plain(&reason)),
         _ if data.len() >= 4 => format!("execution reverted: custom error {}", hex::encode_prefixed(&data[..4])),
