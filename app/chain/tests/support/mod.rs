@@ -35,7 +35,6 @@ use penstock_state::FjallStore;
 use serde_json::{Value, json};
 
 pub const PROBE: Address = address!("00000000000000000000000000000000000ab001");
-pub const TOKEN_SENDER: usize = 0;
 
 sol! {
     struct Number { int128 value; int128 decimals; }

@@ -45,6 +45,9 @@ fn not_found() -> RpcError {
 
 impl Eth {
     pub(super) fn install_filter(&self, filter: Option<Filter>) -> RpcResult<U256> {
+        if filter.as_ref().is_some_and(|filter| filter.block_option.is_block_hash()) {
+            return Err(RpcError::InvalidParams("a filter for one block is no subscription: use eth_getLogs".into()));
+        }
         let next = self.chain.head()?.number() + 1;
         let mut guard = self.filters.installed.lock();
         let (last, installed) = &mut *guard;
@@ -69,7 +72,10 @@ impl Eth {
         };
         let answer = match filter {
             Some(filter) => {
-                serde_json::to_value(if from > head { vec![] } else { self.logs_between(&filter, from, head)? })
+                // Only what is new, and within the blocks that the filter names.
+                let from = filter.get_from_block().map_or(from, |first| first.max(from));
+                let to = filter.get_to_block().map_or(head, |last| last.min(head));
+                serde_json::to_value(if from > to { vec![] } else { self.logs_between(&filter, from, to)? })
             }
             None => {
                 let mut hashes = Vec::new();
