@@ -1,13 +1,18 @@
 //! The application's side of ABCI.
 
 use tendermint_proto::v0_38::abci::{
-    RequestCheckTx, RequestFinalizeBlock, RequestInfo, RequestInitChain, RequestPrepareProposal,
-    RequestProcessProposal, ResponseCheckTx, ResponseCommit, ResponseFinalizeBlock, ResponseInfo, ResponseInitChain,
-    ResponsePrepareProposal, ResponseProcessProposal,
+    RequestApplySnapshotChunk, RequestCheckTx, RequestFinalizeBlock, RequestInfo, RequestInitChain,
+    RequestLoadSnapshotChunk, RequestOfferSnapshot, RequestPrepareProposal, RequestProcessProposal, RequestQuery,
+    ResponseApplySnapshotChunk, ResponseCheckTx, ResponseCommit, ResponseFinalizeBlock, ResponseInfo,
+    ResponseInitChain, ResponseListSnapshots, ResponseLoadSnapshotChunk, ResponseOfferSnapshot,
+    ResponsePrepareProposal, ResponseProcessProposal, ResponseQuery,
 };
 
+use crate::wire::{RequestInsertTx, RequestReapTxs, ResponseInsertTx, ResponseReapTxs};
+
 /// What consensus calls. Calls of the consensus connection come one at a time, in the order of the
-/// grammar (CometBFT `spec/abci/abci++_comet_expected_behavior.md`); `check_tx` and `info` come at any time.
+/// grammar (CometBFT `spec/abci/abci++_comet_expected_behavior.md`); those of the mempool, the info and the
+/// snapshot connection come at any time, beside them.
 ///
 /// An error means that the application cannot go on (its storage failed, its genesis is wrong): the
 /// caller stops the process. Bad input from outside is never an error but an answer.
@@ -29,6 +34,36 @@ pub trait Application: Send + Sync {
 
     /// Admits a transaction into the mempool; answers in microseconds.
     fn check_tx(&self, request: RequestCheckTx) -> ResponseCheckTx;
+
+    /// Takes a transaction from a peer into the mempool (v0.40, `mempool.type = "app"`).
+    fn insert_tx(&self, request: RequestInsertTx) -> ResponseInsertTx;
+
+    /// Transactions that peers should hear of, each once (v0.40, `mempool.type = "app"`).
+    fn reap_txs(&self, request: RequestReapTxs) -> ResponseReapTxs;
+
+    /// Reads the application's state.
+    fn query(&self, request: RequestQuery) -> ResponseQuery;
+
+    /// Snapshots that peers can be given.
+    fn list_snapshots(&self) -> ResponseListSnapshots;
+
+    /// A part of a snapshot, for a peer.
+    fn load_snapshot_chunk(&self, request: RequestLoadSnapshotChunk) -> ResponseLoadSnapshotChunk;
+
+    /// A peer has a snapshot; the app hash is the light client's.
+    ///
+    /// # Errors
+    /// See the trait.
+    fn offer_snapshot(&self, request: RequestOfferSnapshot) -> Result<ResponseOfferSnapshot, Self::Error>;
+
+    /// The next part of the accepted snapshot.
+    ///
+    /// # Errors
+    /// See the trait.
+    fn apply_snapshot_chunk(
+        &self,
+        request: RequestApplySnapshotChunk,
+    ) -> Result<ResponseApplySnapshotChunk, Self::Error>;
 
     /// Builds a block.
     ///

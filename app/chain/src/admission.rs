@@ -3,11 +3,12 @@
 use alloy_consensus::{Transaction, TxEnvelope, transaction::SignerRecoverable};
 use alloy_eips::eip2718::Decodable2718;
 use alloy_primitives::{B256, Bytes};
+use metrics::counter;
 use penstock_evm::tx_env;
 use penstock_pipe::{PoolTx, Rejected};
 use revm::{context::result::InvalidTransaction, context_interface::Cfg, handler::validation::validate_initial_tx_gas};
 
-use crate::{Chain, ChainError, HeaderTx};
+use crate::{Chain, ChainError, Gossip, HeaderTx};
 
 /// Bytes of a transaction: geth's limit (4 slots of 32 KiB).
 pub const MAX_TX_BYTES: usize = 4 * 32 * 1024;
@@ -58,22 +59,61 @@ pub enum AdmissionError {
     Chain(#[from] ChainError),
 }
 
+impl AdmissionError {
+    /// A word for metrics.
+    fn label(&self) -> &'static str {
+        match self {
+            Self::Malformed(_) => "malformed",
+            Self::TooLarge(_) => "too_large",
+            Self::Type => "type",
+            Self::Unprotected => "unprotected",
+            Self::ChainId { .. } => "chain_id",
+            Self::Signature => "signature",
+            Self::GasLimit => "gas_limit",
+            Self::TipAboveCap => "tip_above_cap",
+            Self::IntrinsicGas(_) => "intrinsic_gas",
+            Self::SenderHasCode => "sender_has_code",
+            Self::Pool(Rejected::AlreadyKnown) => "already_known",
+            Self::Pool(Rejected::NonceTooLow { .. }) => "nonce_too_low",
+            Self::Pool(Rejected::NonceTooHigh { .. }) => "nonce_too_high",
+            Self::Pool(Rejected::InsufficientFunds { .. }) => "insufficient_funds",
+            Self::Pool(Rejected::Underpriced) => "underpriced",
+            Self::Pool(Rejected::Full) => "pool_full",
+            Self::Pool(Rejected::SenderFull(_)) => "sender_full",
+            Self::Chain(_) => "internal",
+        }
+    }
+}
+
 impl Chain {
     /// Admits a transaction into the pool.
     ///
     /// # Errors
     /// [`AdmissionError`]; nothing is changed.
     pub fn admit(&self, raw: Bytes) -> Result<B256, AdmissionError> {
-        let tx = self.check_form(raw)?;
-        let hash = tx.hash();
+        Ok(self.admit_as(raw, self.config.gossip != Gossip::None)?.hash())
+    }
+
+    /// Admits a transaction, of which peers are told by this node's pool or not.
+    pub(crate) fn admit_as(&self, raw: Bytes, tell_peers: bool) -> Result<PoolTx, AdmissionError> {
+        let admitted = self.try_admit(raw, tell_peers);
+        if let Err(error) = &admitted {
+            counter!("penstock_transactions_refused_total", "reason" => error.label()).increment(1);
+        }
+        admitted
+    }
+
+    fn try_admit(&self, raw: Bytes, tell_peers: bool) -> Result<PoolTx, AdmissionError> {
+        let tx = PoolTx { tell_peers, ..self.check_form(raw)? };
         let head = self.head()?;
         let code = head.view.code_of(tx.sender).map_err(ChainError::from)?;
         if !code.is_empty() && !code.is_eip7702() {
             return Err(AdmissionError::SenderHasCode);
         }
         let sender = tx.sender;
-        self.pool()?.submit(tx, || Ok::<_, AdmissionError>(self.head()?.account(sender).map_err(ChainError::from)?))?;
-        Ok(hash)
+        let account = || Ok::<_, AdmissionError>(self.head()?.account(sender).map_err(ChainError::from)?);
+        self.pool()?.submit(tx.clone(), account)?;
+        Ok(tx)
     }
 
     /// Everything that the bytes alone tell.
@@ -119,6 +159,6 @@ impl Chain {
             }
             other => AdmissionError::IntrinsicGas(other.to_string()),
         })?;
-        Ok(PoolTx { tx, sender, raw })
+        Ok(PoolTx { tx, sender, raw, tell_peers: false })
     }
 }

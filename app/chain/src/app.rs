@@ -1,22 +1,21 @@
 //! The chain as an ABCI application: requests in, answers out; the work is in the other files.
 
+use metrics::{counter, histogram};
 use penstock_abci::{
-    Application, Timestamp,
+    Application,
     messages::{
-        ExecTxResult, RequestCheckTx, RequestFinalizeBlock, RequestInfo, RequestInitChain, RequestPrepareProposal,
-        RequestProcessProposal, ResponseCheckTx, ResponseCommit, ResponseFinalizeBlock, ResponseInfo,
-        ResponseInitChain, ResponsePrepareProposal, ResponseProcessProposal, response_process_proposal::ProposalStatus,
+        ExecTxResult, RequestApplySnapshotChunk, RequestCheckTx, RequestFinalizeBlock, RequestInfo, RequestInitChain,
+        RequestLoadSnapshotChunk, RequestOfferSnapshot, RequestPrepareProposal, RequestProcessProposal, RequestQuery,
+        ResponseApplySnapshotChunk, ResponseCheckTx, ResponseCommit, ResponseFinalizeBlock, ResponseInfo,
+        ResponseInitChain, ResponseListSnapshots, ResponseLoadSnapshotChunk, ResponseOfferSnapshot,
+        ResponsePrepareProposal, ResponseProcessProposal, ResponseQuery, response_process_proposal::ProposalStatus,
     },
+    proto_tx_size,
+    wire::{RequestInsertTx, RequestReapTxs, ResponseInsertTx, ResponseReapTxs},
 };
-use tracing::warn;
+use tracing::{info_span, warn};
 
-use crate::{Chain, ChainError, proposal::BlockId};
-
-/// `code` of a transaction that is not admitted.
-const REFUSED: u32 = 1;
-
-/// CheckTx of a transaction that CometBFT holds already (`CheckTxType::Recheck`).
-const RECHECK: i32 = 1;
+use crate::{Chain, ChainError, block_id::BlockId, validators};
 
 impl Application for Chain {
     type Error = ChainError;
@@ -40,32 +39,73 @@ impl Application for Chain {
                 request.initial_height
             )));
         }
+        if let Some(params) = &request.consensus_params {
+            self.genesis.check_params(params)?;
+        }
+        let validators = validators::from_init_chain(&request.validators)?;
         let time = request.time.map_or(0, |time| time.seconds.max(0) as u64);
-        let hash = self.initialize(&request.app_state_bytes, time)?;
+        let hash = self.initialize(&request.app_state_bytes, time, &validators)?;
         Ok(ResponseInitChain { app_hash: hash.to_vec().into(), ..Default::default() })
     }
 
-    fn check_tx(&self, request: RequestCheckTx) -> ResponseCheckTx {
-        let verdict =
-            if request.r#type == RECHECK { self.still_wanted(&request.tx) } else { self.check_new(request.tx) };
-        match verdict {
-            Ok(()) => ResponseCheckTx::default(),
-            Err(log) => ResponseCheckTx { code: REFUSED, log, ..Default::default() },
+    fn query(&self, request: RequestQuery) -> ResponseQuery {
+        if request.path.starts_with("/p2p/filter/") {
+            // CometBFT asks this for each peer when `filter_peers` is on; anything but 0 turns the peer away.
+            return ResponseQuery::default();
         }
+        let log = "queries are answered by JSON-RPC (eth_getProof's place is there, too)".into();
+        ResponseQuery { code: 1, log, ..Default::default() }
+    }
+
+    fn check_tx(&self, request: RequestCheckTx) -> ResponseCheckTx {
+        self.check(request)
+    }
+
+    fn insert_tx(&self, request: RequestInsertTx) -> ResponseInsertTx {
+        self.insert(request)
+    }
+
+    fn reap_txs(&self, request: RequestReapTxs) -> ResponseReapTxs {
+        self.reap(request)
+    }
+
+    fn list_snapshots(&self) -> ResponseListSnapshots {
+        ResponseListSnapshots { snapshots: self.snapshots.list() }
+    }
+
+    fn load_snapshot_chunk(&self, request: RequestLoadSnapshotChunk) -> ResponseLoadSnapshotChunk {
+        let chunk = self.snapshots.chunk(request.height, request.format, request.chunk);
+        ResponseLoadSnapshotChunk { chunk: chunk.unwrap_or_default().into() }
+    }
+
+    fn offer_snapshot(&self, request: RequestOfferSnapshot) -> Result<ResponseOfferSnapshot, ChainError> {
+        self.offer(&request)
+    }
+
+    fn apply_snapshot_chunk(
+        &self,
+        request: RequestApplySnapshotChunk,
+    ) -> Result<ResponseApplySnapshotChunk, ChainError> {
+        self.take_chunk(&request)
     }
 
     fn prepare_proposal(&self, request: RequestPrepareProposal) -> Result<ResponsePrepareProposal, ChainError> {
-        let id = block_id(request.height, request.time, request.proposer_address);
+        let _span = info_span!("prepare", height = request.height).entered();
+        let id = BlockId::from(&request);
         let txs = self.propose(&id, usize::try_from(request.max_tx_bytes).unwrap_or(usize::MAX))?;
+        let bytes: usize = txs.iter().map(|tx| proto_tx_size(tx.len())).sum();
+        histogram!("penstock_proposal_bytes").record(bytes as f64);
         Ok(ResponsePrepareProposal { txs })
     }
 
     fn process_proposal(&self, request: RequestProcessProposal) -> Result<ResponseProcessProposal, ChainError> {
-        let id = block_id(request.height, request.time, request.proposer_address);
+        let _span = info_span!("process", height = request.height).entered();
+        let id = BlockId::from(&request);
         let status = match self.judge(&id, &request.txs)? {
             Ok(()) => ProposalStatus::Accept,
             Err(rejection) => {
-                warn!(height = id.height, %rejection, "proposal rejected");
+                counter!("penstock_proposals_rejected_total", "reason" => rejection.label()).increment(1);
+                warn!(%rejection, "proposal rejected");
                 ProposalStatus::Reject
             }
         };
@@ -73,7 +113,8 @@ impl Application for Chain {
     }
 
     fn finalize_block(&self, request: RequestFinalizeBlock) -> Result<ResponseFinalizeBlock, ChainError> {
-        let id = block_id(request.height, request.time, request.proposer_address);
+        let _span = info_span!("finalize", height = request.height).entered();
+        let id = BlockId::from(&request);
         let (hash, results) = self.finalize(&id, &request.txs)?;
         let tx_results = results
             .into_iter()
@@ -83,28 +124,24 @@ impl Application for Chain {
     }
 
     fn commit(&self) -> Result<ResponseCommit, ChainError> {
-        self.commit_finalized()?;
-        Ok(ResponseCommit::default())
+        let height = self.commit_finalized()?;
+        Ok(ResponseCommit { retain_height: self.retain_height(height) as i64 })
     }
 }
 
 impl Chain {
-    fn check_new(&self, tx: bytes::Bytes) -> Result<(), String> {
-        self.admit(tx.into()).map(|_| ()).map_err(|error| error.to_string())
-    }
-
-    /// The pool's own verdict, without executing anything.
-    fn still_wanted(&self, tx: &[u8]) -> Result<(), String> {
-        let hash = alloy_primitives::keccak256(tx);
-        let pool = self.pool().map_err(|error| error.to_string())?;
-        match pool.read(|pool| pool.get(&hash)) {
-            Some(_) => Ok(()),
-            None => Err("it is not in the pool".into()),
+    /// The oldest block that CometBFT has to keep; 0: all. Blocks after the oldest snapshot stay, so that
+    /// whoever restores it can catch up.
+    fn retain_height(&self, height: u64) -> u64 {
+        let keep = self.config.retain_blocks;
+        if keep == 0 || height <= keep {
+            return 0;
+        }
+        let by_count = height - keep + 1;
+        match (self.snapshots.are_made(), self.snapshots.oldest()) {
+            (false, _) => by_count,
+            (true, None) => 0,
+            (true, Some(oldest)) => by_count.min(oldest),
         }
     }
-}
-
-fn block_id(height: i64, time: Option<Timestamp>, proposer: bytes::Bytes) -> BlockId {
-    let time = time.unwrap_or_default();
-    BlockId { height: height.max(0) as u64, seconds: time.seconds, nanos: time.nanos, proposer: proposer.into() }
 }

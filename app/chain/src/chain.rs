@@ -2,7 +2,11 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, OnceLock, mpsc},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
     time::Duration,
 };
 
@@ -14,12 +18,15 @@ use parking_lot::{Mutex, RwLock};
 use penstock_evm::{BlockContext, Rules, StateError};
 use penstock_inference::InferenceNetwork;
 use penstock_pipe::{Account, Pool, PoolConfig, PoolHandle};
-use penstock_state::{Batch, State, Store, StoreError, View, keys};
+use penstock_state::{Batch, State, Store, StoreError, View, clear, keys};
 use revm::{bytecode::Bytecode, database::BundleState, primitives::KECCAK_EMPTY, state::AccountInfo};
 use sha2::{Digest, Sha256};
 use tracing::info;
 
-use crate::{Block, Genesis, GenesisError, execution::Executed, finalize::Finalized, simulate::HeadSimulator};
+use crate::{
+    Block, Genesis, GenesisError, Gossip, SnapshotConfig, VALIDATORS, Validator, execution::Executed,
+    finalize::Finalized, simulate::HeadSimulator, snapshots::Snapshots, state_sync::Incoming,
+};
 
 /// Local settings of a node. Nothing here is consensus.
 #[derive(Debug, Clone)]
@@ -30,11 +37,24 @@ pub struct ChainConfig {
     pub fee_recipient: Address,
     /// How long ProcessProposal waits for this node's own runs.
     pub verification_budget: Duration,
+    /// How peers hear of transactions.
+    pub gossip: Gossip,
+    /// Snapshots for peers that join.
+    pub snapshots: SnapshotConfig,
+    /// Newest blocks that CometBFT has to keep; 0: all.
+    pub retain_blocks: u64,
 }
 
 impl Default for ChainConfig {
     fn default() -> Self {
-        Self { pool: PoolConfig::default(), fee_recipient: Address::ZERO, verification_budget: Duration::from_secs(1) }
+        Self {
+            pool: PoolConfig::default(),
+            fee_recipient: Address::ZERO,
+            verification_budget: Duration::from_secs(1),
+            gossip: Gossip::None,
+            snapshots: SnapshotConfig::default(),
+            retain_blocks: 0,
+        }
     }
 }
 
@@ -121,13 +141,18 @@ pub struct Chain {
     pub(crate) rules: Rules,
     pub(crate) config: ChainConfig,
     pub(crate) genesis: Genesis,
-    genesis_digest: B256,
+    pub(crate) genesis_digest: B256,
     pub(crate) state: Mutex<State>,
     pub(crate) head: Arc<RwLock<Option<Head>>>,
     pub(crate) network: Arc<InferenceNetwork>,
     pool: OnceLock<PoolHandle>,
     pub(crate) kept: Mutex<VecDeque<Kept>>,
     pub(crate) finalized: Mutex<Option<Finalized>>,
+    /// Height of the newest proposal that was made or judged here.
+    proposal_seen: AtomicU64,
+    pub(crate) snapshots: Snapshots,
+    /// A snapshot that is being restored.
+    pub(crate) incoming: Mutex<Option<Incoming>>,
     subscribers: Mutex<Vec<mpsc::Sender<Arc<Block>>>>,
 }
 
@@ -166,6 +191,11 @@ impl Chain {
             }
         };
         drop(snapshot);
+        if height.is_none() {
+            // A restoration that was cut short.
+            clear(&*store)?;
+        }
+        let snapshots = Snapshots::open(config.snapshots.clone())?;
         let state = State::open(store, height.unwrap_or_default())?;
         let head = Arc::new(RwLock::new(None));
         let chain = Self {
@@ -179,6 +209,9 @@ impl Chain {
             pool: OnceLock::new(),
             kept: Mutex::default(),
             finalized: Mutex::default(),
+            proposal_seen: AtomicU64::new(0),
+            snapshots,
+            incoming: Mutex::default(),
             subscribers: Mutex::default(),
         };
         if let Some(height) = height {
@@ -187,7 +220,7 @@ impl Chain {
         Ok(chain)
     }
 
-    fn load_head(&self, height: u64) -> Result<(), ChainError> {
+    pub(crate) fn load_head(&self, height: u64) -> Result<(), ChainError> {
         let mut state = self.state.lock();
         let view = state.head();
         let header = view.header(height)?.ok_or_else(|| StoreError::damaged("the head's header"))?;
@@ -261,6 +294,16 @@ impl Chain {
         self.subscribers.lock().retain(|subscriber| subscriber.send(block.clone()).is_ok());
     }
 
+    /// A proposal for a height was made or judged here.
+    pub(crate) fn note_proposal(&self, height: u64) {
+        self.proposal_seen.store(height, Ordering::Relaxed);
+    }
+
+    /// Whether a proposal for a height was made or judged here before: then its round failed, and this is a later one.
+    pub(crate) fn saw_proposal(&self, height: u64) -> bool {
+        self.proposal_seen.swap(height, Ordering::Relaxed) == height
+    }
+
     pub(crate) fn keep(&self, fingerprint: B256, executed: Arc<Executed>) {
         let mut kept = self.kept.lock();
         kept.retain(|other| other.fingerprint != fingerprint);
@@ -277,7 +320,7 @@ impl Chain {
 
     /// Writes the genesis state and block. Done again after a crash before the first commit, it
     /// gives the same.
-    pub(crate) fn initialize(&self, app_state: &[u8], time: u64) -> Result<B256, ChainError> {
+    pub(crate) fn initialize(&self, app_state: &[u8], time: u64, validators: &[Validator]) -> Result<B256, ChainError> {
         if digest_of(app_state)? != self.genesis_digest {
             return Err(ChainError::Consensus(
                 "the genesis that consensus brings is not the one that this node was started with".into(),
@@ -290,7 +333,7 @@ impl Chain {
             };
         }
         let mut state = self.state.lock();
-        let applied = state.apply(&genesis_changes(&self.genesis))?;
+        let applied = state.apply(&genesis_changes(&self.genesis, validators))?;
         let header = self.genesis_header(applied.root, time);
         let hash = header.hash_slow();
         let mut batch = applied.batch;
@@ -351,8 +394,16 @@ fn digest_of(app_state: &[u8]) -> Result<B256, ChainError> {
     Ok(B256::from_slice(&Sha256::digest(value.to_string())))
 }
 
-fn genesis_changes(genesis: &Genesis) -> BundleState {
+fn genesis_changes(genesis: &Genesis, validators: &[Validator]) -> BundleState {
     let mut builder = BundleState::builder(0..=0);
+    if !validators.is_empty() {
+        // A nonce: an account without nonce, balance and code is empty, and would go when it is touched.
+        let info = AccountInfo { nonce: 1, ..AccountInfo::default() };
+        let slots = crate::validators::slots(validators).into_iter();
+        builder = builder
+            .state_present_account_info(VALIDATORS, info)
+            .state_storage(VALIDATORS, slots.map(|(slot, value)| (slot, (U256::ZERO, value))).collect());
+    }
     for (address, account) in genesis.accounts() {
         let code = account.code.filter(|code| !code.is_empty()).map(Bytecode::new_raw);
         let code_hash = code.as_ref().map_or(KECCAK_EMPTY, Bytecode::hash_slow);

@@ -6,16 +6,18 @@ use alloy_consensus::{Header, TxEnvelope, proofs};
 use alloy_primitives::{B256, Bytes, keccak256};
 use alloy_rlp::Encodable;
 use alloy_trie::root::ordered_trie_root_with_encoder;
+use metrics::{counter, gauge};
 use penstock_evm::{BlockContext, OnMiss};
 use penstock_pipe::NewHead;
 use penstock_state::{Batch, keys};
+use prost::Message;
 use tracing::{error, info};
 
 use crate::{
     Block, BlockResult, Chain, ChainError, Head, HeaderTx,
+    block_id::BlockId,
     chain::{empty_header, put_block},
     execution::Executed,
-    proposal::BlockId,
     verify::{Decoded, Rejection},
 };
 
@@ -54,7 +56,10 @@ impl Chain {
         };
         let decoded = self.decode_block(txs).map_err(not_valid)?;
         let context = id.context(&head, decoded.header.fee_recipient);
-        let executed = match self.find_kept(id.fingerprint(txs)) {
+        let kept = self.find_kept(id.fingerprint(txs));
+        let source = if kept.is_some() { "proposal" } else { "block" };
+        counter!("penstock_finalized_executions_total", "from" => source).increment(1);
+        let executed = match kept {
             Some(executed) => executed,
             None => Arc::new(self.execute(context, &decoded, OnMiss::Revert)?.map_err(not_valid)?),
         };
@@ -72,6 +77,7 @@ impl Chain {
         });
         let mut batch = applied.batch;
         put_content(&mut batch, &block, &executed, txs);
+        batch.put(keys::consensus(block.header.number), id.consensus.encode_to_vec());
         *self.finalized.lock() = Some(Finalized { batch, block, executed });
         Ok((hash, results))
     }
@@ -104,8 +110,8 @@ impl Chain {
         }
     }
 
-    /// Makes the finalized block durable and tells everybody.
-    pub(crate) fn commit_finalized(&self) -> Result<(), ChainError> {
+    /// Makes the finalized block durable and tells everybody. Answers its height.
+    pub(crate) fn commit_finalized(&self) -> Result<u64, ChainError> {
         let finalized = self.finalized.lock().take();
         let Finalized { batch, block, executed } =
             finalized.ok_or_else(|| ChainError::Consensus("Commit without FinalizeBlock".into()))?;
@@ -115,7 +121,7 @@ impl Chain {
             state.head()
         };
         self.kept.lock().clear();
-        let head = Head { header: block.header.clone(), hash: block.hash, view };
+        let head = Head { header: block.header.clone(), hash: block.hash, view: view.clone() };
         let new = NewHead {
             height: head.number(),
             base_fee: head.next_base_fee(),
@@ -140,7 +146,12 @@ impl Chain {
             "committed"
         );
         self.tell_subscribers(&block);
-        Ok(())
+        self.snapshots.committed(&view);
+        gauge!("penstock_block_height").set(block.header.number as f64);
+        counter!("penstock_block_transactions_total").increment(block.txs.len() as u64);
+        counter!("penstock_block_inferences_total").increment(results as u64);
+        counter!("penstock_block_gas_used_total").increment(block.header.gas_used);
+        Ok(block.header.number)
     }
 }
 

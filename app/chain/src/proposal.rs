@@ -8,50 +8,18 @@ use std::{
 };
 
 use alloy_eips::eip2718::Encodable2718;
-use alloy_primitives::{Address, B256, Bytes, keccak256};
+use metrics::histogram;
 use penstock_abci::proto_tx_size;
-use penstock_evm::{BlockContext, Call, OnMiss, Results};
+use penstock_evm::{Call, OnMiss, Results};
 use penstock_inference::{Failure, InferenceNetwork, InferenceResult, RequestId, network::Answer};
 use penstock_pipe::{Candidate, Event, Held};
 use tracing::debug;
 
 use crate::{
-    BlockResult, Chain, ChainError, Head, HeaderTx,
+    BlockResult, Chain, ChainError, HeaderTx,
+    block_id::BlockId,
     execution::{BlockRun, NotIncluded, Ran},
 };
-
-/// What consensus says of a block to be built or judged. Equal in all three calls for one block.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct BlockId {
-    pub(crate) height: u64,
-    pub(crate) seconds: i64,
-    pub(crate) nanos: i32,
-    pub(crate) proposer: Bytes,
-}
-
-impl BlockId {
-    /// Names a block completely: an execution that is kept under it is the block's.
-    pub(crate) fn fingerprint(&self, txs: &[bytes::Bytes]) -> B256 {
-        let mut preimage = Vec::new();
-        preimage.extend_from_slice(&self.height.to_be_bytes());
-        preimage.extend_from_slice(&self.seconds.to_be_bytes());
-        preimage.extend_from_slice(&self.nanos.to_be_bytes());
-        for part in core::iter::once(self.proposer.as_ref()).chain(txs.iter().map(AsRef::as_ref)) {
-            preimage.extend_from_slice(keccak256(part).as_slice());
-        }
-        keccak256(preimage)
-    }
-
-    /// Seconds since the epoch.
-    fn timestamp(&self) -> u64 {
-        self.seconds.max(0) as u64
-    }
-
-    /// The surroundings of this block's transactions, on a head.
-    pub(crate) fn context(&self, head: &Head, fee_recipient: Address) -> BlockContext {
-        head.next_block(self.timestamp(), fee_recipient)
-    }
-}
 
 /// Where a proposal finds results: what the block has already, what the transaction holds, what the
 /// network has, and what was decided for this attempt (inline answers, "unavailable").
@@ -91,6 +59,8 @@ struct Budget {
     header_bytes: usize,
     unavailable: u32,
     deadline: Instant,
+    /// A proposal of this height failed already: only what every validator can verify at once goes in.
+    only_cheap: bool,
 }
 
 /// What became of a candidate.
@@ -133,6 +103,7 @@ impl Chain {
             header_bytes: (self.rules.limits.max_header_bytes as usize).saturating_sub(empty_header),
             unavailable: self.rules.limits.max_unavailable_per_block,
             deadline: Instant::now() + pool.config().proposal_budget,
+            only_cheap: self.saw_proposal(id.height),
         };
         let mut txs = Vec::new();
         let (mut included, mut deferred, mut unfit) = (Vec::new(), Vec::new(), Vec::new());
@@ -173,6 +144,7 @@ impl Chain {
             results = header.results.len(),
             "proposal"
         );
+        histogram!("penstock_proposal_results").record(header.results.len() as f64);
         let executed = run.finish();
         txs.insert(0, header.encode().0);
         self.keep(id.fingerprint(&txs), Arc::new(executed));
@@ -201,7 +173,7 @@ impl Chain {
         loop {
             match run.run(&tx.tx, tx.sender) {
                 Ok(ran) => {
-                    if !self.is_ripe(results, &ran) {
+                    if !self.is_ripe(results, &ran, budget.only_cheap) {
                         return Ok(Attempt::Skipped);
                     }
                     let Some(new) = block_results(results, &ran) else { return Ok(Attempt::Skipped) };
@@ -261,13 +233,13 @@ impl Chain {
         Some(answer)
     }
 
-    /// Whether other validators can be expected to have the dear results of a run by now.
-    fn is_ripe(&self, results: &ProposalResults<'_>, ran: &Ran) -> bool {
+    /// Whether other validators can be expected to have the dear results of a run by now. In rounds above 0
+    /// there are none: a slow model can cost one round, never liveness.
+    fn is_ripe(&self, results: &ProposalResults<'_>, ran: &Ran, only_cheap: bool) -> bool {
         let config = &self.config.pool;
         ran.new_calls.iter().filter(|call| call.ops > config.inline_ops).all(|call| {
-            results
-                .answer(&call.id)
-                .is_none_or(|answer| answer.finished.elapsed() >= answer.took.mul_f64(config.ripeness))
+            let is_ripe = |answer: Answer| answer.finished.elapsed() >= answer.took.mul_f64(config.ripeness);
+            !only_cheap && results.answer(&call.id).is_none_or(is_ripe)
         })
     }
 }

@@ -8,8 +8,11 @@ use alloy_primitives::{B256, Bytes};
 use alloy_rlp::Decodable;
 use penstock_inference::{ContentHash, RequestId};
 use penstock_state::{StoreError, View, keys};
+use prost::Message;
 
-use crate::{Block, Chain, ChainError, HeaderTx, RecordedRequest, StoredReceipt, TxPlace};
+use crate::{
+    Block, Chain, ChainError, ConsensusRecord, HeaderTx, RecordedRequest, StoredReceipt, TxPlace, Validator, validators,
+};
 
 impl Chain {
     /// The state after a recent block; `None` for a later or an older one.
@@ -59,8 +62,9 @@ impl Chain {
         let snapshot = head.view.snapshot();
         let damaged = || StoreError::damaged(format!("block {number}"));
         let Some(body) = snapshot.get(&keys::body(number))? else {
-            // Only the genesis block has none.
-            return Ok(Some(Arc::new(Block { header, hash, header_tx: None, txs: vec![], receipts: vec![] })));
+            // Only the genesis block has none; those before a restored snapshot are not here.
+            let empty = Block { header, hash, header_tx: None, txs: vec![], receipts: vec![] };
+            return Ok((number == 0).then(|| Arc::new(empty)));
         };
         let body = Vec::<Bytes>::decode(&mut body.as_slice()).map_err(|_| damaged())?;
         let (header_tx, users) = body.split_first().ok_or_else(damaged)?;
@@ -73,6 +77,33 @@ impl Chain {
         let receipts = snapshot.get(&keys::receipts(number))?.ok_or_else(damaged)?;
         let receipts = Vec::<StoredReceipt>::decode(&mut receipts.as_slice()).map_err(|_| damaged())?;
         Ok(Some(Arc::new(Block { header, hash, header_tx: Some(Arc::new(header_tx)), txs, receipts })))
+    }
+
+    /// The first block that is here: 0, or the one after the snapshot that the node joined with.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn first_block(&self) -> Result<u64, ChainError> {
+        let first = self.head()?.view.snapshot().get(&keys::meta("first"))?;
+        Ok(first.map(|bytes| number(&bytes, "the first block")).transpose()?.unwrap_or_default())
+    }
+
+    /// What consensus said with a block; `None` for the genesis, and for blocks that are not here.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn consensus_record(&self, number: u64) -> Result<Option<ConsensusRecord>, ChainError> {
+        let Some(bytes) = self.head()?.view.snapshot().get(&keys::consensus(number))? else { return Ok(None) };
+        let record = ConsensusRecord::decode(bytes.as_slice());
+        Ok(Some(record.map_err(|_| StoreError::damaged(format!("the consensus record of block {number}")))?))
+    }
+
+    /// The validators, with their public keys; none on a chain without consensus peers.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn validators(&self) -> Result<Vec<Validator>, ChainError> {
+        Ok(validators::read(&self.head()?.view)?)
     }
 
     /// Where a committed transaction is.

@@ -5,13 +5,15 @@ use std::{collections::HashMap, sync::Arc, time::Instant};
 use alloy_consensus::{TxEnvelope, transaction::SignerRecoverable};
 use alloy_eips::eip2718::Decodable2718;
 use alloy_primitives::Address;
+use metrics::histogram;
 use penstock_evm::{BlockContext, Call, OnMiss, Policy};
 use penstock_inference::{Failure, InferenceResult, Priority, RequestId};
+use tracing::debug_span;
 
 use crate::{
     BlockResult, Chain, ChainError, HeaderTx, HeaderTxError,
+    block_id::BlockId,
     execution::{BlockRun, Executed, NotIncluded},
-    proposal::BlockId,
 };
 
 /// Why a proposal is rejected. An honest proposer's block never is.
@@ -62,6 +64,24 @@ pub enum Rejection {
     Unverified(RequestId),
 }
 
+impl Rejection {
+    /// A word for metrics.
+    pub(crate) fn label(&self) -> &'static str {
+        match self {
+            Self::Height(_) => "height",
+            Self::Header(_) => "header",
+            Self::HeaderSize(_) => "header_size",
+            Self::Duplicate(_) => "duplicate_result",
+            Self::TooManyUnavailable(_) => "too_many_unavailable",
+            Self::Malformed { .. } => "malformed_transaction",
+            Self::NotIncludable { .. } => "not_includable",
+            Self::Results { .. } => "results",
+            Self::WrongResult(_) => "wrong_result",
+            Self::Unverified(_) => "unverified",
+        }
+    }
+}
+
 /// A block's transactions, decoded.
 #[derive(Debug)]
 pub(crate) struct Decoded {
@@ -77,6 +97,7 @@ impl Chain {
     /// When the state cannot be read; a bad proposal is `Ok(Err(..))`.
     pub(crate) fn judge(&self, id: &BlockId, txs: &[bytes::Bytes]) -> Result<Result<(), Rejection>, ChainError> {
         let fingerprint = id.fingerprint(txs);
+        self.note_proposal(id.height);
         if self.find_kept(fingerprint).is_some() {
             return Ok(Ok(()));
         }
@@ -144,15 +165,19 @@ impl Chain {
         decoded: &Decoded,
         on_miss: OnMiss,
     ) -> Result<Result<Executed, Rejection>, ChainError> {
+        let begin = Instant::now();
         let mut run = BlockRun::begin(&self.rules, block, self.head()?.view, &decoded.results, on_miss)?;
         for (index, (tx, sender)) in decoded.txs.iter().enumerate() {
+            let _span = debug_span!("tx", index, hash = %tx.tx_hash()).entered();
             match run.run(tx, *sender) {
                 Ok(ran) => run.commit(tx, *sender, ran),
                 Err(NotIncluded::State(error)) => return Err(error.into()),
                 Err(reason) => return Ok(Err(Rejection::NotIncludable { index, reason: reason.to_string() })),
             }
         }
-        Ok(Ok(run.finish()))
+        let executed = run.finish();
+        histogram!("penstock_block_execution_seconds").record(begin.elapsed());
+        Ok(Ok(executed))
     }
 
     /// The results are exactly those that the execution used, in its order, and every one verifies.

@@ -4,13 +4,20 @@
 //! |---|---|
 //! | `commands/` | one file a command |
 //! | `settings.rs` | `penstock.toml`, environment, flags |
+//! | `home.rs`, `network.rs` | the files of a node, and of a whole network |
+//! | `cometbft/` | CometBFT's keys and configuration, the process, the hand-over of transactions |
+//! | `metrics.rs` | the Prometheus endpoint |
 //! | `bundled.rs` | the default genesis and its models, as part of the program |
 //! | `models.rs` | from the models of a genesis to loaded files |
 
 mod bundled;
+mod cometbft;
 mod commands;
+mod home;
 mod logs;
+mod metrics;
 mod models;
+mod network;
 mod settings;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -35,6 +42,12 @@ struct Cli {
 enum Command {
     /// Run a whole chain in this process: consensus, models, JSON-RPC, funded accounts
     Dev(commands::dev::Dev),
+    /// Write the home folder of a node: keys, settings, CometBFT's configuration, and a genesis document
+    Init(commands::init::Init),
+    /// Write the home folders of a network on this machine
+    Testnet(commands::testnet::Testnet),
+    /// Run a node: the application behind CometBFT, JSON-RPC, metrics
+    Start(commands::start::Start),
     /// Look at ONNX models and run them as the chain does
     #[command(subcommand)]
     Model(commands::model::Model),
@@ -46,6 +59,9 @@ fn main() -> ExitCode {
     let home = cli.home.or_else(default_home);
     let result = match cli.command {
         Command::Dev(dev) => commands::dev::run(dev, home.as_deref()),
+        Command::Init(init) => commands::init::run(init, home.as_deref()),
+        Command::Testnet(testnet) => commands::testnet::run(&testnet),
+        Command::Start(start) => commands::start::run(start, home.as_deref()),
         Command::Model(model) => commands::model::run(model),
     };
     match result {

@@ -3,11 +3,15 @@
 //! Every key `key` of a section `[section]` is also the environment variable
 //! `PENSTOCK_SECTION_KEY`, with the same text as in the file (text without quotes).
 
-use std::{path::Path, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::Path,
+    time::Duration,
+};
 
 use alloy_primitives::Address;
 use anyhow::{Context, bail};
-use penstock_chain::ChainConfig;
+use penstock_chain::{ChainConfig, Gossip, SnapshotConfig};
 use penstock_inference::NetworkConfig;
 use penstock_pipe::PoolConfig;
 use penstock_rpc::RpcConfig;
@@ -23,6 +27,64 @@ pub(crate) struct Settings {
     pub(crate) pool: PoolConfig,
     pub(crate) inference: NetworkConfig,
     pub(crate) chain: Chain,
+    pub(crate) abci: Abci,
+    pub(crate) cometbft: CometBft,
+    pub(crate) metrics: Metrics,
+    pub(crate) snapshots: Snapshots,
+}
+
+/// `[abci]`
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Abci {
+    /// Where CometBFT connects; empty: the socket in the home folder.
+    pub(crate) listen: String,
+}
+
+/// `[cometbft]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct CometBft {
+    /// `mempool.type` of CometBFT's configuration.
+    pub(crate) mempool: Gossip,
+    /// CometBFT's RPC, where transactions are handed over for gossip.
+    pub(crate) rpc: String,
+}
+
+impl Default for CometBft {
+    fn default() -> Self {
+        Self { mempool: Gossip::App, rpc: "http://127.0.0.1:26657".into() }
+    }
+}
+
+/// `[metrics]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Metrics {
+    pub(crate) listen: SocketAddr,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self { listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464) }
+    }
+}
+
+/// `[snapshots]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Snapshots {
+    /// One every so many blocks; 0: none.
+    pub(crate) interval: u64,
+    /// How many are kept.
+    pub(crate) keep: usize,
+}
+
+impl Default for Snapshots {
+    fn default() -> Self {
+        let SnapshotConfig { interval, keep, .. } = SnapshotConfig::default();
+        Self { interval, keep }
+    }
 }
 
 /// `[chain]`
@@ -32,12 +94,14 @@ pub(crate) struct Chain {
     pub(crate) fee_recipient: Address,
     #[serde(with = "humantime_serde")]
     pub(crate) verification_budget: Duration,
+    /// Newest blocks that CometBFT has to keep; 0: all.
+    pub(crate) retain_blocks: u64,
 }
 
 impl Default for Chain {
     fn default() -> Self {
-        let ChainConfig { fee_recipient, verification_budget, .. } = ChainConfig::default();
-        Self { fee_recipient, verification_budget }
+        let ChainConfig { fee_recipient, verification_budget, retain_blocks, .. } = ChainConfig::default();
+        Self { fee_recipient, verification_budget, retain_blocks }
     }
 }
 
@@ -79,6 +143,7 @@ impl Settings {
             ("[pool] max_txs", self.pool.max_txs),
             ("[pool] max_per_sender", self.pool.max_per_sender),
             ("[pool] max_waves", self.pool.max_waves as usize),
+            ("[snapshots] keep", self.snapshots.keep),
         ];
         if let Some((name, _)) = at_least_one.iter().find(|(_, value)| *value == 0) {
             bail!("{name} must be at least 1");
@@ -95,8 +160,16 @@ impl Settings {
     }
 
     pub(crate) fn chain_config(&self) -> ChainConfig {
-        let Chain { fee_recipient, verification_budget } = self.chain;
-        ChainConfig { pool: self.pool, fee_recipient, verification_budget }
+        let Chain { fee_recipient, verification_budget, retain_blocks } = self.chain;
+        let Snapshots { interval, keep } = self.snapshots;
+        ChainConfig {
+            pool: self.pool,
+            fee_recipient,
+            verification_budget,
+            gossip: self.cometbft.mempool,
+            snapshots: SnapshotConfig { folder: None, interval, keep },
+            retain_blocks,
+        }
     }
 }
 

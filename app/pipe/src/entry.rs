@@ -12,7 +12,7 @@ use penstock_evm::{Call, ReadSet, Results};
 use penstock_inference::{InferenceResult, RequestId, network::Answer};
 use revm::state::EvmState;
 
-use crate::{RequestStatus, Stage, TxStatus};
+use crate::{RequestStatus, Stage, TxStatus, outgoing::AGAIN_AFTER};
 
 /// A transaction with what admission found out about it.
 #[derive(Debug, Clone)]
@@ -23,6 +23,8 @@ pub struct PoolTx {
     pub sender: Address,
     /// Its EIP-2718 bytes.
     pub raw: Bytes,
+    /// Whether peers have to hear of it from this node's pool.
+    pub tell_peers: bool,
 }
 
 impl PoolTx {
@@ -95,6 +97,8 @@ pub(crate) struct Entry {
     pub(crate) needed: BTreeSet<RequestId>,
     pub(crate) requests: Vec<RequestStatus>,
     pub(crate) waits_for: Option<String>,
+    /// Height at which it was queued for peers last.
+    pub(crate) told: Option<u64>,
 }
 
 impl Entry {
@@ -116,7 +120,14 @@ impl Entry {
             needed: BTreeSet::new(),
             requests: Vec::new(),
             waits_for: None,
+            told: None,
         }
+    }
+
+    /// Whether peers should hear of it (again): it is executable, as far as is known.
+    pub(crate) fn is_to_be_told(&self, height: u64) -> bool {
+        let due = self.told.is_none_or(|told| height >= told + AGAIN_AFTER);
+        self.tx.tell_peers && self.stage != Stage::Queued && due
     }
 
     pub(crate) fn enter(&mut self, stage: Stage, now: Duration) -> bool {

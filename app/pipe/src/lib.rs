@@ -23,6 +23,7 @@ mod config;
 mod entry;
 mod event;
 mod history;
+mod outgoing;
 mod pool;
 mod reason;
 mod runner;

@@ -18,6 +18,7 @@ use crate::{
     SimulateJob, Simulation, Stage, TxStatus,
     entry::{Entry, Simulated},
     history::History,
+    outgoing::Outgoing,
 };
 
 /// Heads whose changes are remembered, for simulations that ran on an older one.
@@ -44,6 +45,7 @@ pub struct Pool {
     /// Who waits for a result.
     waiting: HashMap<RequestId, Vec<B256>>,
     history: History,
+    outgoing: Outgoing,
     height: u64,
     base_fee: u64,
     recent: VecDeque<(u64, Arc<BundleState>)>,
@@ -60,6 +62,7 @@ impl Pool {
             senders: HashMap::new(),
             waiting: HashMap::new(),
             history: History::default(),
+            outgoing: Outgoing::default(),
             height,
             base_fee,
             recent: VecDeque::new(),
@@ -118,6 +121,7 @@ impl Pool {
         self.entries.insert(hash, Entry::new(Arc::new(tx), self.sequence, now, self.height));
         // Whatever came after a replaced one was simulated on it.
         self.simulate_from(now, address, nonce, &mut actions);
+        self.tell_peers(&actions);
         Ok(actions)
     }
 
@@ -132,6 +136,7 @@ impl Pool {
             Event::Unfit { hash, reason } => self.drop_entry(now, &hash, DropReason::Invalid(reason), &mut actions),
             Event::Deferred { hash, calls } => self.deferred(now, hash, calls, &mut actions),
         }
+        self.tell_peers(&actions);
         actions
     }
 
@@ -229,6 +234,59 @@ impl Pool {
         if let Some(sender) = self.senders.get_mut(&address) {
             sender.account = account;
         }
+    }
+
+    // === peers
+
+    /// Queues for peers what became executable.
+    fn tell_peers(&mut self, actions: &[Action]) {
+        for action in actions {
+            if let Action::StageChanged { hash, .. } = action
+                && let Some(entry) = self.entries.get_mut(hash)
+                && entry.is_to_be_told(self.height)
+            {
+                entry.told = Some(self.height);
+                self.outgoing.push(*hash);
+            }
+        }
+        self.outgoing.trim(self.entries.len(), |hash| self.entries.contains_key(hash));
+    }
+
+    /// Queues for peers what has been pending for long.
+    fn tell_peers_again(&mut self) {
+        for (hash, entry) in self.entries.iter_mut().filter(|(_, entry)| entry.is_to_be_told(self.height)) {
+            entry.told = Some(self.height);
+            self.outgoing.push(*hash);
+        }
+    }
+
+    /// Whether [`Self::take_outgoing`] may have something.
+    pub fn has_outgoing(&self) -> bool {
+        !self.outgoing.is_empty()
+    }
+
+    /// Transactions that peers have to hear of, up to a sum of bytes and of gas (0: no limit). Each is
+    /// given once, and again when it is still pending after a while.
+    pub fn take_outgoing(&mut self, max_bytes: u64, max_gas: u64) -> Vec<Arc<PoolTx>> {
+        let limit = |max: u64| if max == 0 { u64::MAX } else { max };
+        let (mut bytes_left, mut gas_left) = (limit(max_bytes), limit(max_gas));
+        let mut taken = Vec::new();
+        while let Some(hash) = self.outgoing.pop() {
+            let Some(entry) = self.entries.get(&hash) else { continue };
+            let (bytes, gas) = (entry.tx.raw.len() as u64, entry.tx.tx.gas_limit());
+            if bytes > bytes_left || gas > gas_left {
+                // One that is over the limits by itself would stay for ever, and all others behind it.
+                if !taken.is_empty() {
+                    self.outgoing.push_front(hash);
+                    break;
+                }
+                continue;
+            }
+            bytes_left -= bytes;
+            gas_left -= gas;
+            taken.push(entry.tx.clone());
+        }
+        taken
     }
 
     // === simulation
@@ -459,6 +517,7 @@ impl Pool {
         for address in senders {
             self.refresh_sender(now, address, &head.changes, actions);
         }
+        self.tell_peers_again();
     }
 
     /// Brings a sender's transactions to the new head: drops what cannot come any more, and simulates

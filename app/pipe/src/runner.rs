@@ -36,6 +36,8 @@ struct Shared {
     config: PoolConfig,
     /// Signalled when a transaction became ready.
     ready: Condvar,
+    /// Signalled when peers have to hear of a transaction.
+    outgoing: Condvar,
     network: Arc<InferenceNetwork>,
     jobs: Mutex<Option<mpsc::Sender<SimulateJob>>>,
     listeners: Listeners,
@@ -65,6 +67,7 @@ impl PoolHandle {
             pool: Mutex::new(pool),
             config,
             ready: Condvar::new(),
+            outgoing: Condvar::new(),
             network,
             jobs: Mutex::new(Some(jobs)),
             listeners: Mutex::default(),
@@ -150,6 +153,22 @@ impl PoolHandle {
         true
     }
 
+    /// See [`Pool::take_outgoing`].
+    pub fn take_outgoing(&self, max_bytes: u64, max_gas: u64) -> Vec<Arc<PoolTx>> {
+        self.shared.pool.lock().take_outgoing(max_bytes, max_gas)
+    }
+
+    /// The same, waiting until there is something or until `deadline`.
+    pub fn wait_outgoing(&self, deadline: Instant, max_bytes: u64) -> Vec<Arc<PoolTx>> {
+        let mut pool = self.shared.pool.lock();
+        while !pool.has_outgoing() {
+            if self.shared.outgoing.wait_until(&mut pool, deadline).timed_out() {
+                break;
+            }
+        }
+        pool.take_outgoing(max_bytes, 0)
+    }
+
     /// Stage changes from now on.
     pub fn listen(&self) -> mpsc::Receiver<(B256, Stage)> {
         let (sender, receiver) = mpsc::channel();
@@ -173,6 +192,9 @@ impl Shared {
 
     /// Performs actions after the pool is unlocked: the network may answer at once.
     fn perform(&self, pool: MutexGuard<'_, Pool>, actions: Vec<Action>) {
+        if pool.has_outgoing() {
+            self.outgoing.notify_one();
+        }
         drop(pool);
         let mut ready = false;
         for action in actions {

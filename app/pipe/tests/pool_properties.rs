@@ -33,7 +33,7 @@ fn tx(sender: u8, nonce: u64, fee: u128) -> PoolTx {
         ..Default::default()
     };
     let tx = TxEnvelope::from(tx.into_signed(Signature::test_signature()));
-    PoolTx { tx, sender: Address::repeat_byte(sender), raw: Bytes::new() }
+    PoolTx { tx, sender: Address::repeat_byte(sender), raw: Bytes::new(), tell_peers: true }
 }
 
 /// The `index`-th question of a transaction: each is known only when the one before it is answered.

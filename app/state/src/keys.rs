@@ -12,7 +12,8 @@
 //! | `n` header hash | number |
 //! | `t` transaction hash | number (8 bytes), index among the users' transactions (4 bytes) |
 //! | `q` request id | number of the last block that used the result (8 bytes), content hash of the model (32), keccak256 of the canonical request (32) |
-//! | `m` name | metadata: `version`, `chain`, `height` |
+//! | `v` number | what consensus said with the block (proposer, votes, misbehaviour), protobuf |
+//! | `m` name | metadata: `version`, `chain`, `height`, `first` (the first block that is here, after state sync) |
 
 use alloy_primitives::{Address, B256, U256};
 
@@ -75,6 +76,11 @@ pub fn transaction(hash: B256) -> Vec<u8> {
 /// Key of the block that used a result last.
 pub fn request(id: B256) -> Vec<u8> {
     [b"q", id.as_slice()].concat()
+}
+
+/// Key of what consensus said with a block.
+pub fn consensus(number: u64) -> Vec<u8> {
+    numbered(b'v', number)
 }
 
 /// Key of a piece of metadata.

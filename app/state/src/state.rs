@@ -59,6 +59,11 @@ impl State {
         Ok(Self { store, accounts, storage: HashMap::new(), undo: Vec::new(), touched: HashSet::new(), views })
     }
 
+    /// Where it is kept.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
     /// The state root, of the applied block if there is one.
     pub fn root(&mut self) -> B256 {
         self.accounts.root()

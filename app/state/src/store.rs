@@ -70,3 +70,24 @@ pub trait Snapshot: Send + Sync {
     /// When the database fails, or the first error of `visit`.
     fn scan(&self, prefix: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError>;
 }
+
+/// Keys that [`clear`] removes at once.
+const CLEAR_STEP: usize = 10_000;
+
+/// Removes everything, in bounded steps. A crash in between leaves a part.
+///
+/// # Errors
+/// When the database fails.
+pub fn clear(store: &dyn Store) -> Result<(), StoreError> {
+    loop {
+        let mut batch = Batch::default();
+        store.snapshot().scan(&[], &mut |key, _| {
+            batch.remove(key.to_vec());
+            Ok(batch.changes.len() < CLEAR_STEP)
+        })?;
+        if batch.changes.is_empty() {
+            return Ok(());
+        }
+        store.commit(batch)?;
+    }
+}

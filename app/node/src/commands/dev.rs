@@ -17,12 +17,13 @@ use alloy_primitives::{Address, U256, address, utils::format_ether};
 use anyhow::{Context, anyhow};
 use clap::Args;
 use penstock_abci::{BlockLog, Driver, Genesis};
-use penstock_chain::{Chain, GenesisDoc};
+use penstock_chain::{Chain, ChainConfig, GenesisDoc, Gossip};
 use penstock_inference::InferenceNetwork;
 use penstock_rpc::RpcServer;
 use penstock_state::FjallStore;
 use tracing::{error, info};
 
+use super::stop_signal;
 use crate::{bundled, models, settings::Settings};
 
 /// CometBFT's default `block.max_bytes` of v0.38.
@@ -121,7 +122,7 @@ pub(crate) fn run(dev: Dev, home: Option<&Path>) -> anyhow::Result<()> {
     settings.pool.ripeness = 0.0;
     let genesis = read_genesis(dev.genesis.as_deref())?;
     let folder = dev.genesis.as_deref().and_then(Path::parent);
-    let models = models::load(&genesis.genesis.models, folder)?;
+    let models = models::load(&genesis.genesis.models, folder, models::Missing::Refuse)?;
     let network =
         Arc::new(InferenceNetwork::start(models, settings.inference).context("cannot start inference threads")?);
 
@@ -147,7 +148,8 @@ pub(crate) fn run(dev: Dev, home: Option<&Path>) -> anyhow::Result<()> {
         genesis.genesis.clone(),
         &genesis.app_state,
         network,
-        settings.chain_config(),
+        // Alone there is nobody to tell.
+        ChainConfig { gossip: Gossip::None, ..settings.chain_config() },
     )?);
     let log = BlockLog::open(&data.join("blocks.log"))?;
     let driver_genesis =
@@ -227,14 +229,6 @@ fn produce(chain: &Chain, driver: &mut Driver<Chain>, block_time: Duration, stop
         driver.produce()?;
     }
     Ok(())
-}
-
-async fn stop_signal() -> anyhow::Result<&'static str> {
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    tokio::select! {
-        interrupt = tokio::signal::ctrl_c() => interrupt.map(|()| "SIGINT").context("cannot listen for signals"),
-        _ = terminate.recv() => Ok("SIGTERM"),
-    }
 }
 
 fn print_banner(chain: &Chain, genesis: &GenesisDoc, address: SocketAddr, dev: &Dev) -> anyhow::Result<()> {

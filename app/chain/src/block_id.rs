@@ -1,0 +1,119 @@
+//! What consensus says of a block: its name, its surroundings, and the record of it.
+
+use alloy_primitives::{Address, B256, keccak256};
+use penstock_abci::{
+    Timestamp,
+    messages::{
+        CommitInfo, ExtendedCommitInfo, Misbehavior, RequestFinalizeBlock, RequestPrepareProposal,
+        RequestProcessProposal, VoteInfo,
+    },
+};
+use penstock_evm::BlockContext;
+use prost::Message;
+
+use crate::Head;
+
+/// What consensus says of a block to be built, judged or executed, besides its transactions. Equal in all
+/// three calls for one block. Kept with the block.
+#[derive(Clone, PartialEq, Message)]
+pub struct ConsensusRecord {
+    /// Consensus time: the weighted median of the votes for the block before.
+    #[prost(message, optional, tag = "1")]
+    pub time: Option<Timestamp>,
+    /// Address of the proposer's consensus key.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub proposer: bytes::Bytes,
+    /// Hash of the validators of the next height.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub next_validators_hash: bytes::Bytes,
+    /// Round in which the block before was decided, and who signed it.
+    #[prost(message, optional, tag = "4")]
+    pub last_commit: Option<CommitInfo>,
+    /// Validators that were caught signing two blocks.
+    #[prost(message, repeated, tag = "5")]
+    pub misbehavior: Vec<Misbehavior>,
+}
+
+/// A block to be built, judged or executed.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct BlockId {
+    pub(crate) height: u64,
+    pub(crate) consensus: ConsensusRecord,
+}
+
+impl BlockId {
+    /// Names a block completely: an execution that is kept under it is the block's.
+    pub(crate) fn fingerprint(&self, txs: &[bytes::Bytes]) -> B256 {
+        let mut preimage = Vec::new();
+        preimage.extend_from_slice(&self.height.to_be_bytes());
+        preimage.extend_from_slice(keccak256(self.consensus.encode_to_vec()).as_slice());
+        for tx in txs {
+            preimage.extend_from_slice(keccak256(tx).as_slice());
+        }
+        keccak256(preimage)
+    }
+
+    /// The surroundings of this block's transactions, on a head.
+    pub(crate) fn context(&self, head: &Head, fee_recipient: Address) -> BlockContext {
+        let seconds = self.consensus.time.map_or(0, |time| time.seconds.max(0) as u64);
+        head.next_block(seconds, fee_recipient)
+    }
+}
+
+fn height(height: i64) -> u64 {
+    height.max(0) as u64
+}
+
+impl From<&RequestPrepareProposal> for BlockId {
+    fn from(request: &RequestPrepareProposal) -> Self {
+        Self {
+            height: height(request.height),
+            consensus: ConsensusRecord {
+                time: request.time,
+                proposer: request.proposer_address.clone(),
+                next_validators_hash: request.next_validators_hash.clone(),
+                last_commit: request.local_last_commit.as_ref().map(without_extensions),
+                misbehavior: request.misbehavior.clone(),
+            },
+        }
+    }
+}
+
+impl From<&RequestProcessProposal> for BlockId {
+    fn from(request: &RequestProcessProposal) -> Self {
+        Self {
+            height: height(request.height),
+            consensus: ConsensusRecord {
+                time: request.time,
+                proposer: request.proposer_address.clone(),
+                next_validators_hash: request.next_validators_hash.clone(),
+                last_commit: request.proposed_last_commit.clone(),
+                misbehavior: request.misbehavior.clone(),
+            },
+        }
+    }
+}
+
+impl From<&RequestFinalizeBlock> for BlockId {
+    fn from(request: &RequestFinalizeBlock) -> Self {
+        Self {
+            height: height(request.height),
+            consensus: ConsensusRecord {
+                time: request.time,
+                proposer: request.proposer_address.clone(),
+                next_validators_hash: request.next_validators_hash.clone(),
+                last_commit: request.decided_last_commit.clone(),
+                misbehavior: request.misbehavior.clone(),
+            },
+        }
+    }
+}
+
+/// The commit as the block will have it. Vote extensions are not used: InitChain refuses them.
+fn without_extensions(extended: &ExtendedCommitInfo) -> CommitInfo {
+    let vote = |vote: &penstock_abci::messages::ExtendedVoteInfo| VoteInfo {
+        validator: vote.validator.clone(),
+        block_id_flag: vote.block_id_flag,
+    };
+    CommitInfo { round: extended.round, votes: extended.votes.iter().map(vote).collect() }
+}

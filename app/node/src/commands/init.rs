@@ -1,0 +1,137 @@
+//! `penstock init`: the home folder of one node.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, anyhow, bail};
+use clap::Args;
+use serde_json::Value;
+
+use crate::{
+    bundled,
+    cometbft::{Version, config::StateSync},
+    home::Home,
+    network::{Keys, NewHome, Ports, new_genesis},
+};
+
+/// Write the home folder of a node: keys, settings, CometBFT's configuration, and a genesis document
+///
+/// Without --genesis a new network begins, with this node as its only validator. With it the node joins the network of
+/// that document.
+#[derive(Debug, Args)]
+pub(crate) struct Init {
+    /// Genesis document of the network to join
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["from", "chain_id"])]
+    genesis: Option<PathBuf>,
+    /// Document whose app_state (accounts, models, limits) a new network begins with [default: the bundled one]
+    #[arg(long, value_name = "FILE")]
+    from: Option<PathBuf>,
+    /// CometBFT's chain id of a new network [default: the document's]
+    #[arg(long, value_name = "ID")]
+    chain_id: Option<String>,
+    /// Name of this node among its peers
+    #[arg(long, default_value = "penstock")]
+    moniker: String,
+    /// Nodes to connect to, as ID@HOST:PORT
+    #[arg(long, value_name = "PEER", value_delimiter = ',')]
+    peers: Vec<String>,
+    /// The CometBFT that will run
+    #[arg(long, value_enum, default_value = "0.40")]
+    cometbft: Version,
+    /// Time between blocks
+    #[arg(long, default_value = "1s", value_parser = humantime::parse_duration, value_name = "TIME")]
+    block_time: Duration,
+    /// Address for peers; 0.0.0.0:26656 lets them come from other machines
+    #[arg(long, default_value = "127.0.0.1:26656", value_name = "ADDRESS")]
+    p2p_listen: SocketAddr,
+    /// Address under which peers find this node, when it is not the one it listens on
+    #[arg(long, default_value = "", value_name = "HOST:PORT", hide_default_value = true)]
+    external_address: String,
+    /// Added to every default port (JSON-RPC 8545, metrics 9464, CometBFT 26656, 26657, 26660)
+    #[arg(long, default_value = "0", value_name = "N")]
+    port_offset: u16,
+    /// CometBFT RPC addresses of two nodes or more: begin with a peer's snapshot instead of the first block
+    #[arg(long, value_name = "URL", value_delimiter = ',', requires = "genesis")]
+    state_sync: Vec<String>,
+    /// A height whose header you trust [default: the newest of the first --state-sync node]
+    #[arg(long, value_name = "HEIGHT", requires_all = ["state_sync", "trust_hash"])]
+    trust_height: Option<u64>,
+    /// The hash of that header
+    #[arg(long, value_name = "HASH", requires_all = ["state_sync", "trust_height"])]
+    trust_hash: Option<String>,
+}
+
+pub(crate) fn run(init: Init, home: Option<&Path>) -> anyhow::Result<()> {
+    let home = Home::new(home.context("no home folder: name one with --home")?)?;
+    let keys = Keys::generate()?;
+    let state_sync = init.state_sync()?;
+    let source = init.genesis.as_deref().or(init.from.as_deref());
+    let document = match source {
+        Some(path) => fs::read(path).with_context(|| format!("cannot read {}", path.display()))?,
+        None => bundled::GENESIS.to_vec(),
+    };
+    let genesis = match &init.genesis {
+        // Not a byte is changed: all nodes have one document.
+        Some(_) => document,
+        None => {
+            let validators = vec![keys.validator.genesis_validator(&init.moniker)];
+            let chain_id = init.chain_id.as_deref();
+            new_genesis(&document, validators, chain_id).with_context(|| name_of(source))?
+        }
+    };
+    penstock_chain::GenesisDoc::parse(&genesis).with_context(|| name_of(source))?;
+    let mut ports = Ports::local(init.port_offset)?;
+    ports.p2p.set_ip(init.p2p_listen.ip());
+    ports.p2p.set_port(init.p2p_listen.port().checked_add(init.port_offset).context("there is no such port")?);
+    let new = NewHome {
+        genesis: &genesis,
+        models_from: source.map(|path| path.parent().unwrap_or(Path::new("."))),
+        keys: &keys,
+        moniker: init.moniker.clone(),
+        version: init.cometbft,
+        ports,
+        external_address: init.external_address.clone(),
+        peers: init.peers.clone(),
+        local: ports.p2p.ip().is_loopback(),
+        block_time: init.block_time,
+        state_sync,
+    };
+    new.write(&home)?;
+    println!("Home       {}", home.root().display());
+    println!("Node id    {}", keys.node.node_id());
+    println!("Peers use  {}@{}", keys.node.node_id(), ports.p2p);
+    println!("Genesis    {}", home.genesis().display());
+    println!("Start it   penstock start --home {} --with-cometbft PATH", home.root().display());
+    Ok(())
+}
+
+fn name_of(source: Option<&Path>) -> String {
+    source.map_or_else(|| "the bundled genesis".to_owned(), |path| path.display().to_string())
+}
+
+impl Init {
+    fn state_sync(&self) -> anyhow::Result<Option<StateSync>> {
+        let Some(first) = self.state_sync.first() else { return Ok(None) };
+        if self.state_sync.len() < 2 {
+            bail!("--state-sync needs two nodes: the light client compares what they say (one may be named twice)");
+        }
+        let (trust_height, trust_hash) = match (self.trust_height, &self.trust_hash) {
+            (Some(height), Some(hash)) => (height, hash.clone()),
+            _ => newest_header(first).with_context(|| format!("cannot ask {first} for its newest header"))?,
+        };
+        Ok(Some(StateSync { servers: self.state_sync.clone(), trust_height, trust_hash }))
+    }
+}
+
+/// Height and hash of the newest header of a CometBFT node.
+fn newest_header(url: &str) -> anyhow::Result<(u64, String)> {
+    let answer: Value = ureq::get(format!("{}/commit", url.trim_end_matches('/'))).call()?.body_mut().read_json()?;
+    let signed = &answer["result"]["signed_header"];
+    let height = signed["header"]["height"].as_str().and_then(|height| height.parse().ok());
+    let hash = signed["commit"]["block_id"]["hash"].as_str();
+    height.zip(hash.map(str::to_owned)).ok_or_else(|| anyhow!("it has none yet: {answer}"))
+}

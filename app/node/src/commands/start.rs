@@ -1,0 +1,154 @@
+//! `penstock start`: the application of a network's node, for a CometBFT that runs already or is started here.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::Instant,
+};
+
+use anyhow::{Context, anyhow, bail};
+use clap::Args;
+use penstock_abci::{Address, Fatal, Server};
+use penstock_chain::{Chain, GenesisDoc, Gossip, SnapshotConfig};
+use penstock_inference::InferenceNetwork;
+use penstock_state::FjallStore;
+use tokio::sync::oneshot;
+use tracing::{info, warn};
+
+use super::stop_signal;
+use crate::{
+    cometbft::{
+        handover::Handover,
+        supervisor::{self, Supervisor},
+    },
+    home::Home,
+    metrics::{self, MetricsServer},
+    models,
+    settings::Settings,
+};
+
+/// Run a node: the application behind CometBFT, JSON-RPC, metrics
+#[derive(Debug, Args)]
+pub(crate) struct Start {
+    /// Where CometBFT connects, as unix:///path or tcp://127.0.0.1:26658 [default: unix://HOME/data/abci.sock]
+    #[arg(long, value_name = "ADDRESS")]
+    abci: Option<Address>,
+    /// Start this CometBFT, too, keep it running, and stop it at the end
+    #[arg(long, value_name = "PROGRAM")]
+    with_cometbft: Option<PathBuf>,
+    /// IP address and port of JSON-RPC over HTTP and WebSocket
+    #[arg(long, value_name = "ADDRESS")]
+    rpc_listen: Option<SocketAddr>,
+    /// IP address and port of the metrics
+    #[arg(long, value_name = "ADDRESS")]
+    metrics_listen: Option<SocketAddr>,
+}
+
+pub(crate) fn run(start: Start, home: Option<&Path>) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let home = Home::new(home.context("no home folder: name one with --home")?)?;
+    if !home.genesis().exists() {
+        bail!(
+            "{} is missing: `penstock init --home {}` writes a home",
+            home.genesis().display(),
+            home.root().display()
+        );
+    }
+    let mut settings = Settings::load(Some(home.root()))?;
+    settings.rpc.listen = start.rpc_listen.unwrap_or(settings.rpc.listen);
+    settings.metrics.listen = start.metrics_listen.unwrap_or(settings.metrics.listen);
+    let abci = match (start.abci, settings.abci.listen.as_str()) {
+        (Some(address), _) => address,
+        (None, "") => home.socket()?,
+        (None, text) => text.parse().map_err(|why: String| anyhow!("[abci] listen: {why}"))?,
+    };
+    if let Some(program) = &start.with_cometbft {
+        let version = supervisor::version_of(program)?;
+        if settings.cometbft.mempool != version.gossip() {
+            bail!(
+                "{} needs mempool.type and [cometbft] mempool \"{}\", but this home was written for another version \
+                 (change both, in config.toml and penstock.toml)",
+                program.display(),
+                if version.gossip() == Gossip::App { "app" } else { "flood" }
+            );
+        }
+    }
+    let document =
+        std::fs::read(home.genesis()).with_context(|| format!("cannot read {}", home.genesis().display()))?;
+    let document = GenesisDoc::parse(&document).with_context(|| home.genesis().display().to_string())?;
+    let retain = settings.chain.retain_blocks;
+    if retain > 0 && retain < document.evidence_blocks {
+        bail!(
+            "[chain] retain_blocks is {retain}: at least {} are needed to judge evidence \
+             (consensus_params.evidence.max_age_num_blocks of the genesis)",
+            document.evidence_blocks
+        );
+    }
+
+    let handle = metrics::install()?;
+    let models = models::load(&document.genesis.models, Some(&home.config()), models::Missing::Follow)?;
+    let network =
+        Arc::new(InferenceNetwork::start(models, settings.inference).context("cannot start inference threads")?);
+    std::fs::create_dir_all(home.state()).with_context(|| format!("cannot make {}", home.state().display()))?;
+    let store = FjallStore::open(&home.state())
+        .with_context(|| format!("cannot open {} (another penstock may be using it)", home.state().display()))?;
+    let mut config = settings.chain_config();
+    config.snapshots = SnapshotConfig { folder: Some(home.snapshots()), ..config.snapshots };
+    let chain = Arc::new(Chain::open(Arc::new(store), document.genesis.clone(), &document.app_state, network, config)?);
+
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start tokio")?;
+    runtime.block_on(async {
+        let rpc = penstock_rpc::serve(chain.clone(), settings.rpc.clone())
+            .await
+            .context("choose another address with --rpc-listen")?;
+        let metrics = MetricsServer::start(settings.metrics.listen, handle, chain.clone()).await?;
+        let (server, fatals) = Server::start(chain.clone(), &abci)?;
+        let (failed, fatal) = oneshot::channel::<Fatal>();
+        thread::Builder::new().name("abci-fatal".into()).spawn(move || {
+            // Both ends may be gone when the process is stopping anyway.
+            fatals.recv().map(|fatal| failed.send(fatal)).ok();
+        })?;
+        let handover = (settings.cometbft.mempool == Gossip::Flood)
+            .then(|| Handover::start(chain.clone(), settings.cometbft.rpc.clone()))
+            .transpose()?;
+        let (supervisor, gave_up) = match start.with_cometbft {
+            Some(program) => {
+                let (supervisor, gave_up) = Supervisor::start(program, &home, server.address())?;
+                (Some(supervisor), Some(gave_up))
+            }
+            None => (None, None),
+        };
+        info!(height = chain.height(), took = ?started.elapsed(), "ready");
+        let result = tokio::select! {
+            signal = stop_signal() => signal.map(|name| info!(signal = name, "stopping")),
+            Ok(fatal) = fatal => Err(anyhow!("the application cannot go on: {fatal}")),
+            Some(error) = gives_up(gave_up) => Err(error),
+        };
+        // CometBFT first: it must not lose the application in the middle of a block.
+        let stopped = tokio::task::spawn_blocking(move || {
+            if let Some(supervisor) = supervisor {
+                supervisor.stop();
+            }
+            if let Some(handover) = handover {
+                handover.stop();
+            }
+            server.stop();
+        });
+        if let Err(error) = stopped.await {
+            warn!(%error, "the stop was not clean");
+        }
+        metrics.stop();
+        rpc.stop().await;
+        result
+    })
+}
+
+/// Waits until the supervision gives up; for ever without one.
+async fn gives_up(receiver: Option<oneshot::Receiver<anyhow::Error>>) -> Option<anyhow::Error> {
+    match receiver {
+        Some(receiver) => receiver.await.ok(),
+        None => core::future::pending().await,
+    }
+}
