@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use metrics::histogram;
 use parking_lot::{Condvar, Mutex};
 use serde::{Deserialize, Serialize};
 
@@ -236,6 +237,7 @@ impl Shared {
                 None => Err(Failure::Engine), // `submit` refuses requests without a model
             };
             let finished = Instant::now();
+            histogram!("penstock_inference_run_seconds").record(finished - start);
             let answer = Answer { result: Arc::new(result), took: finished - start, finished };
             let mut state = self.state.lock();
             state.scheduler.finish(&id);

@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc,
     },
     time::Duration,
@@ -150,6 +150,8 @@ pub struct Chain {
     pub(crate) finalized: Mutex<Option<Finalized>>,
     /// Height of the newest proposal that was made or judged here.
     proposal_seen: AtomicU64,
+    /// Whether the newest block was seen as a proposal: consensus is up with its peers.
+    live: AtomicBool,
     pub(crate) snapshots: Snapshots,
     /// A snapshot that is being restored.
     pub(crate) incoming: Mutex<Option<Incoming>>,
@@ -210,6 +212,7 @@ impl Chain {
             kept: Mutex::default(),
             finalized: Mutex::default(),
             proposal_seen: AtomicU64::new(0),
+            live: AtomicBool::new(false),
             snapshots,
             incoming: Mutex::default(),
             subscribers: Mutex::default(),
@@ -302,6 +305,17 @@ impl Chain {
     /// Whether a proposal for a height was made or judged here before: then its round failed, and this is a later one.
     pub(crate) fn saw_proposal(&self, height: u64) -> bool {
         self.proposal_seen.swap(height, Ordering::Relaxed) == height
+    }
+
+    /// A decided block is executed.
+    pub(crate) fn note_decided(&self, height: u64) {
+        self.live.store(self.proposal_seen.load(Ordering::Relaxed) == height, Ordering::Relaxed);
+    }
+
+    /// Whether this node is not up with its peers: its newest block came by block sync or replay, or none has come
+    /// since its start.
+    pub fn is_syncing(&self) -> bool {
+        self.config.gossip != Gossip::None && !self.live.load(Ordering::Relaxed)
     }
 
     pub(crate) fn keep(&self, fingerprint: B256, executed: Arc<Executed>) {

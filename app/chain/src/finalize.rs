@@ -56,6 +56,7 @@ impl Chain {
         };
         let decoded = self.decode_block(txs).map_err(not_valid)?;
         let context = id.context(&head, decoded.header.fee_recipient);
+        self.note_decided(id.height);
         let kept = self.find_kept(id.fingerprint(txs));
         let source = if kept.is_some() { "proposal" } else { "block" };
         counter!("penstock_finalized_executions_total", "from" => source).increment(1);

@@ -12,7 +12,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, mpsc},
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use metrics::{counter, gauge, histogram};
@@ -29,6 +29,10 @@ pub(crate) const FORMAT: u32 = 1;
 /// Bytes of a chunk, less than one record over. CometBFT's limit is 16 MB, its advice 10 MB.
 const CHUNK_BYTES: usize = 8 << 20;
 
+/// A snapshot of which a peer fetched a part within this time is not removed: CometBFT never gives up one that it has
+/// begun.
+const SERVED_GRACE: Duration = Duration::from_secs(60);
+
 /// When and where snapshots are made.
 #[derive(Debug, Clone)]
 pub struct SnapshotConfig {
@@ -37,7 +41,7 @@ pub struct SnapshotConfig {
     /// One at every multiple of this height; 0: none are made. Equal on all nodes, so that a
     /// peer finds one snapshot in several places.
     pub interval: u64,
-    /// How many are kept.
+    /// How many are kept. They should be there for longer than a peer takes to find and fetch one.
     pub keep: usize,
 }
 
@@ -79,19 +83,37 @@ enum MakeError {
     Io(PathBuf, io::Error),
 }
 
-/// The snapshots of a node.
+/// A snapshot on the disk.
+#[derive(Debug)]
+struct Kept {
+    manifest: Manifest,
+    /// When a part of it was given to a peer last.
+    served: Option<Instant>,
+}
+
+/// Takes the oldest ones out that are too many and that nobody is fetching.
+fn surplus(kept: &mut Vec<Kept>, keep: usize) -> Vec<Kept> {
+    let too_many = kept.len().saturating_sub(keep);
+    let mut newest = kept.split_off(too_many);
+    let is_fetched = |old: &Kept| old.served.is_some_and(|at| at.elapsed() < SERVED_GRACE);
+    let (stay, go) = core::mem::take(kept).into_iter().partition(is_fetched);
+    *kept = stay;
+    kept.append(&mut newest);
+    go
+}
+
+/// The snapshots of a node, in order of height.
 #[derive(Debug)]
 pub(crate) struct Snapshots {
     config: SnapshotConfig,
-    /// In order of height.
-    kept: Arc<Mutex<Vec<Manifest>>>,
+    kept: Arc<Mutex<Vec<Kept>>>,
     jobs: Option<mpsc::Sender<View>>,
 }
 
 impl Snapshots {
     /// Finds what is on the disk, and starts the thread.
     pub(crate) fn open(config: SnapshotConfig) -> io::Result<Self> {
-        let kept: Arc<Mutex<Vec<Manifest>>> = Arc::default();
+        let kept: Arc<Mutex<Vec<Kept>>> = Arc::default();
         let Some(folder) = config.folder.clone() else { return Ok(Self { config, kept, jobs: None }) };
         *kept.lock() = read_manifests(&folder);
         let (jobs, queue) = mpsc::channel::<View>();
@@ -107,13 +129,14 @@ impl Snapshots {
                         info!(height, chunks = manifest.chunks.len(), ?took, "snapshot made");
                         let dropped = {
                             let mut kept = of_thread.lock();
-                            kept.push(manifest);
-                            let surplus = kept.len().saturating_sub(keep);
-                            kept.drain(..surplus).collect::<Vec<_>>()
+                            // Made again when a crash came before the commit was known.
+                            kept.retain(|other| other.manifest.height != height);
+                            kept.push(Kept { manifest, served: None });
+                            surplus(&mut kept, keep)
                         };
-                        for old in dropped {
-                            if let Err(error) = fs::remove_dir_all(folder.join(old.height.to_string())) {
-                                warn!(height = old.height, %error, "an old snapshot could not be removed");
+                        for height in dropped.iter().map(|old| old.manifest.height) {
+                            if let Err(error) = fs::remove_dir_all(folder.join(height.to_string())) {
+                                warn!(height, %error, "an old snapshot could not be removed");
                             }
                         }
                     }
@@ -146,30 +169,32 @@ impl Snapshots {
 
     /// Height of the oldest one.
     pub(crate) fn oldest(&self) -> Option<u64> {
-        self.kept.lock().first().map(|manifest| manifest.height)
+        self.kept.lock().first().map(|kept| kept.manifest.height)
     }
 
     pub(crate) fn list(&self) -> Vec<Snapshot> {
-        self.kept.lock().iter().map(Manifest::snapshot).collect()
+        self.kept.lock().iter().map(|kept| kept.manifest.snapshot()).collect()
     }
 
     /// A chunk; `None` when it is not here (any more).
     pub(crate) fn chunk(&self, height: u64, format: u32, index: u32) -> Option<Vec<u8>> {
         let folder = self.config.folder.as_ref().filter(|_| format == FORMAT)?;
+        self.kept.lock().iter_mut().find(|kept| kept.manifest.height == height)?.served = Some(Instant::now());
         fs::read(folder.join(height.to_string()).join(index.to_string())).ok()
     }
 }
 
-fn read_manifests(folder: &Path) -> Vec<Manifest> {
+fn read_manifests(folder: &Path) -> Vec<Kept> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut found: Vec<Manifest> = entries
+    let mut found: Vec<Kept> = entries
         .filter_map(|entry| {
             let bytes = fs::read(entry.path().join("manifest")).ok()?;
             let manifest = Manifest::decode(bytes.as_slice()).ok()?;
-            (entry.file_name().to_str() == Some(&manifest.height.to_string())).then_some(manifest)
+            let is_its_own = entry.file_name().to_str() == Some(&manifest.height.to_string());
+            is_its_own.then_some(Kept { manifest, served: None })
         })
         .collect();
-    found.sort_unstable_by_key(|manifest| manifest.height);
+    found.sort_unstable_by_key(|kept| kept.manifest.height);
     found
 }
 
@@ -205,4 +230,20 @@ fn make(folder: &Path, view: &View) -> Result<Manifest, MakeError> {
     }
     fs::rename(&making, &place).map_err(io(&place))?;
     Ok(manifest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_go_first_but_not_while_a_peer_fetches_them() {
+        let kept =
+            |height: u64, served: Option<Instant>| Kept { manifest: Manifest { height, chunks: vec![] }, served };
+        let mut all = vec![kept(1, None), kept(2, Some(Instant::now())), kept(3, None), kept(4, None)];
+        let heights = |all: &[Kept]| all.iter().map(|kept| kept.manifest.height).collect::<Vec<_>>();
+        assert_eq!(heights(&surplus(&mut all, 2)), [1]);
+        assert_eq!(heights(&all), [2, 3, 4]);
+        assert_eq!(heights(&surplus(&mut all, 5)), [0u64; 0]);
+    }
 }

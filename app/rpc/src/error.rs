@@ -28,6 +28,8 @@ pub(crate) enum RpcError {
     UnknownBlock,
     #[error("pruned history unavailable: the state after block {0} is not kept")]
     Pruned(u64),
+    #[error("pruned history unavailable: the first block here is {0}")]
+    PrunedBlock(u64),
     #[error("{message}")]
     Reverted { message: String, data: Bytes },
     #[error("internal error: {0}")]
@@ -42,7 +44,7 @@ impl From<RpcError> for ErrorObjectOwned {
         match error {
             RpcError::InvalidParams(_) => Self::owned(INVALID_PARAMS, message, None::<()>),
             RpcError::InvalidInput(_) | RpcError::UnknownBlock => Self::owned(INVALID_INPUT, message, None::<()>),
-            RpcError::Pruned(_) => Self::owned(PRUNED, message, None::<()>),
+            RpcError::Pruned(_) | RpcError::PrunedBlock(_) => Self::owned(PRUNED, message, None::<()>),
             RpcError::Reverted { data, .. } => Self::owned(REVERTED, message, Some(data)),
             RpcError::Internal(_) => Self::owned(INTERNAL, message, None::<()>),
         }

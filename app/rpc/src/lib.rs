@@ -11,10 +11,12 @@
 //! | `eth/pubsub.rs` | `eth_subscribe` |
 //! | `net.rs` | `net_`, `web3_`, `txpool_` |
 //! | `pipe.rs` | `pipe_` |
+//! | `consensus.rs` | `pipe_` about validators and votes |
 //!
 //! [`Chain`]: penstock_chain::Chain
 
 mod config;
+mod consensus;
 mod convert;
 mod error;
 mod eth;

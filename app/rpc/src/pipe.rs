@@ -215,7 +215,7 @@ fn status(eth: &Eth) -> RpcResult<PipeStatus> {
     let network = eth.chain.network().status();
     Ok(PipeStatus {
         height: eth.chain.head()?.number(),
-        syncing: false,
+        syncing: eth.chain.is_syncing(),
         transactions: Stages {
             queued: counts.queued,
             simulating: counts.simulating,

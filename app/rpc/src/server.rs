@@ -15,6 +15,7 @@ use tracing::info;
 
 use crate::{
     RpcConfig,
+    consensus::ConsensusApiServer,
     eth::{Eth, EthApiServer},
     net::NetApiServer,
     pipe::PipeApiServer,
@@ -109,6 +110,7 @@ pub async fn serve(chain: Arc<Chain>, config: RpcConfig) -> Result<RpcServer, Se
     for part in [
         Methods::from(EthApiServer::into_rpc(eth.clone())),
         Methods::from(NetApiServer::into_rpc(eth.clone())),
+        Methods::from(ConsensusApiServer::into_rpc(eth.clone())),
         Methods::from(PipeApiServer::into_rpc(eth)),
     ] {
         methods.merge(part).map_err(|error| internal(&error))?;

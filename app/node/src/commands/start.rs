@@ -12,7 +12,7 @@ use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use penstock_abci::{Address, Fatal, Server};
 use penstock_chain::{Chain, GenesisDoc, Gossip, SnapshotConfig};
-use penstock_inference::InferenceNetwork;
+use penstock_inference::{InferenceNetwork, ModelStore};
 use penstock_state::FjallStore;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
@@ -41,6 +41,9 @@ pub(crate) struct Start {
     /// IP address and port of JSON-RPC over HTTP and WebSocket
     #[arg(long, value_name = "ADDRESS")]
     rpc_listen: Option<SocketAddr>,
+    /// Load no model: the node follows the chain by the results in its blocks
+    #[arg(long)]
+    no_models: bool,
     /// IP address and port of the metrics
     #[arg(long, value_name = "ADDRESS")]
     metrics_listen: Option<SocketAddr>,
@@ -88,7 +91,11 @@ pub(crate) fn run(start: Start, home: Option<&Path>) -> anyhow::Result<()> {
     }
 
     let handle = metrics::install()?;
-    let models = models::load(&document.genesis.models, Some(&home.config()), models::Missing::Follow)?;
+    let models = if start.no_models {
+        ModelStore::default()
+    } else {
+        models::load(&document.genesis.models, Some(&home.config()), models::Missing::Follow)?
+    };
     let network =
         Arc::new(InferenceNetwork::start(models, settings.inference).context("cannot start inference threads")?);
     std::fs::create_dir_all(home.state()).with_context(|| format!("cannot make {}", home.state().display()))?;

@@ -56,6 +56,11 @@ impl Eth {
         if to.saturating_sub(from) >= limit {
             return Err(RpcError::InvalidInput(format!("block range is too wide: at most {limit} blocks")));
         }
+        // A node that joined by state sync has no blocks before that: it must not answer as if they had no logs.
+        let first = self.chain.first_block()?;
+        if from < first && from <= to {
+            return Err(RpcError::PrunedBlock(first));
+        }
         let view = self.chain.head()?.view;
         let mut found = Vec::new();
         for number in from..=to {

@@ -46,7 +46,7 @@ impl Eth {
     }
 
     /// The number of a block; `None` when there is none.
-    fn number(&self, id: BlockId) -> RpcResult<Option<u64>> {
+    pub(crate) fn number(&self, id: BlockId) -> RpcResult<Option<u64>> {
         let head = self.chain.head()?.number();
         Ok(match id {
             BlockId::Hash(hash) => self.chain.number_of(hash.block_hash)?,
@@ -89,7 +89,7 @@ pub(crate) trait EthApi {
     #[method(name = "blockNumber")]
     fn block_number(&self) -> Answer<U64>;
     #[method(name = "syncing")]
-    fn syncing(&self) -> Answer<bool>;
+    fn syncing(&self) -> Answer<Value>;
     #[method(name = "accounts")]
     fn accounts(&self) -> Answer<Vec<Address>>;
     #[method(name = "coinbase")]
@@ -182,9 +182,14 @@ impl EthApiServer for Arc<Eth> {
         Ok(U64::from(self.chain.head().map_err(RpcError::from)?.number()))
     }
 
-    /// A node without consensus peers is never behind; a syncing one is reported by `pipe_status`.
-    fn syncing(&self) -> Answer<bool> {
-        Ok(false)
+    /// The highest block is consensus' business and not known here: the newest own one stands for it.
+    fn syncing(&self) -> Answer<Value> {
+        if !self.chain.is_syncing() {
+            return Ok(Value::Bool(false));
+        }
+        let current = U64::from(self.chain.height().unwrap_or_default());
+        let first = U64::from(self.chain.first_block().unwrap_or_default());
+        Ok(serde_json::json!({ "startingBlock": first, "currentBlock": current, "highestBlock": current }))
     }
 
     /// The node holds no keys.
