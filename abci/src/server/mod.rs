@@ -27,6 +27,7 @@ use std::{
         mpsc,
     },
     thread::{self, JoinHandle},
+    time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
@@ -102,6 +103,21 @@ pub struct Server<A> {
 impl<A> core::fmt::Debug for Shared<A> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("Shared").field("stopping", &self.stopping).finish_non_exhaustive()
+    }
+}
+
+impl<A> Shared<A> {
+    /// Whether one more connection may be opened; those that just ended get a moment to go.
+    fn has_room(&self) -> bool {
+        const MOMENT: Duration = Duration::from_secs(1);
+        let begin = Instant::now();
+        while self.streams.lock().len() >= MAX_CONNECTIONS {
+            if begin.elapsed() > MOMENT || self.stopping.load(Ordering::SeqCst) {
+                return false;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        true
     }
 }
 
@@ -185,7 +201,7 @@ fn accept<A: Application + 'static>(listener: &Listener, shared: &Arc<Shared<A>>
         }
         let accepted = stream.and_then(|stream| {
             let handle = stream.try_clone()?;
-            if shared.streams.lock().len() >= MAX_CONNECTIONS {
+            if !shared.has_room() {
                 warn!("an ABCI connection is refused: {MAX_CONNECTIONS} are open");
                 handle.hang_up();
                 return Ok(());
@@ -206,7 +222,7 @@ fn accept<A: Application + 'static>(listener: &Listener, shared: &Arc<Shared<A>>
         if let Err(error) = accepted {
             warn!(%error, "an ABCI connection could not be opened");
             // Out of file descriptors, for example: not to spin.
-            thread::sleep(std::time::Duration::from_millis(100));
+            thread::sleep(Duration::from_millis(100));
         }
     }
 }
