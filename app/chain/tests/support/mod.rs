@@ -28,7 +28,7 @@ use penstock_abci::{
         response_process_proposal::ProposalStatus,
     },
 };
-use penstock_chain::{Chain, ChainConfig, Genesis, GenesisDoc};
+use penstock_chain::{Chain, ChainConfig, Genesis, GenesisDoc, SnapshotConfig};
 use penstock_inference::{InferenceNetwork, ModelSource, ModelStore, NetworkConfig};
 use penstock_pipe::{PoolConfig, Stage};
 use penstock_state::FjallStore;
@@ -87,7 +87,7 @@ pub struct TestBlock {
 
 pub struct TestChain {
     pub chain: Arc<Chain>,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl TestChain {
@@ -96,16 +96,36 @@ impl TestChain {
     }
 
     pub fn with(pool: PoolConfig, has_models: bool) -> Self {
+        let chain = Self::open(tempfile::tempdir().unwrap(), pool, has_models, SnapshotConfig::default());
+        let (_, app_state) = genesis();
+        let request = RequestInitChain { app_state_bytes: app_state.0, ..Default::default() };
+        chain.chain.init_chain(request).unwrap();
+        chain
+    }
+
+    /// Opens what is in a folder; nothing is initialized.
+    pub fn open(folder: tempfile::TempDir, pool: PoolConfig, has_models: bool, snapshots: SnapshotConfig) -> Self {
         let (genesis, app_state) = genesis();
         let store = if has_models { models(&genesis) } else { ModelStore::default() };
         let network = InferenceNetwork::start(store, NetworkConfig::default()).unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let database = Arc::new(FjallStore::open(folder.path()).unwrap());
-        let config = ChainConfig { pool, fee_recipient: Address::repeat_byte(0xfe), ..ChainConfig::default() };
+        let begin = Instant::now();
+        // The threads of one that was just dropped let go of the store one after the other.
+        let database = loop {
+            match FjallStore::open(folder.path()) {
+                Ok(database) => break Arc::new(database),
+                Err(error) => assert!(begin.elapsed() < Duration::from_secs(20), "{error}"),
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        let fee_recipient = Address::repeat_byte(0xfe);
+        let config = ChainConfig { pool, fee_recipient, snapshots, ..ChainConfig::default() };
         let chain = Arc::new(Chain::open(database, genesis, &app_state, Arc::new(network), config).unwrap());
-        let request = RequestInitChain { app_state_bytes: app_state.0, ..Default::default() };
-        chain.init_chain(request).unwrap();
-        Self { chain, _folder: folder }
+        Self { chain, folder }
+    }
+
+    /// Ends it; what is on its disk.
+    pub fn close(self) -> tempfile::TempDir {
+        self.folder
     }
 
     pub fn next_height(&self) -> i64 {

@@ -163,8 +163,9 @@ impl Restore {
         self.part = Part::Codes;
         self.close()?;
         let hash = keccak256(value);
-        if key != keys::code(hash) || !self.codes.remove(&hash) {
-            return Err(wrong(format!("code {hash} is not one that an account names")));
+        // In order: the first of those that have not come.
+        if key != keys::code(hash) || self.codes.pop_first() != Some(hash) {
+            return Err(wrong(format!("code {hash} is not the one that follows")));
         }
         Ok(())
     }
