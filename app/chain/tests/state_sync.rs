@@ -14,7 +14,7 @@ use alloy_primitives::{B256, U256};
 use penstock_abci::{
     Application,
     messages::{
-        RequestApplySnapshotChunk, RequestInitChain, RequestLoadSnapshotChunk, RequestOfferSnapshot, Snapshot,
+        RequestApplySnapshotChunk, RequestLoadSnapshotChunk, RequestOfferSnapshot, Snapshot,
         response_apply_snapshot_chunk::Result as Applied, response_offer_snapshot::Result as Offered,
     },
 };
@@ -24,7 +24,7 @@ use penstock_state::{StoreError, View, write_snapshot};
 use prost::Message;
 use revm::DatabaseRef;
 use sha2::{Digest, Sha256};
-use support::{PROBE, TestBlock, TestChain, Tx, genesis};
+use support::{PROBE, TestBlock, TestChain, Tx};
 
 /// `Manifest` of the chain's snapshots, as a liar would make one.
 #[derive(Clone, PartialEq, Message)]
@@ -43,7 +43,7 @@ fn named(height: u64, chunks: &[Vec<u8>]) -> Snapshot {
 }
 
 fn empty(folder: tempfile::TempDir) -> TestChain {
-    TestChain::open(folder, PoolConfig::default(), true, SnapshotConfig::default())
+    TestChain::open(folder, true, |_| {})
 }
 
 fn offer(chain: &TestChain, snapshot: Snapshot, app_hash: B256) -> Offered {
@@ -218,8 +218,7 @@ fn a_crash_in_the_middle_of_a_restoration_leaves_a_node_that_can_begin_anew() {
     // By block sync, with nothing left of the snapshot.
     let joiner = empty(joiner.close());
     assert_eq!(joiner.chain.height(), None);
-    let request = RequestInitChain { app_state_bytes: genesis().1.0, ..Default::default() };
-    joiner.chain.init_chain(request).unwrap();
+    joiner.init();
     for block in &blocks {
         joiner.decide(block);
     }
@@ -237,9 +236,8 @@ fn snapshots_are_made_beside_the_chain_with_the_same_bytes_on_all_nodes_and_the_
     let nodes = folders.each_ref().map(|folder| {
         let snapshots = SnapshotConfig { folder: Some(folder.path().to_owned()), interval: 3, keep: 2 };
         let pool = PoolConfig { ripeness: 0.0, ..PoolConfig::default() };
-        let chain = TestChain::open(tempfile::tempdir().unwrap(), pool, true, snapshots);
-        let request = RequestInitChain { app_state_bytes: genesis().1.0, ..Default::default() };
-        chain.chain.init_chain(request).unwrap();
+        let chain = TestChain::configured(|config| (config.pool, config.snapshots) = (pool, snapshots));
+        chain.init();
         chain
     });
     for round in 0..10 {

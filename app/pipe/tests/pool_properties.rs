@@ -259,3 +259,38 @@ fn an_account_whose_nonce_jumps_over_its_pending_transactions_loses_them_and_not
     world.block(1, None);
     assert!(world.pool.all().is_empty());
 }
+
+#[test]
+fn peers_hear_of_a_transaction_when_it_becomes_executable_and_again_when_it_stays_pending() {
+    let mut world = World::new();
+    let told = |world: &mut World| world.pool.take_outgoing(0, 0).iter().map(|tx| tx.nonce()).collect::<Vec<_>>();
+    world.submit(tx(1, 2, 1_000));
+    world.submit(tx(1, 1, 1_000));
+    assert_eq!(told(&mut world), [0u64; 0], "nonce 0 is missing");
+    world.submit(tx(1, 0, 1_000));
+    world.settle();
+    assert_eq!(told(&mut world), [0, 1, 2], "the gap is closed");
+    assert!(!world.pool.has_outgoing(), "each once");
+    for _ in 0..29 {
+        world.block(0, None);
+    }
+    assert_eq!(told(&mut world), [0u64; 0]);
+    world.block(0, None);
+    let mut again = told(&mut world);
+    again.sort_unstable();
+    assert_eq!(again, [0, 1, 2], "a peer may have been away");
+}
+
+#[test]
+fn what_peers_are_told_stays_within_bytes_and_gas_and_skips_nothing() {
+    let mut world = World::new();
+    for sender in 1..5 {
+        let raw = Bytes::from(vec![0; 100]);
+        world.submit(PoolTx { raw, ..tx(sender, 0, 1_000) });
+    }
+    world.submit(PoolTx { tell_peers: false, ..tx(5, 0, 1_000) });
+    assert_eq!(world.pool.take_outgoing(250, 0).len(), 2);
+    assert_eq!(world.pool.take_outgoing(0, 21_000).len(), 1);
+    assert_eq!(world.pool.take_outgoing(0, 0).len(), 1);
+    assert!(world.pool.take_outgoing(0, 0).is_empty());
+}

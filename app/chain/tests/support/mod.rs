@@ -28,7 +28,7 @@ use penstock_abci::{
         response_process_proposal::ProposalStatus,
     },
 };
-use penstock_chain::{Chain, ChainConfig, Genesis, GenesisDoc, SnapshotConfig};
+use penstock_chain::{Chain, ChainConfig, Genesis, GenesisDoc};
 use penstock_inference::{InferenceNetwork, ModelSource, ModelStore, NetworkConfig};
 use penstock_pipe::{PoolConfig, Stage};
 use penstock_state::FjallStore;
@@ -96,15 +96,24 @@ impl TestChain {
     }
 
     pub fn with(pool: PoolConfig, has_models: bool) -> Self {
-        let chain = Self::open(tempfile::tempdir().unwrap(), pool, has_models, SnapshotConfig::default());
-        let (_, app_state) = genesis();
-        let request = RequestInitChain { app_state_bytes: app_state.0, ..Default::default() };
-        chain.chain.init_chain(request).unwrap();
+        let chain = Self::open(tempfile::tempdir().unwrap(), has_models, |config| config.pool = pool);
+        chain.init();
         chain
     }
 
+    /// A new store with other settings; nothing is initialized.
+    pub fn configured(configure: impl FnOnce(&mut ChainConfig)) -> Self {
+        Self::open(tempfile::tempdir().unwrap(), true, configure)
+    }
+
+    /// InitChain.
+    pub fn init(&self) {
+        let request = RequestInitChain { app_state_bytes: genesis().1.0, ..Default::default() };
+        self.chain.init_chain(request).unwrap();
+    }
+
     /// Opens what is in a folder; nothing is initialized.
-    pub fn open(folder: tempfile::TempDir, pool: PoolConfig, has_models: bool, snapshots: SnapshotConfig) -> Self {
+    pub fn open(folder: tempfile::TempDir, has_models: bool, configure: impl FnOnce(&mut ChainConfig)) -> Self {
         let (genesis, app_state) = genesis();
         let store = if has_models { models(&genesis) } else { ModelStore::default() };
         let network = InferenceNetwork::start(store, NetworkConfig::default()).unwrap();
@@ -118,7 +127,8 @@ impl TestChain {
             std::thread::sleep(Duration::from_millis(5));
         };
         let fee_recipient = Address::repeat_byte(0xfe);
-        let config = ChainConfig { pool, fee_recipient, snapshots, ..ChainConfig::default() };
+        let mut config = ChainConfig { fee_recipient, ..ChainConfig::default() };
+        configure(&mut config);
         let chain = Arc::new(Chain::open(database, genesis, &app_state, Arc::new(network), config).unwrap());
         Self { chain, folder }
     }

@@ -81,9 +81,9 @@ fn write_secret(path: &Path, content: &Value) -> anyhow::Result<()> {
 mod tests {
     use super::*;
 
-    /// Made by `cometbft gen-node-key`: the id that it prints and the file that it writes.
+    // That CometBFT reads these files the same way is tested in tests/nodes_of_a_network.rs.
     #[test]
-    fn a_node_id_is_the_one_that_cometbft_prints_for_the_same_key() {
+    fn a_key_is_its_seed_and_its_public_half_and_names_the_node() {
         let key = Key(SigningKey::from_bytes(&[7; 32]));
         let public = key.public()["value"].as_str().unwrap().to_owned();
         assert_eq!(STANDARD.decode(public).unwrap(), key.0.verifying_key().as_bytes());

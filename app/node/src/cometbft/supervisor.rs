@@ -27,7 +27,7 @@ const SHORT_LIFE: Duration = Duration::from_secs(10);
 
 /// Failed starts in a row that end the supervision. The child of a killed process may hold its files for
 /// some seconds more.
-const MAX_FAILURES: u32 = 15;
+const MAX_FAILURES: u32 = 10;
 
 /// The wait before a start, doubled with each failure, up to the longest.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
