@@ -15,12 +15,19 @@ use penstock_abci::{
 };
 use tracing::{info_span, warn};
 
-use crate::{Chain, ChainError, block_id::BlockId, validators};
+use crate::{Chain, ChainError, Gossip, block_id::BlockId, validators};
 
 impl Application for Chain {
     type Error = ChainError;
 
-    fn info(&self, _: RequestInfo) -> Result<ResponseInfo, ChainError> {
+    fn info(&self, request: RequestInfo) -> Result<ResponseInfo, ChainError> {
+        if self.config.gossip == Gossip::App && request.version.starts_with("0.38.") {
+            // It would not ask for what is to be gossiped, without a word.
+            return Err(ChainError::Consensus(format!(
+                "CometBFT {} has no mempool of type \"app\": set [cometbft] mempool = \"flood\", and mempool.type in config.toml",
+                request.version
+            )));
+        }
         // At height 0 nothing is committed yet as consensus counts: it sends InitChain (again).
         let committed = self.head.read().clone().filter(|head| head.number() > 0);
         Ok(ResponseInfo {
@@ -70,7 +77,7 @@ impl Application for Chain {
     }
 
     fn list_snapshots(&self) -> ResponseListSnapshots {
-        ResponseListSnapshots { snapshots: self.snapshots.list() }
+        ResponseListSnapshots { snapshots: self.snapshots.list(self.height().unwrap_or_default()) }
     }
 
     fn load_snapshot_chunk(&self, request: RequestLoadSnapshotChunk) -> ResponseLoadSnapshotChunk {
@@ -124,6 +131,7 @@ impl Application for Chain {
     }
 
     fn commit(&self) -> Result<ResponseCommit, ChainError> {
+        let _span = info_span!("commit").entered();
         let height = self.commit_finalized()?;
         Ok(ResponseCommit { retain_height: self.retain_height(height) as i64 })
     }

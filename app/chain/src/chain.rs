@@ -340,13 +340,15 @@ impl Chain {
                 "the genesis that consensus brings is not the one that this node was started with".into(),
             ));
         }
-        if let Some(head) = self.head.read().as_ref() {
-            return match head.number() {
-                0 => Ok(head.hash),
-                height => Err(ChainError::Consensus(format!("InitChain at height {height}"))),
-            };
+        if let Some(height) = self.height().filter(|height| *height > 0) {
+            return Err(ChainError::Consensus(format!("InitChain at height {height}")));
         }
+        // What is here is the genesis of an InitChain before a crash, or the rest of a state sync that was given up.
+        *self.incoming.lock() = None;
         let mut state = self.state.lock();
+        let store = state.store().clone();
+        clear(&*store)?;
+        *state = State::open(store, 0)?;
         let applied = state.apply(&genesis_changes(&self.genesis, validators))?;
         let header = self.genesis_header(applied.root, time);
         let hash = header.hash_slow();

@@ -50,8 +50,6 @@ pub struct GenesisDoc {
     pub app_state: Bytes,
     /// The application's part, checked.
     pub genesis: Genesis,
-    /// Blocks for which evidence of misbehaviour counts.
-    pub evidence_blocks: u64,
 }
 
 impl GenesisDoc {
@@ -82,8 +80,7 @@ impl GenesisDoc {
         let genesis = Genesis::parse(&app_state)?;
         let params = doc.consensus_params.unwrap_or_default();
         genesis.check_params(&params.consensus_params())?;
-        let evidence_blocks = params.evidence.max_age_num_blocks.0.max(0) as u64;
-        Ok(Self { chain_id: doc.chain_id, time, app_state, genesis, evidence_blocks })
+        Ok(Self { chain_id: doc.chain_id, time, app_state, genesis })
     }
 }
 
@@ -103,7 +100,6 @@ impl<'de> Deserialize<'de> for Int64 {
 #[serde(default)]
 struct Params {
     block: BlockParams,
-    evidence: EvidenceParams,
     abci: AbciParams,
 }
 
@@ -117,18 +113,6 @@ struct BlockParams {
 impl Default for BlockParams {
     fn default() -> Self {
         Self { max_bytes: Int64(22_020_096), max_gas: Int64(-1) }
-    }
-}
-
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(default)]
-struct EvidenceParams {
-    max_age_num_blocks: Int64,
-}
-
-impl Default for EvidenceParams {
-    fn default() -> Self {
-        Self { max_age_num_blocks: Int64(100_000) }
     }
 }
 

@@ -6,6 +6,7 @@
 //! | v0.40, `app` | `eth_sendRawTransaction`; CheckTx, when it came by CometBFT's RPC | InsertTx | by ReapTxs |
 
 use alloy_consensus::Transaction;
+use alloy_primitives::Bytes;
 use penstock_abci::{
     messages::{RequestCheckTx, ResponseCheckTx},
     wire::{RETRY, RequestInsertTx, RequestReapTxs, ResponseInsertTx, ResponseReapTxs},
@@ -39,7 +40,7 @@ impl Chain {
             return self.recheck(&request.tx);
         }
         // In a flood CometBFT itself gossips what is accepted here.
-        match self.admit_as(request.tx.into(), self.config.gossip == Gossip::App) {
+        match self.admit_as(owned(&request.tx), self.config.gossip == Gossip::App) {
             Ok(tx) => ResponseCheckTx { gas_wanted: tx.tx.gas_limit() as i64, ..Default::default() },
             Err(AdmissionError::Pool(Rejected::AlreadyKnown)) => ResponseCheckTx::default(),
             Err(error) => ResponseCheckTx { code: REFUSED, log: error.to_string(), ..Default::default() },
@@ -57,7 +58,7 @@ impl Chain {
     }
 
     pub(crate) fn insert(&self, request: RequestInsertTx) -> ResponseInsertTx {
-        let code = match self.admit_as(request.tx.into(), true) {
+        let code = match self.admit_as(owned(&request.tx), true) {
             Ok(_) | Err(AdmissionError::Pool(Rejected::AlreadyKnown)) => 0,
             Err(error) if may_pass_later(&error) => RETRY,
             Err(_) => REFUSED,
@@ -70,6 +71,11 @@ impl Chain {
         let txs = pool.take_outgoing(request.max_bytes, request.max_gas);
         ResponseReapTxs { txs: txs.iter().map(|tx| tx.raw.0.clone()).collect() }
     }
+}
+
+/// A transaction in memory of its own: as a part of what was read from the socket it would keep all of that.
+fn owned(tx: &[u8]) -> Bytes {
+    Bytes::copy_from_slice(tx)
 }
 
 /// Whether a later state or a less busy pool may take it.

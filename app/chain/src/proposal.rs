@@ -13,7 +13,7 @@ use penstock_abci::proto_tx_size;
 use penstock_evm::{Call, OnMiss, Results};
 use penstock_inference::{Failure, InferenceNetwork, InferenceResult, RequestId, network::Answer};
 use penstock_pipe::{Candidate, Event, Held};
-use tracing::debug;
+use tracing::{debug, debug_span};
 
 use crate::{
     BlockResult, Chain, ChainError, HeaderTx,
@@ -167,6 +167,7 @@ impl Chain {
         budget: &mut Budget,
     ) -> Result<Attempt, ChainError> {
         let tx = &candidate.tx;
+        let _span = debug_span!("tx", hash = %tx.hash()).entered();
         results.attempt.borrow_mut().clear();
         *results.held.borrow_mut() = candidate.held.clone();
         let mut given_up = 0;

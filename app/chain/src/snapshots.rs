@@ -91,14 +91,19 @@ struct Kept {
     served: Option<Instant>,
 }
 
-/// Takes the oldest ones out that are too many and that nobody is fetching.
+/// Takes the oldest ones out that are too many and that nobody is fetching; of those, as many as are kept anyway
+/// stay at most.
 fn surplus(kept: &mut Vec<Kept>, keep: usize) -> Vec<Kept> {
-    let too_many = kept.len().saturating_sub(keep);
-    let mut newest = kept.split_off(too_many);
-    let is_fetched = |old: &Kept| old.served.is_some_and(|at| at.elapsed() < SERVED_GRACE);
-    let (stay, go) = core::mem::take(kept).into_iter().partition(is_fetched);
+    let count = kept.len();
+    let mut go = Vec::new();
+    let mut stay = Vec::with_capacity(count);
+    for (index, old) in core::mem::take(kept).into_iter().enumerate() {
+        let newer = count - 1 - index;
+        let is_fetched = old.served.is_some_and(|at| at.elapsed() < SERVED_GRACE);
+        let stays = newer < keep || (is_fetched && newer < 2 * keep);
+        if stays { stay.push(old) } else { go.push(old) }
+    }
     *kept = stay;
-    kept.append(&mut newest);
     go
 }
 
@@ -107,7 +112,7 @@ fn surplus(kept: &mut Vec<Kept>, keep: usize) -> Vec<Kept> {
 pub(crate) struct Snapshots {
     config: SnapshotConfig,
     kept: Arc<Mutex<Vec<Kept>>>,
-    jobs: Option<mpsc::Sender<View>>,
+    jobs: Option<mpsc::SyncSender<View>>,
 }
 
 impl Snapshots {
@@ -116,7 +121,8 @@ impl Snapshots {
         let kept: Arc<Mutex<Vec<Kept>>> = Arc::default();
         let Some(folder) = config.folder.clone() else { return Ok(Self { config, kept, jobs: None }) };
         *kept.lock() = read_manifests(&folder);
-        let (jobs, queue) = mpsc::channel::<View>();
+        // One waits at most: each holds the state of its height in the database.
+        let (jobs, queue) = mpsc::sync_channel::<View>(1);
         let (of_thread, keep) = (kept.clone(), config.keep.max(1));
         thread::Builder::new().name("snapshots".into()).spawn(move || {
             for view in queue {
@@ -157,8 +163,10 @@ impl Snapshots {
             && view.height().is_multiple_of(interval)
             && let Some(jobs) = &self.jobs
         {
-            // The thread ends with this handle only.
-            let _ = jobs.send(view.clone());
+            if jobs.try_send(view.clone()).is_err() {
+                counter!("penstock_snapshot_failures_total").increment(1);
+                warn!(height = view.height(), "no snapshot is made: those before it are not ready yet");
+            }
         }
     }
 
@@ -172,15 +180,18 @@ impl Snapshots {
         self.kept.lock().first().map(|kept| kept.manifest.height)
     }
 
-    pub(crate) fn list(&self) -> Vec<Snapshot> {
-        self.kept.lock().iter().map(|kept| kept.manifest.snapshot()).collect()
+    /// Those that a peer can restore at a height of the chain: CometBFT needs the two headers after a snapshot.
+    pub(crate) fn list(&self, height: u64) -> Vec<Snapshot> {
+        let kept = self.kept.lock();
+        kept.iter().filter(|kept| kept.manifest.height + 2 <= height).map(|kept| kept.manifest.snapshot()).collect()
     }
 
     /// A chunk; `None` when it is not here (any more).
     pub(crate) fn chunk(&self, height: u64, format: u32, index: u32) -> Option<Vec<u8>> {
         let folder = self.config.folder.as_ref().filter(|_| format == FORMAT)?;
+        let chunk = fs::read(folder.join(height.to_string()).join(index.to_string())).ok()?;
         self.kept.lock().iter_mut().find(|kept| kept.manifest.height == height)?.served = Some(Instant::now());
-        fs::read(folder.join(height.to_string()).join(index.to_string())).ok()
+        Some(chunk)
     }
 }
 
@@ -240,10 +251,14 @@ mod tests {
     fn the_oldest_go_first_but_not_while_a_peer_fetches_them() {
         let kept =
             |height: u64, served: Option<Instant>| Kept { manifest: Manifest { height, chunks: vec![] }, served };
-        let mut all = vec![kept(1, None), kept(2, Some(Instant::now())), kept(3, None), kept(4, None)];
+        let fetched = Some(Instant::now());
+        let mut all = vec![kept(1, None), kept(2, fetched), kept(3, None), kept(4, None)];
         let heights = |all: &[Kept]| all.iter().map(|kept| kept.manifest.height).collect::<Vec<_>>();
         assert_eq!(heights(&surplus(&mut all, 2)), [1]);
         assert_eq!(heights(&all), [2, 3, 4]);
         assert_eq!(heights(&surplus(&mut all, 5)), [0u64; 0]);
+        // A peer that asks for ever does not keep one for ever.
+        all.extend([kept(5, None), kept(6, None)]);
+        assert_eq!(heights(&surplus(&mut all, 2)), [2, 3, 4]);
     }
 }

@@ -1,12 +1,14 @@
 //! Joining by state sync: a peer's snapshot becomes this node's state when everything in it is under the app hash that
 //! CometBFT's light client verified.
 
+use std::collections::BTreeSet;
+
 use alloy_primitives::B256;
 use penstock_abci::messages::{
     RequestApplySnapshotChunk, RequestOfferSnapshot, ResponseApplySnapshotChunk, ResponseOfferSnapshot,
     response_apply_snapshot_chunk::Result as Applied, response_offer_snapshot::Result as Offered,
 };
-use penstock_state::{Restore, RestoreError, State};
+use penstock_state::{Restore, RestoreError, State, clear};
 use prost::Message;
 use sha2::{Digest, Sha256};
 use tracing::{info, warn};
@@ -22,16 +24,15 @@ pub(crate) struct Incoming {
     manifest: Manifest,
     /// The next chunk.
     next: usize,
-    restore: Restore,
+    /// Who gave chunks.
+    senders: BTreeSet<String>,
+    /// `None` when the state is here already.
+    restore: Option<Restore>,
 }
 
 impl Chain {
     pub(crate) fn offer(&self, request: &RequestOfferSnapshot) -> Result<ResponseOfferSnapshot, ChainError> {
         let answer = |result: Offered| Ok(ResponseOfferSnapshot { result: result.into() });
-        if let Some(height) = self.height() {
-            warn!(height, "a snapshot is offered to a node that has a state: it is not taken");
-            return answer(Offered::Abort);
-        }
         let Some(snapshot) = &request.snapshot else { return answer(Offered::Reject) };
         if snapshot.format != FORMAT {
             return answer(Offered::RejectFormat);
@@ -44,9 +45,25 @@ impl Chain {
         let (Some(manifest), Ok(app_hash)) = (manifest, B256::try_from(request.app_hash.as_ref())) else {
             return answer(Offered::Reject);
         };
+        let restore = match self.head.read().as_ref().map(|head| (head.number(), head.hash)) {
+            None => Some(Restore::begin(self.state.lock().store().clone(), manifest.height, app_hash)?),
+            // A crash came after the restoration and before CometBFT knew of it.
+            Some(ours) if ours == (manifest.height, app_hash) => None,
+            Some((height, _)) if height > manifest.height => {
+                warn!(height, offered = manifest.height, "a snapshot before this node's state is not taken");
+                return answer(Offered::Reject);
+            }
+            Some((height, _)) => {
+                clear(&**self.state.lock().store())?;
+                return Err(ChainError::Consensus(format!(
+                    "CometBFT has no state and offers a snapshot of height {}, but this node was at height {height}: \
+                     its state is removed, so that the next start can take the snapshot",
+                    manifest.height
+                )));
+            }
+        };
         info!(height = manifest.height, chunks = manifest.chunks.len(), "a snapshot is taken in");
-        let restore = Restore::begin(self.state.lock().store().clone(), manifest.height, app_hash)?;
-        *self.incoming.lock() = Some(Incoming { manifest, next: 0, restore });
+        *self.incoming.lock() = Some(Incoming { manifest, next: 0, senders: BTreeSet::new(), restore });
         answer(Offered::Accept)
     }
 
@@ -71,18 +88,20 @@ impl Chain {
             });
         }
         let is_last = incoming.next + 1 == incoming.manifest.chunks.len();
-        let applied = incoming.restore.apply(&request.chunk);
         incoming.next += 1;
+        incoming.senders.insert(request.sender.clone());
+        let applied = incoming.restore.as_mut().map_or(Ok(()), |restore| restore.apply(&request.chunk));
         let outcome = match applied {
             Ok(()) if !is_last => {
                 *slot = Some(incoming);
                 return Ok(answer(Applied::Accept));
             }
-            Ok(()) => incoming.restore.finish(self.genesis_digest),
+            Ok(()) => incoming.restore.map(|restore| restore.finish(self.genesis_digest)).transpose(),
             Err(error) => Err(error),
         };
         match outcome {
-            Ok(()) => {
+            Ok(None) => Ok(answer(Applied::Accept)),
+            Ok(Some(())) => {
                 let height = incoming.manifest.height;
                 {
                     let mut state = self.state.lock();
@@ -95,7 +114,9 @@ impl Chain {
             }
             Err(RestoreError::Wrong(why)) => {
                 warn!(why, "a snapshot is rejected");
-                Ok(answer(Applied::RejectSnapshot))
+                // Every chunk was the one that the snapshot names: whoever has it made it up, or believes who did.
+                let reject_senders = incoming.senders.into_iter().collect();
+                Ok(ResponseApplySnapshotChunk { reject_senders, ..answer(Applied::RejectSnapshot) })
             }
             Err(RestoreError::Store(error)) => Err(error.into()),
         }

@@ -141,3 +141,29 @@ fn proposals_stay_within_the_bytes_that_consensus_counts() {
         assert!(size as i64 <= max_tx_bytes.max(40), "{size} of {max_tx_bytes}");
     }
 }
+
+#[test]
+fn transactions_that_ask_nothing_are_not_simulated_again_and_go_in_all_the_same() {
+    let chain = TestChain::new();
+    // All of them read the balance that the first one changes.
+    let large = |tx: Tx| Tx { tip: 1, gas: 60_000_000, ..tx };
+    let plain = chain.submit(&large(Tx::transfer(0)), 0);
+    let before_a_question = chain.submit(&large(Tx::transfer(0)), 1);
+    chain.submit(&large(Tx::ask(1, [1, 1])), 1);
+    chain.submit(&Tx { tip: 9_000_000_000, gas: 60_000_000, ..Tx::transfer(0) }, 2);
+    let simulations = |hash| {
+        let status = chain.chain.pool().unwrap().read(|pool| pool.status(&hash)).unwrap();
+        status.stages.iter().filter(|(stage, _)| *stage == Stage::Simulating).count()
+    };
+    let before = (simulations(plain), simulations(before_a_question));
+    assert_eq!(chain.produce().txs.len(), 2, "only the first fits the block's gas");
+    chain.wait_for(before_a_question, Stage::Ready);
+    assert_eq!(simulations(plain), before.0, "it asks nothing");
+    assert!(simulations(before_a_question) > before.1, "a question stands on what it leaves behind");
+    for _ in 0..3 {
+        let next = chain.chain.pool().unwrap().read(|pool| pool.all()[0].0.hash());
+        chain.wait_for(next, Stage::Ready);
+        chain.produce();
+    }
+    assert!(chain.chain.pool().unwrap().read(|pool| pool.all().is_empty()));
+}

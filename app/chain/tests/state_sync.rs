@@ -121,7 +121,7 @@ fn a_restored_node_is_where_the_others_are_and_goes_on_with_them() {
     assert_eq!(joiner.decide(&block), source.chain.head().unwrap().hash);
     let reopened = empty(joiner.close());
     assert_eq!(reopened.chain.head().unwrap().hash, source.chain.head().unwrap().hash);
-    assert_eq!(offer(&reopened, named(1, &chunks), head.hash), Offered::Abort, "it has a state already");
+    assert_eq!(offer(&reopened, named(1, &chunks), head.hash), Offered::Reject, "it is further already");
 }
 
 #[test]
@@ -240,7 +240,7 @@ fn snapshots_are_made_beside_the_chain_with_the_same_bytes_on_all_nodes_and_the_
         chain.init();
         chain
     });
-    for round in 0..10 {
+    for round in 0..11 {
         nodes[0].submit(&Tx::ask(round, [round.into(), 1]), 0);
         let block = nodes[0].produce();
         nodes[1].decide(&block);
@@ -271,4 +271,62 @@ fn snapshots_are_made_beside_the_chain_with_the_same_bytes_on_all_nodes_and_the_
     assert_eq!(apply(&joiner, 0, &load(0)), Applied::Accept);
     assert_eq!(joiner.chain.head().unwrap().hash, app_hash);
     assert!(load(1).is_empty(), "there is one chunk");
+}
+
+#[test]
+fn a_restoration_that_consensus_gives_up_leaves_nothing_for_the_genesis() {
+    let (source, blocks, chunks) = source();
+    let head = source.chain.head().unwrap();
+    let joiner = empty(tempfile::tempdir().unwrap());
+    assert_eq!(offer(&joiner, named(head.number(), &chunks), head.hash), Offered::Accept);
+    for (index, chunk) in chunks.iter().enumerate().take(chunks.len() - 1) {
+        assert_eq!(apply(&joiner, index, chunk), Applied::Accept);
+    }
+    // The same process: only CometBFT was started again, without state sync.
+    joiner.init();
+    assert_eq!(joiner.chain.head().unwrap().view.storage_ref(PROBE, U256::from(7)).unwrap(), U256::ZERO);
+    for block in &blocks {
+        joiner.decide(block);
+    }
+    assert_eq!(joiner.chain.head().unwrap().hash, head.hash);
+}
+
+#[test]
+fn a_crash_between_the_restoration_and_consensus_costs_nothing() {
+    let (source, _, chunks) = source();
+    let head = source.chain.head().unwrap();
+    let joiner = empty(tempfile::tempdir().unwrap());
+    assert_eq!(restore(&joiner, head.number(), &chunks, head.hash), Applied::Accept);
+    // CometBFT does not know of it, and offers it again.
+    let joiner = empty(joiner.close());
+    assert_eq!(restore(&joiner, head.number(), &chunks, head.hash), Applied::Accept);
+    assert_eq!(joiner.chain.head().unwrap().hash, head.hash);
+    // An older one would lead back; a newer one begins anew, in a new process.
+    assert_eq!(offer(&joiner, named(head.number() - 1, &chunks), head.hash), Offered::Reject);
+    source.produce();
+    let head = source.chain.head().unwrap();
+    let chunks = chunks_of(&head.view, 700);
+    let snapshot = Some(named(head.number(), &chunks));
+    let request = RequestOfferSnapshot { snapshot, app_hash: head.hash.to_vec().into() };
+    let error = joiner.chain.offer_snapshot(request).unwrap_err().to_string();
+    assert!(error.contains("the next start"), "{error}");
+    let joiner = empty(joiner.close());
+    assert_eq!(restore(&joiner, head.number(), &chunks, head.hash), Applied::Accept);
+    assert_eq!(joiner.chain.head().unwrap().hash, head.hash);
+}
+
+#[test]
+fn whoever_gives_a_false_snapshot_is_not_asked_again() {
+    let (source, _, chunks) = source();
+    let head = source.chain.head().unwrap();
+    let joiner = empty(tempfile::tempdir().unwrap());
+    assert_eq!(offer(&joiner, named(head.number(), &chunks), B256::repeat_byte(7)), Offered::Accept);
+    let give = |index: usize, sender: &str| {
+        let chunk = chunks[index].clone().into();
+        let request = RequestApplySnapshotChunk { index: index as u32, chunk, sender: sender.into() };
+        joiner.chain.apply_snapshot_chunk(request).unwrap()
+    };
+    let verdicts: Vec<_> = (0..chunks.len()).map(|i| give(i, ["a", "b"][i % 2])).collect();
+    let rejected = verdicts.iter().find(|verdict| verdict.result == Applied::RejectSnapshot as i32).unwrap();
+    assert!(rejected.reject_senders.contains(&"a".to_owned()), "{rejected:?}");
 }

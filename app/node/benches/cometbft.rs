@@ -27,7 +27,7 @@ use support::{
 
 /// Transactions of the throughput comparison.
 const TRANSFERS: usize = 20_000;
-const SENDERS: usize = 200;
+const SENDERS: usize = 2_000;
 
 /// Inferences that are pending while gaps are measured.
 const PENDING: usize = 5_000;

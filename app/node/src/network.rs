@@ -123,7 +123,14 @@ impl NewHome<'_> {
     /// # Errors
     /// When a file is there or cannot be written.
     pub(crate) fn write(self, home: &Home) -> anyhow::Result<()> {
-        for file in [home.genesis(), home.node_key(), home.validator_key(), home.settings(), home.cometbft_config()] {
+        for file in [
+            home.genesis(),
+            home.node_key(),
+            home.validator_key(),
+            home.validator_state(),
+            home.settings(),
+            home.cometbft_config(),
+        ] {
             if file.exists() {
                 bail!("{} exists: this home has a node already (choose another --home, or remove it)", file.display());
             }
@@ -145,15 +152,16 @@ impl NewHome<'_> {
             pool_txs: Settings::default().pool.max_txs,
             state_sync: self.state_sync.clone(),
         };
+        self.keys.node.write_node_key(&home.node_key())?;
+        self.keys.validator.write_validator_key(&home.validator_key())?;
+        keys::write_validator_state(&home.validator_state())?;
         write(&home.cometbft_config(), config.render().as_bytes())?;
         write(&home.settings(), self.settings().as_bytes())?;
         write(&home.genesis(), self.genesis)?;
-        if let Some(folder) = self.models_from {
-            copy_models(self.genesis, folder, &home.config())?;
+        match self.models_from {
+            Some(folder) => copy_models(self.genesis, folder, &home.config()),
+            None => Ok(()),
         }
-        keys::write_validator_state(&home.validator_state())?;
-        self.keys.node.write_node_key(&home.node_key())?;
-        self.keys.validator.write_validator_key(&home.validator_key())
     }
 
     fn settings(&self) -> String {

@@ -126,7 +126,6 @@ fn start_says_what_is_wrong_with_a_home() {
     let good = fs::read_to_string(&settings).unwrap();
     for (more, words) in [
         ("[abci]\nlisten = \"localhost\"\n", ["[abci] listen", "unix:///"]),
-        ("[chain]\nretain_blocks = 5\n", ["retain_blocks is 5", "max_age_num_blocks"]),
         ("[snapshots]\nkeep = 0\n", ["[snapshots] keep", "at least 1"]),
         ("[snapshots]\nkept = 1\n", ["kept", "line"]),
     ] {

@@ -99,6 +99,8 @@ pub(crate) struct Entry {
     pub(crate) waits_for: Option<String>,
     /// Height at which it was queued for peers last.
     pub(crate) told: Option<u64>,
+    /// It waits in the queue for peers.
+    pub(crate) outgoing: bool,
 }
 
 impl Entry {
@@ -121,13 +123,14 @@ impl Entry {
             requests: Vec::new(),
             waits_for: None,
             told: None,
+            outgoing: false,
         }
     }
 
     /// Whether peers should hear of it (again): it is executable, as far as is known.
     pub(crate) fn is_to_be_told(&self, height: u64) -> bool {
         let due = self.told.is_none_or(|told| height >= told + AGAIN_AFTER);
-        self.tx.tell_peers && self.stage != Stage::Queued && due
+        self.tx.tell_peers && !self.outgoing && self.stage != Stage::Queued && due
     }
 
     pub(crate) fn enter(&mut self, stage: Stage, now: Duration) -> bool {

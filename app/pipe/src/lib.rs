@@ -13,7 +13,8 @@
 //!   transactions. At a missing result the simulation goes on with zeros, so that independent
 //!   requests are found in one pass; when all results of a wave are there it is simulated again,
 //!   until nothing is missing: *ready*.
-//! - A simulation stays good on a new head while every value that it read is unchanged. Results
+//! - A simulation stays good on a new head while every value that it read is unchanged; a transaction that
+//!   asks for nothing, with none behind it that does, is not simulated again at all. Results
 //!   are named by their content and are never thrown away while a transaction wants them.
 //! - The proposal's own execution decides: a ready transaction that asks for something else there
 //!   is *deferred*, its new request runs with priority, and after `max_deferrals` it is included

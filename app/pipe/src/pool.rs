@@ -2,7 +2,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap, HashMap, VecDeque},
+    collections::{BTreeMap, BinaryHeap, HashMap, HashSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -245,7 +245,7 @@ impl Pool {
                 && let Some(entry) = self.entries.get_mut(hash)
                 && entry.is_to_be_told(self.height)
             {
-                entry.told = Some(self.height);
+                (entry.told, entry.outgoing) = (Some(self.height), true);
                 self.outgoing.push(*hash);
             }
         }
@@ -255,7 +255,7 @@ impl Pool {
     /// Queues for peers what has been pending for long.
     fn tell_peers_again(&mut self) {
         for (hash, entry) in self.entries.iter_mut().filter(|(_, entry)| entry.is_to_be_told(self.height)) {
-            entry.told = Some(self.height);
+            (entry.told, entry.outgoing) = (Some(self.height), true);
             self.outgoing.push(*hash);
         }
     }
@@ -272,15 +272,17 @@ impl Pool {
         let (mut bytes_left, mut gas_left) = (limit(max_bytes), limit(max_gas));
         let mut taken = Vec::new();
         while let Some(hash) = self.outgoing.pop() {
-            let Some(entry) = self.entries.get(&hash) else { continue };
+            // It may have left the pool and come back since: once is enough.
+            let Some(entry) = self.entries.get_mut(&hash).filter(|entry| entry.outgoing) else { continue };
             let (bytes, gas) = (entry.tx.raw.len() as u64, entry.tx.tx.gas_limit());
-            if bytes > bytes_left || gas > gas_left {
-                // One that is over the limits by itself would stay for ever, and all others behind it.
-                if !taken.is_empty() {
-                    self.outgoing.push_front(hash);
-                    break;
-                }
-                continue;
+            let fits = bytes <= bytes_left && gas <= gas_left;
+            if !fits && !taken.is_empty() {
+                self.outgoing.push_front(hash);
+                break;
+            }
+            entry.outgoing = false;
+            if !fits {
+                continue; // over the limits by itself it would stay for ever, and all others behind it
             }
             bytes_left -= bytes;
             gas_left -= gas;
@@ -486,6 +488,7 @@ impl Pool {
 
     /// A proposal that was not decided: its transactions, but for `kept`, are ready again.
     fn withdraw_proposed(&mut self, now: Duration, kept: &[B256], actions: &mut Vec<Action>) {
+        let kept: HashSet<&B256> = kept.iter().collect();
         for (hash, entry) in self.entries.iter_mut().filter(|(_, entry)| entry.stage == Stage::Proposed) {
             if !kept.contains(hash) && entry.enter(Stage::Ready, now) {
                 actions.push(Action::StageChanged { hash: *hash, stage: Stage::Ready });
@@ -524,8 +527,12 @@ impl Pool {
     /// the first one whose simulation does not hold (those behind it follow when it has changed).
     fn refresh_sender(&mut self, now: Duration, address: Address, changes: &BundleState, actions: &mut Vec<Action>) {
         let Some(sender) = self.senders.get(&address) else { return };
-        let next = sender.account.nonce;
+        let Account { nonce: next, balance } = sender.account;
         let own: Vec<(u64, B256)> = sender.by_nonce.iter().map(|(nonce, hash)| (*nonce, *hash)).collect();
+        // The last one that asks for results: those behind it, and all of a sender who asks nothing, need no
+        // simulation on the new head. What they do there is the proposal's business, and costs no model.
+        let asks = |hash: &B256| self.entries.get(hash).is_some_and(|entry| !entry.requests.is_empty());
+        let last_that_asks = own.iter().rev().find(|(_, hash)| asks(hash)).map(|(nonce, _)| *nonce);
         for (nonce, hash) in own {
             let Some(entry) = self.entries.get(&hash) else { continue };
             if nonce < next {
@@ -537,7 +544,9 @@ impl Pool {
                 continue;
             }
             let payable = entry.tx.effective_tip(self.base_fee).is_some();
+            let asks_nothing = last_that_asks.is_none_or(|last| nonce > last) && entry.tx.cost() <= balance;
             let good = match (&entry.simulated, entry.stage) {
+                (Some(_), Stage::Ready | Stage::Proposed) if asks_nothing => payable,
                 (Some(simulated), _) => payable && simulated.reads.survives(changes),
                 // Under way: judged when it ends.
                 (None, Stage::Simulating) => payable && entry.in_flight,

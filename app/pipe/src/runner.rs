@@ -121,7 +121,10 @@ impl PoolHandle {
     pub fn new_head(&self, head: NewHead, account: impl Fn(Address) -> Account) {
         let mut pool = self.shared.pool.lock();
         for address in pool.senders() {
-            pool.set_account(address, account(address));
+            // All others are as they were.
+            if head.changes.state.contains_key(&address) {
+                pool.set_account(address, account(address));
+            }
         }
         let actions = pool.step(self.shared.begin.elapsed(), Event::NewHead(head));
         self.shared.perform(pool, actions);

@@ -42,8 +42,10 @@ pub(crate) struct StateSync {
 impl CometConfig {
     /// The file.
     pub(crate) fn render(&self) -> String {
-        let Self { moniker, abci, rpc, p2p, external_address, metrics, pool_txs, .. } = self;
-        let peers = self.peers.join(",");
+        let Self { rpc, p2p, metrics, pool_txs, .. } = self;
+        let [moniker, abci, external_address, peers] =
+            [self.moniker.clone(), self.abci.to_string(), self.external_address.clone(), self.peers.join(",")]
+                .map(quoted);
         let block_time = humantime::format_duration(self.block_time).to_string().replace(' ', "");
         let (strict, duplicates) = (!self.local, self.local);
         let mempool = self.mempool();
@@ -53,9 +55,9 @@ impl CometConfig {
             r#"# CometBFT's configuration, written by penstock. Keys that are not here have CometBFT's defaults
 # (https://docs.cometbft.com). `penstock start` needs no change here.
 
-moniker = "{moniker}"
+moniker = {moniker}
 # A unix socket: half the latency of TCP, and nobody else on the machine can open it.
-proxy_app = "{abci}"
+proxy_app = {abci}
 # Blocks and votes are logged by the application; errors and the life of the node remain.
 log_level = "main:info,statesync:info,blocksync:info,*:error"
 
@@ -66,8 +68,8 @@ max_request_batch_size = 10
 
 [p2p]
 laddr = "tcp://{p2p}"
-external_address = "{external_address}"
-persistent_peers = "{peers}"
+external_address = {external_address}
+persistent_peers = {peers}
 # On one machine all peers have one address, which is not routable.
 addr_book_strict = {strict}
 allow_duplicate_ip = {duplicates}
@@ -135,22 +137,27 @@ reap_interval = "50ms"
 
     fn state_sync(&self) -> String {
         let Some(StateSync { servers, trust_height, trust_hash }) = &self.state_sync else { return String::new() };
-        let servers = servers.join(",");
+        let [servers, trust_hash] = [servers.join(","), trust_hash.clone()].map(quoted);
         format!(
             r#"[statesync]
 # The node begins with a peer's snapshot, checked against headers that a light client verified. Used once: a
 # node that has a state goes on with block sync.
 enable = true
-rpc_servers = "{servers}"
+rpc_servers = {servers}
 trust_height = {trust_height}
-trust_hash = "{trust_hash}"
-# Below the time for which validators can be punished.
-trust_period = "168h0m0s"
+trust_hash = {trust_hash}
+# Below the age at which evidence against validators stops to count (48 h).
+trust_period = "36h0m0s"
 discovery_time = "5s"
 
 "#
         )
     }
+}
+
+/// Text as TOML has it.
+fn quoted(text: String) -> String {
+    toml::Value::String(text).to_string()
 }
 
 #[cfg(test)]
@@ -160,7 +167,7 @@ mod tests {
     fn config(version: Version) -> CometConfig {
         CometConfig {
             version,
-            moniker: "a".into(),
+            moniker: "a \"b\" \\".into(),
             abci: "unix:///x/abci.sock".parse().unwrap(),
             rpc: "127.0.0.1:1".parse().unwrap(),
             p2p: "127.0.0.1:2".parse().unwrap(),
@@ -182,6 +189,7 @@ mod tests {
             let config = CometConfig { state_sync: Some(state_sync), ..config(version) };
             let table: toml::Table = toml::from_str(&config.render()).unwrap();
             assert_eq!(table["consensus"]["timeout_commit"].as_str(), Some("1s500ms"));
+            assert_eq!(table["moniker"].as_str(), Some("a \"b\" \\"));
             assert_eq!(table["statesync"]["rpc_servers"].as_str(), Some("a:1,b:2"));
             let kind = if version == Version::V0_38 { "flood" } else { "app" };
             assert_eq!(table["mempool"]["type"].as_str(), Some(kind));

@@ -13,11 +13,14 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use metrics::counter;
 use penstock_chain::Chain;
+use penstock_pipe::PoolTx;
 use serde_json::{Value, json};
 use tracing::{debug, warn};
 
-/// CometBFT takes no larger batch (`rpc.max_request_batch_size`).
+/// CometBFT takes no larger batch (`rpc.max_request_batch_size`), and no larger body (`rpc.max_body_bytes` is 1,000,000;
+/// base64 adds a third).
 const BATCH: usize = 10;
+const BATCH_BYTES: usize = 600_000;
 
 /// How often a waiting thread looks whether it has to stop.
 const GLANCE: Duration = Duration::from_millis(200);
@@ -54,6 +57,23 @@ impl Handover {
     }
 }
 
+/// Cuts transactions into batches that CometBFT takes.
+fn batches(txs: &[Arc<PoolTx>]) -> Vec<&[Arc<PoolTx>]> {
+    let (mut batches, mut rest) = (Vec::new(), txs);
+    while !rest.is_empty() {
+        let mut bytes = 0;
+        let fit = rest.iter().take(BATCH).take_while(|tx| {
+            bytes += tx.raw.len();
+            bytes <= BATCH_BYTES
+        });
+        // One alone always fits: a transaction has 128 KiB at most.
+        let (batch, others) = rest.split_at(fit.count().max(1));
+        batches.push(batch);
+        rest = others;
+    }
+    batches
+}
+
 fn run(chain: &Chain, url: &str, stop: &AtomicBool) {
     let agent: ureq::Agent = ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).build().into();
     let mut reachable = true;
@@ -63,8 +83,8 @@ fn run(chain: &Chain, url: &str, stop: &AtomicBool) {
             continue;
         };
         let txs = pool.wait_outgoing(Instant::now() + GLANCE, TAKE_BYTES);
-        for batch in txs.chunks(BATCH) {
-            let call = |(id, tx): (usize, &Arc<penstock_pipe::PoolTx>)| {
+        for batch in batches(&txs) {
+            let call = |(id, tx): (usize, &Arc<PoolTx>)| {
                 let params = json!({ "tx": STANDARD.encode(&tx.raw) });
                 json!({ "jsonrpc": "2.0", "id": id, "method": "broadcast_tx_async", "params": params })
             };
@@ -77,6 +97,10 @@ fn run(chain: &Chain, url: &str, stop: &AtomicBool) {
                         let text = answer.body_mut().read_to_string().unwrap_or_default();
                         // A full mempool, or one that has it already: the pool tells it again while it is pending.
                         debug!(answer = text, "handed over");
+                        break;
+                    }
+                    Err(ureq::Error::StatusCode(status)) => {
+                        warn!(%url, status, "CometBFT does not take a batch of transactions for gossip: it is left out");
                         break;
                     }
                     Err(error) => {

@@ -39,8 +39,9 @@ impl FromStr for Version {
         let text = text.trim().trim_start_matches('v');
         match text.split('.').take(2).collect::<Vec<_>>().as_slice() {
             ["0", "38"] => Ok(Self::V0_38),
+            ["0", "40"] => Ok(Self::V0_40),
             // v0.40.0 calls itself 0.39.0.
-            ["0", "39" | "40"] => Ok(Self::V0_40),
+            ["0", "39"] if text == "0.39.0" => Ok(Self::V0_40),
             _ => Err(format!("CometBFT {text} is not supported: use v0.38.25 or v0.40.0 (scripts/install-cometbft)")),
         }
     }
@@ -55,7 +56,7 @@ mod tests {
         assert_eq!("0.38.25\n".parse(), Ok(Version::V0_38));
         assert_eq!("0.39.0".parse(), Ok(Version::V0_40));
         assert_eq!("v0.40.1".parse(), Ok(Version::V0_40));
-        for text in ["1.0.1", "0.37.9", "", "0.380.1"] {
+        for text in ["1.0.1", "0.39.4", "0.37.9", "", "0.380.1"] {
             assert!(text.parse::<Version>().is_err(), "{text}");
         }
     }

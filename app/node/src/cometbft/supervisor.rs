@@ -100,13 +100,10 @@ fn supervise(program: &Path, arguments: &[String], stop: &AtomicBool) -> anyhow:
     let mut failures = 0;
     loop {
         let begin = Instant::now();
-        let mut child = Command::new(program)
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .with_context(|| format!("cannot run {}", program.display()))?;
+        let mut command = Command::new(program);
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        end_with_this_process(&mut command);
+        let mut child = command.spawn().with_context(|| format!("cannot run {}", program.display()))?;
         info!(pid = child.id(), "CometBFT started");
         let logs = [child.stdout.take().map(pass_on), child.stderr.take().map(pass_on)];
         let status = loop {
@@ -140,6 +137,26 @@ fn supervise(program: &Path, arguments: &[String], stop: &AtomicBool) -> anyhow:
     }
 }
 
+/// A CometBFT whose application was killed must not live on: before its first connection it would wait for another
+/// application for ever, with its database locked. Where the system has no such signal, one that was connected ends by
+/// itself.
+fn end_with_this_process(command: &mut Command) {
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::unix::process::CommandExt;
+
+        let ask = || rustix::process::set_parent_process_death_signal(Some(Signal::TERM)).map_err(Into::into);
+        // SAFETY: between fork and exec only a system call is made, prctl(2), which is async-signal-safe; nothing is
+        // allocated. The thread that forks, whose end sends the signal, lives as long as the supervision.
+        #[expect(unsafe_code, reason = "std has no safe way to do something between fork and exec")]
+        unsafe {
+            command.pre_exec(ask);
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = command;
+}
+
 /// SIGTERM, and SIGKILL after the time of grace.
 fn terminate(child: &mut Child) -> anyhow::Result<()> {
     if let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw)
@@ -163,8 +180,10 @@ fn terminate(child: &mut Child) -> anyhow::Result<()> {
 /// Passes a child's lines on to our log.
 fn pass_on(output: impl Read + Send + 'static) -> JoinHandle<()> {
     thread::spawn(move || {
-        for line in BufReader::new(output).lines() {
-            let Ok(line) = line else { return };
+        let (mut output, mut bytes) = (BufReader::new(output), Vec::new());
+        while output.read_until(b'\n', &mut bytes).is_ok_and(|count| count > 0) {
+            let line = String::from_utf8_lossy(&bytes).trim_end().to_owned();
+            bytes.clear();
             // CometBFT's plain format begins with the level: I[2026-…] message.
             match line.split_once('[') {
                 Some(("E", rest)) => error!(target: "cometbft", "[{rest}"),

@@ -24,7 +24,12 @@ use penstock_state::FjallStore;
 use tracing::{error, info};
 
 use super::stop_signal;
-use crate::{bundled, models, settings::Settings};
+use crate::{
+    bundled,
+    metrics::{self, MetricsServer},
+    models,
+    settings::Settings,
+};
 
 /// CometBFT's default `block.max_bytes` of v0.38.
 const MAX_TX_BYTES: i64 = 21 << 20;
@@ -107,6 +112,9 @@ pub(crate) struct Dev {
     /// IP address and port of JSON-RPC over HTTP and WebSocket; port 0 takes a free one [default: 127.0.0.1:8545]
     #[arg(long, value_name = "ADDRESS")]
     rpc_listen: Option<SocketAddr>,
+    /// IP address and port of the metrics [default: none are served]
+    #[arg(long, value_name = "ADDRESS")]
+    metrics_listen: Option<SocketAddr>,
     /// Print neither accounts nor models
     #[arg(long)]
     quiet: bool,
@@ -120,6 +128,7 @@ pub(crate) fn run(dev: Dev, home: Option<&Path>) -> anyhow::Result<()> {
     }
     // Alone there is nobody to wait for: a result may be proposed at once.
     settings.pool.ripeness = 0.0;
+    let handle = dev.metrics_listen.map(|listen| Ok::<_, anyhow::Error>((listen, metrics::install()?))).transpose()?;
     let genesis = read_genesis(dev.genesis.as_deref())?;
     let folder = dev.genesis.as_deref().and_then(Path::parent);
     let models = models::load(&genesis.genesis.models, folder, models::Missing::Refuse)?;
@@ -161,6 +170,11 @@ pub(crate) fn run(dev: Dev, home: Option<&Path>) -> anyhow::Result<()> {
         let server = penstock_rpc::serve(chain.clone(), settings.rpc.clone())
             .await
             .context("choose another address with --rpc-listen")?;
+        // Ends with the process.
+        let _metrics = match handle {
+            Some((listen, handle)) => Some(MetricsServer::start(listen, handle, chain.clone()).await?),
+            None => None,
+        };
         if !dev.quiet {
             print_banner(&chain, &genesis, server.address, &dev)?;
         }

@@ -57,7 +57,7 @@ pub(crate) struct Init {
     /// CometBFT RPC addresses of two nodes or more: begin with a peer's snapshot instead of the first block
     #[arg(long, value_name = "URL", value_delimiter = ',', requires = "genesis")]
     state_sync: Vec<String>,
-    /// A height whose header you trust [default: the newest of the first --state-sync node]
+    /// A height whose header you trust, below the snapshots of the peers [default: one of the first --state-sync node]
     #[arg(long, value_name = "HEIGHT", requires_all = ["state_sync", "trust_hash"])]
     trust_height: Option<u64>,
     /// The hash of that header
@@ -103,7 +103,9 @@ pub(crate) fn run(init: Init, home: Option<&Path>) -> anyhow::Result<()> {
     new.write(&home)?;
     println!("Home       {}", home.root().display());
     println!("Node id    {}", keys.node.node_id());
-    println!("Peers use  {}@{}", keys.node.node_id(), ports.p2p);
+    let address = Some(&init.external_address).filter(|address| !address.is_empty());
+    let address = address.cloned().unwrap_or_else(|| ports.p2p.to_string());
+    println!("Peers use  {}@{address}", keys.node.node_id());
     println!("Genesis    {}", home.genesis().display());
     println!("Start it   penstock start --home {} --with-cometbft PATH", home.root().display());
     Ok(())
@@ -121,17 +123,36 @@ impl Init {
         }
         let (trust_height, trust_hash) = match (self.trust_height, &self.trust_hash) {
             (Some(height), Some(hash)) => (height, hash.clone()),
-            _ => newest_header(first).with_context(|| format!("cannot ask {first} for its newest header"))?,
+            _ => {
+                let (height, hash) =
+                    header_to_trust(first).with_context(|| format!("cannot ask {first} for a header to trust"))?;
+                println!("Trusting   header {height} {hash} as {first} has it: compare it with one that you trust");
+                (height, hash)
+            }
         };
         Ok(Some(StateSync { servers: self.state_sync.clone(), trust_height, trust_hash }))
     }
 }
 
-/// Height and hash of the newest header of a CometBFT node.
-fn newest_header(url: &str) -> anyhow::Result<(u64, String)> {
-    let answer: Value = ureq::get(format!("{}/commit", url.trim_end_matches('/'))).call()?.body_mut().read_json()?;
-    let signed = &answer["result"]["signed_header"];
-    let height = signed["header"]["height"].as_str().and_then(|height| height.parse().ok());
-    let hash = signed["commit"]["block_id"]["hash"].as_str();
-    height.zip(hash.map(str::to_owned)).ok_or_else(|| anyhow!("it has none yet: {answer}"))
+/// How far below a node's head the trusted header is: below the snapshots that it has by default, so that the light
+/// client goes forward from there, in a few steps.
+const TRUST_DISTANCE: u64 = 5_000;
+
+/// Height and hash of a header of a CometBFT node.
+fn header_to_trust(url: &str) -> anyhow::Result<(u64, String)> {
+    let url = url.trim_end_matches('/');
+    let ask = |path: String| -> anyhow::Result<Value> {
+        let answer: Value = ureq::get(format!("{url}/{path}")).call()?.body_mut().read_json()?;
+        Ok(answer["result"].clone())
+    };
+    let status = ask("status".into())?;
+    let number = |key: &str| status["sync_info"][key].as_str().and_then(|height| height.parse::<u64>().ok());
+    let (newest, earliest) = number("latest_block_height")
+        .zip(number("earliest_block_height"))
+        .filter(|(newest, _)| *newest > 0)
+        .ok_or_else(|| anyhow!("it has no block yet"))?;
+    let height = newest.saturating_sub(TRUST_DISTANCE).max(earliest).max(1);
+    let commit = ask(format!("commit?height={height}"))?;
+    let hash = commit["signed_header"]["commit"]["block_id"]["hash"].as_str();
+    Ok((height, hash.with_context(|| format!("it has no header {height}: {commit}"))?.to_owned()))
 }

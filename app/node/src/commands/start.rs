@@ -81,14 +81,6 @@ pub(crate) fn run(start: Start, home: Option<&Path>) -> anyhow::Result<()> {
     let document =
         std::fs::read(home.genesis()).with_context(|| format!("cannot read {}", home.genesis().display()))?;
     let document = GenesisDoc::parse(&document).with_context(|| home.genesis().display().to_string())?;
-    let retain = settings.chain.retain_blocks;
-    if retain > 0 && retain < document.evidence_blocks {
-        bail!(
-            "[chain] retain_blocks is {retain}: at least {} are needed to judge evidence \
-             (consensus_params.evidence.max_age_num_blocks of the genesis)",
-            document.evidence_blocks
-        );
-    }
 
     let handle = metrics::install()?;
     let models = if start.no_models {

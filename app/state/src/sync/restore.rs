@@ -107,7 +107,8 @@ impl Restore {
 
     fn header(&mut self, key: &[u8], mut value: &[u8], batch: &mut Batch) -> Result<(), RestoreError> {
         let number = self.next_header;
-        let header = Header::decode(&mut value).map_err(|_| wrong(format!("header {number}")))?;
+        let header = Header::decode(&mut value).ok().filter(|_| value.is_empty());
+        let header = header.ok_or_else(|| wrong(format!("header {number}")))?;
         let follows = self.parent.as_ref().is_none_or(|(hash, _)| header.parent_hash == *hash);
         if key != keys::header(number) || header.number != number || number > self.height || !follows {
             return Err(wrong(format!("header {number} is not the one that follows")));
