@@ -2,7 +2,7 @@
 
 use alloy_consensus::{Transaction, TxEnvelope, transaction::SignerRecoverable};
 use alloy_eips::eip2718::Decodable2718;
-use alloy_primitives::{B256, Bytes};
+use alloy_primitives::{B256, Bytes, keccak256};
 use metrics::counter;
 use penstock_evm::tx_env;
 use penstock_pipe::{PoolTx, Rejected};
@@ -104,6 +104,11 @@ impl Chain {
     }
 
     fn try_admit(&self, raw: Bytes, tell_peers: bool) -> Result<PoolTx, AdmissionError> {
+        // The hash names the signature, too: what is known is not recovered again, and in a gossip most is known.
+        let hash = keccak256(&raw);
+        if self.pool()?.read(|pool| pool.get(&hash).is_some()) {
+            return Err(Rejected::AlreadyKnown.into());
+        }
         let tx = PoolTx { tell_peers, ..self.check_form(raw)? };
         let head = self.head()?;
         let code = head.view.code_of(tx.sender).map_err(ChainError::from)?;

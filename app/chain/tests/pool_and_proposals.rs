@@ -160,10 +160,9 @@ fn transactions_that_ask_nothing_are_not_simulated_again_and_go_in_all_the_same(
     chain.wait_for(before_a_question, Stage::Ready);
     assert_eq!(simulations(plain), before.0, "it asks nothing");
     assert!(simulations(before_a_question) > before.1, "a question stands on what it leaves behind");
-    for _ in 0..3 {
-        let next = chain.chain.pool().unwrap().read(|pool| pool.all()[0].0.hash());
-        chain.wait_for(next, Stage::Ready);
+    let begin = std::time::Instant::now();
+    while !chain.chain.pool().unwrap().read(|pool| pool.all().is_empty()) {
+        assert!(begin.elapsed().as_secs() < 20, "not all are included");
         chain.produce();
     }
-    assert!(chain.chain.pool().unwrap().read(|pool| pool.all().is_empty()));
 }
