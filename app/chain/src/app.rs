@@ -15,7 +15,7 @@ use penstock_abci::{
 };
 use tracing::{info_span, warn};
 
-use crate::{Chain, ChainError, Gossip, block_id::BlockId, validators};
+use crate::{Chain, ChainError, Gossip, block_id::BlockId, finalize::Outcome, validators};
 
 impl Application for Chain {
     type Error = ChainError;
@@ -122,12 +122,13 @@ impl Application for Chain {
     fn finalize_block(&self, request: RequestFinalizeBlock) -> Result<ResponseFinalizeBlock, ChainError> {
         let _span = info_span!("finalize", height = request.height).entered();
         let id = BlockId::from(&request);
-        let (hash, results) = self.finalize(&id, &request.txs)?;
+        let Outcome { app_hash, results, validator_updates } = self.finalize(&id, &request.txs)?;
         let tx_results = results
             .into_iter()
             .map(|gas| ExecTxResult { gas_wanted: gas.wanted, gas_used: gas.used, ..Default::default() })
             .collect();
-        Ok(ResponseFinalizeBlock { tx_results, app_hash: hash.to_vec().into(), ..Default::default() })
+        let app_hash = app_hash.to_vec().into();
+        Ok(ResponseFinalizeBlock { tx_results, app_hash, validator_updates, ..Default::default() })
     }
 
     fn commit(&self) -> Result<ResponseCommit, ChainError> {

@@ -25,7 +25,7 @@ use tracing::info;
 
 use crate::{
     Block, Genesis, GenesisError, Gossip, SnapshotConfig, VALIDATORS, Validator, execution::Executed,
-    finalize::Finalized, simulate::HeadSimulator, snapshots::Snapshots, state_sync::Incoming,
+    finalize::Finalized, simulate::HeadSimulator, snapshots::Snapshots, state_sync::Incoming, validators,
 };
 
 /// Local settings of a node. Nothing here is consensus.
@@ -349,7 +349,7 @@ impl Chain {
         let store = state.store().clone();
         clear(&*store)?;
         *state = State::open(store, 0)?;
-        let applied = state.apply(&genesis_changes(&self.genesis, validators))?;
+        let applied = state.apply(&genesis_changes(&self.genesis, validators)?)?;
         let header = self.genesis_header(applied.root, time);
         let hash = header.hash_slow();
         let mut batch = applied.batch;
@@ -410,14 +410,15 @@ fn digest_of(app_state: &[u8]) -> Result<B256, ChainError> {
     Ok(B256::from_slice(&Sha256::digest(value.to_string())))
 }
 
-fn genesis_changes(genesis: &Genesis, validators: &[Validator]) -> BundleState {
+fn genesis_changes(genesis: &Genesis, validators: &[Validator]) -> Result<BundleState, GenesisError> {
     let mut builder = BundleState::builder(0..=0);
     if !validators.is_empty() {
-        // A nonce: an account without nonce, balance and code is empty, and would go when it is touched.
-        let info = AccountInfo { nonce: 1, ..AccountInfo::default() };
-        let slots = crate::validators::slots(validators).into_iter();
+        let code = Bytecode::new_raw(validators::code()?);
+        let info = AccountInfo { nonce: 1, code_hash: code.hash_slow(), ..AccountInfo::default() };
+        let slots = validators::slots(validators, genesis.config.validator_admin).into_iter();
         builder = builder
-            .state_present_account_info(VALIDATORS, info)
+            .contract(info.code_hash, code.clone())
+            .state_present_account_info(VALIDATORS, AccountInfo { code: Some(code), ..info })
             .state_storage(VALIDATORS, slots.map(|(slot, value)| (slot, (U256::ZERO, value))).collect());
     }
     for (address, account) in genesis.accounts() {
@@ -438,5 +439,5 @@ fn genesis_changes(genesis: &Genesis, validators: &[Validator]) -> BundleState {
             builder = builder.contract(code_hash, code);
         }
     }
-    builder.build()
+    Ok(builder.build())
 }

@@ -7,6 +7,7 @@ use alloy_primitives::{B256, Bytes, keccak256};
 use alloy_rlp::Encodable;
 use alloy_trie::root::ordered_trie_root_with_encoder;
 use metrics::{counter, gauge};
+use penstock_abci::messages::ValidatorUpdate;
 use penstock_evm::{BlockContext, OnMiss};
 use penstock_pipe::NewHead;
 use penstock_state::{Batch, keys};
@@ -18,6 +19,7 @@ use crate::{
     block_id::BlockId,
     chain::{empty_header, put_block},
     execution::Executed,
+    validators,
     verify::{Decoded, Rejection},
 };
 
@@ -36,11 +38,22 @@ pub(crate) struct TxGas {
     pub(crate) used: i64,
 }
 
+/// What consensus is told of a finalized block.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    /// Hash of the Ethereum header.
+    pub(crate) app_hash: B256,
+    /// One for each transaction.
+    pub(crate) results: Vec<TxGas>,
+    /// Validators that the block changed.
+    pub(crate) validator_updates: Vec<ValidatorUpdate>,
+}
+
 impl Chain {
-    /// Executes a decided block. Answers the app hash and one result for each transaction.
+    /// Executes a decided block.
     ///
     /// Needs the block and the committed state, and nothing else: no model, no network.
-    pub(crate) fn finalize(&self, id: &BlockId, txs: &[bytes::Bytes]) -> Result<(B256, Vec<TxGas>), ChainError> {
+    pub(crate) fn finalize(&self, id: &BlockId, txs: &[bytes::Bytes]) -> Result<Outcome, ChainError> {
         let head = self.head()?;
         if id.height != head.number() + 1 {
             return Err(ChainError::Consensus(format!(
@@ -79,8 +92,9 @@ impl Chain {
         let mut batch = applied.batch;
         put_content(&mut batch, &block, &executed, txs);
         batch.put(keys::consensus(block.header.number), id.consensus.encode_to_vec());
+        let validator_updates = validators::updates(&head.view, &executed.changes)?;
         *self.finalized.lock() = Some(Finalized { batch, block, executed });
-        Ok((hash, results))
+        Ok(Outcome { app_hash: hash, results, validator_updates })
     }
 
     fn header_of(

@@ -15,6 +15,8 @@ use revm::primitives::hardfork::SpecId;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::VALIDATORS;
+
 /// What is at the addresses of the inference precompile, so that `extcodesize` is not zero: older
 /// compilers check it. It is never run.
 const PRECOMPILE_CODE: &[u8] = &[0xfe];
@@ -165,6 +167,9 @@ pub struct EvmConfig {
     pub gas_limit: u64,
     /// Base fee of the first block, in wei.
     pub base_fee: u64,
+    /// The account that may change the validators, by the contract at [`VALIDATORS`]; without it nobody may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validator_admin: Option<Address>,
 }
 
 /// EVM rules that a chain may name: none older than Cancun.
@@ -259,6 +264,9 @@ impl Genesis {
         if !(5_000_000..=1 << 50).contains(&self.config.gas_limit) {
             return error("config.gasLimit", "must be from 5,000,000 to 2^50");
         }
+        if self.alloc.contains_key(&VALIDATORS) {
+            return error(&format!("alloc.{VALIDATORS}"), "is the place of the validators' contract");
+        }
         if self.config.chain_id == 0 {
             return error("config.chainId", "must not be 0");
         }
@@ -311,6 +319,13 @@ impl Genesis {
         let least = self.inference.limits.max_header_bytes as i64 + BLOCK_OVERHEAD;
         if block.max_bytes >= 0 && block.max_bytes < least {
             return error("block.max_bytes", format!("must be at least {least}: maxHeaderBytes and a transaction"));
+        }
+        let keys = params.validator.as_ref().map(|validator| validator.pub_key_types.as_slice()).unwrap_or_default();
+        if self.config.validator_admin.is_some() && !keys.is_empty() && !keys.iter().any(|kind| kind == "ed25519") {
+            return error(
+                "validator.pub_key_types",
+                "must have ed25519: validators that app_state.config.validatorAdmin adds have such keys".into(),
+            );
         }
         if params.abci.unwrap_or_default().vote_extensions_enable_height != 0 {
             return error("abci.vote_extensions_enable_height", "must be 0: vote extensions are not used".into());

@@ -1,28 +1,34 @@
-//! The validators of the genesis, with their public keys, in the state: so that they are under the state root, come
-//! with state sync, and can be proved.
+//! The validators, with their public keys, in the state: under the state root, so that they come with state sync and
+//! can be proved. They are in the storage of the contract `app/contracts/src/Validators.sol` at [`VALIDATORS`], which the
+//! genesis fills from InitChain. What a block changes there are the block's validator updates.
 //!
-//! CometBFT tells addresses and powers with each block, keys only at InitChain. They are slots of the account
-//! [`VALIDATORS`]: slot 0 is their number; the `i`-th, from 0, has from slot `1 + 4·i` on: its kind of key (1:
-//! ed25519, 2: secp256k1), the key's first 32 bytes, the rest of the key (left-aligned), its power.
+//! | slot | value |
+//! |---|---|
+//! | 0 | the account that may change them |
+//! | 1 | their number |
+//! | keccak256(1) + 2·i | the first 32 bytes of the i-th one's key |
+//! | keccak256(1) + 2·i + 1 | from the lowest byte on: the key's 33rd byte, its kind (1: ed25519, 2: secp256k1), power (8 bytes) |
 
-use alloy_primitives::{Address, U256, address};
+use std::collections::{BTreeMap, HashMap};
+
+use alloy_primitives::{Address, Bytes, U256, address, keccak256};
 use penstock_abci::{
     crypto::{PublicKey, public_key::Sum},
     messages::ValidatorUpdate,
 };
 use penstock_state::{StoreError, View};
-use revm::DatabaseRef;
+use revm::{DatabaseRef, database::BundleState};
+use serde::Deserialize;
 
 use crate::GenesisError;
 
-/// The account whose slots hold the validators.
+/// The contract that holds the validators.
 pub const VALIDATORS: Address = address!("00000000000000000000000000000000000000F6");
 
-/// Slots of one validator.
-const STRIDE: u64 = 4;
+const ARTIFACT: &str = include_str!("../../contracts/out/Validators.json");
 
 /// The public key of a validator.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ValidatorKey {
     /// 32 bytes.
     Ed25519(Vec<u8>),
@@ -55,6 +61,26 @@ impl ValidatorKey {
     }
 }
 
+/// Slots of one validator.
+const STRIDE: u64 = 2;
+
+/// The slot where the list begins: Solidity's layout of a dynamic array in slot 1.
+fn first_slot() -> U256 {
+    keccak256(U256::from(1).to_be_bytes::<32>()).into()
+}
+
+/// The contract's code.
+pub(crate) fn code() -> Result<Bytes, GenesisError> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Artifact {
+        deployed_bytecode: Bytes,
+    }
+    let artifact: Result<Artifact, _> = serde_json::from_str(ARTIFACT);
+    let error = |error: serde_json::Error| GenesisError { path: "validators".into(), reason: error.to_string() };
+    artifact.map(|artifact| artifact.deployed_bytecode).map_err(error)
+}
+
 /// Reads what InitChain brings.
 pub(crate) fn from_init_chain(updates: &[ValidatorUpdate]) -> Result<Vec<Validator>, GenesisError> {
     let validator = |(index, update): (usize, &ValidatorUpdate)| {
@@ -75,41 +101,67 @@ pub(crate) fn from_init_chain(updates: &[ValidatorUpdate]) -> Result<Vec<Validat
     updates.iter().enumerate().map(validator).collect()
 }
 
-/// The slots that hold validators.
-pub(crate) fn slots(validators: &[Validator]) -> Vec<(U256, U256)> {
-    let mut slots = vec![(U256::ZERO, U256::from(validators.len()))];
+/// The contract's storage at the beginning.
+pub(crate) fn slots(validators: &[Validator], admin: Option<Address>) -> HashMap<U256, U256> {
+    let mut slots = HashMap::from([
+        (U256::ZERO, U256::from_be_slice(admin.unwrap_or_default().as_slice())),
+        (U256::from(1), U256::from(validators.len())),
+    ]);
     for (index, validator) in validators.iter().enumerate() {
-        let first = 1 + STRIDE * index as u64;
-        let mut key = [0; 64];
-        let bytes = validator.key.bytes();
-        key[..bytes.len()].copy_from_slice(bytes);
-        let values = [
-            U256::from(validator.key.kind()),
-            U256::from_be_slice(&key[..32]),
-            U256::from_be_slice(&key[32..]),
-            U256::from(validator.power),
-        ];
-        slots.extend((first..).map(U256::from).zip(values));
+        let (head, tail) = validator.key.bytes().split_at(32);
+        let tail = tail.first().copied().unwrap_or_default();
+        let rest = U256::from(tail) | U256::from(validator.key.kind()) << 8 | U256::from(validator.power) << 16;
+        let slot = first_slot() + U256::from(STRIDE * index as u64);
+        slots.extend([(slot, U256::from_be_slice(head)), (slot + U256::from(1), rest)]);
     }
-    slots.retain(|(_, value)| !value.is_zero());
+    slots.retain(|_, value| !value.is_zero());
     slots
 }
 
-/// The validators in a state.
-pub(crate) fn read(view: &View) -> Result<Vec<Validator>, StoreError> {
-    let slot = |index: u64| view.storage_ref(VALIDATORS, U256::from(index));
-    let count: u64 = slot(0)?.try_into().map_err(|_| StoreError::damaged("the number of validators"))?;
+/// The validators in a state, given by its slots.
+fn read_from(slot: impl Fn(U256) -> Result<U256, StoreError>) -> Result<Vec<Validator>, StoreError> {
+    let count: u64 = slot(U256::from(1))?.try_into().map_err(|_| StoreError::damaged("the number of validators"))?;
     let validator = |index: u64| {
-        let first = 1 + STRIDE * index;
-        let head = slot(first + 1)?.to_be_bytes::<32>();
-        let tail = slot(first + 2)?.to_be_bytes::<32>();
-        let key = match slot(first)?.try_into() {
-            Ok(1u64) => ValidatorKey::Ed25519(head.to_vec()),
-            Ok(2) => ValidatorKey::Secp256k1([&head[..], &tail[..1]].concat()),
+        let place = first_slot() + U256::from(STRIDE * index);
+        let head = slot(place)?.to_be_bytes::<32>();
+        let rest = slot(place + U256::from(1))?;
+        let key = match rest.byte(1) {
+            1 => ValidatorKey::Ed25519(head.to_vec()),
+            2 => ValidatorKey::Secp256k1([&head[..], &[rest.byte(0)]].concat()),
             _ => return Err(StoreError::damaged(format!("the key of validator {index}"))),
         };
-        let power = slot(first + 3)?.try_into().map_err(|_| StoreError::damaged("the power of a validator"))?;
-        Ok(Validator { key, power })
+        Ok(Validator { key, power: (rest >> 16usize).as_limbs()[0] })
     };
     (0..count).map(validator).collect()
+}
+
+/// The validators after a block.
+pub(crate) fn read(view: &View) -> Result<Vec<Validator>, StoreError> {
+    read_from(|slot| view.storage_ref(VALIDATORS, slot))
+}
+
+/// What a block changed: the difference between the validators before and after it, by key. So a validator
+/// that comes and goes within a block is none, and none is named twice: CometBFT halts on both.
+pub(crate) fn updates(before: &View, changes: &BundleState) -> Result<Vec<ValidatorUpdate>, StoreError> {
+    let Some(account) = changes.state.get(&VALIDATORS).filter(|account| !account.storage.is_empty()) else {
+        return Ok(vec![]);
+    };
+    let after = read_from(|slot| match account.storage.get(&slot) {
+        Some(value) => Ok(value.present_value),
+        None => before.storage_ref(VALIDATORS, slot),
+    })?;
+    let by_key = |validators: Vec<Validator>| -> BTreeMap<ValidatorKey, u64> {
+        validators.into_iter().map(|validator| (validator.key, validator.power)).collect()
+    };
+    let (before, after) = (by_key(read(before)?), by_key(after));
+    let gone = before.keys().filter(|key| !after.contains_key(*key)).map(|key| (key, 0));
+    let changed = after.iter().filter(|(key, power)| before.get(*key) != Some(power)).map(|(key, power)| (key, *power));
+    let update = |(key, power): (&ValidatorKey, u64)| {
+        let sum = match key {
+            ValidatorKey::Ed25519(bytes) => Sum::Ed25519(bytes.clone()),
+            ValidatorKey::Secp256k1(bytes) => Sum::Secp256k1(bytes.clone()),
+        };
+        ValidatorUpdate { pub_key: Some(PublicKey { sum: Some(sum) }), power: power as i64 }
+    };
+    Ok(gone.chain(changed).map(update).collect())
 }

@@ -6,6 +6,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
+use alloy_sol_types::{SolCall, sol};
 use penstock_abci::{
     Application,
     crypto::{PublicKey, public_key::Sum},
@@ -13,9 +14,9 @@ use penstock_abci::{
     types::{AbciParams, BlockParams, ConsensusParams},
     wire::{RequestInsertTx, RequestReapTxs},
 };
-use penstock_chain::{Gossip, SnapshotConfig, ValidatorKey};
+use penstock_chain::{Gossip, SnapshotConfig, VALIDATORS, ValidatorKey};
 use penstock_pipe::{PoolConfig, Stage};
-use support::{TestChain, Tx, genesis};
+use support::{TestChain, Tx, account, genesis};
 
 fn pool() -> PoolConfig {
     PoolConfig { ripeness: 0.0, ..PoolConfig::default() }
@@ -163,6 +164,59 @@ fn validators_are_kept_with_their_keys_and_are_part_of_the_app_hash() {
     let unknown = ValidatorUpdate { pub_key: Some(PublicKey { sum: None }), power: 1 };
     let error = init(vec![unknown]).err().unwrap().to_string();
     assert!(error.contains("validators[0].pub_key"), "{error}");
+}
+
+sol! {
+    function setValidator(bytes32 ed25519Key, uint64 power);
+    function setAdmin(address next);
+}
+
+#[test]
+fn the_admins_changes_of_validators_become_the_updates_of_their_block() {
+    let ed = |byte: u8| PublicKey { sum: Some(Sum::Ed25519(vec![byte; 32])) };
+    let update = |byte: u8, power: i64| ValidatorUpdate { pub_key: Some(ed(byte)), power };
+    let (mut genesis, _) = genesis();
+    genesis.config.validator_admin = Some(account(0).address());
+    let app_state = serde_json::to_vec(&genesis).unwrap();
+    let [chain, follower] = [true, false].map(|has_models| {
+        let chain = TestChain::of_genesis(genesis.clone(), &app_state, has_models, pool());
+        let validators = vec![update(1, 10), update(2, 10)];
+        let request = RequestInitChain { app_state_bytes: app_state.clone().into(), validators, ..Default::default() };
+        chain.chain.init_chain(request).unwrap();
+        chain
+    });
+    let mut nonces = [0u64; 2];
+    // Submits calls and decides a block; its updates, on both nodes.
+    let mut decide = |calls: Vec<(u8, Vec<u8>)>| {
+        for (sender, input) in calls {
+            let nonce = &mut nonces[usize::from(sender)];
+            chain.submit(&Tx { to: VALIDATORS, ..Tx::call(*nonce, input) }, sender);
+            *nonce += 1;
+        }
+        let block = chain.propose();
+        let updates = chain.finalize_with_updates(&block).1;
+        assert_eq!(follower.finalize_with_updates(&block), chain.finalize_with_updates(&block));
+        chain.chain.commit().unwrap();
+        follower.chain.commit().unwrap();
+        updates
+    };
+    let set = |byte: u8, power: u64| setValidatorCall { ed25519Key: [byte; 32].into(), power }.abi_encode();
+    assert_eq!(decide(vec![]), []);
+    assert_eq!(decide(vec![(1, set(3, 10))]), [], "only the admin may");
+    assert_eq!(decide(vec![(0, set(3, 5)), (0, set(2, 0))]), [update(2, 0), update(3, 5)]);
+    assert_eq!(
+        decide(vec![(0, set(4, 1)), (0, set(4, 0)), (0, set(3, 6)), (0, set(3, 5))]),
+        [],
+        "nothing is left of it"
+    );
+    assert_eq!(decide(vec![(0, set(9, 0)), (0, set(3, 1 << 41))]), [], "unknown, and too much power");
+    assert_eq!(decide(vec![(0, set(1, 0)), (0, set(3, 0))]), [update(1, 0)], "the last one stays");
+    let hand_on = setAdminCall { next: account(1).address() }.abi_encode();
+    assert_eq!(decide(vec![(0, hand_on)]), []);
+    assert_eq!(decide(vec![(0, set(5, 1))]), []);
+    assert_eq!(decide(vec![(1, set(5, 1))]), [update(5, 1)]);
+    let kept: Vec<_> = chain.chain.validators().unwrap().iter().map(|v| (v.key.bytes()[0], v.power)).collect();
+    assert_eq!(kept, [(3, 5), (5, 1)]);
 }
 
 #[test]

@@ -210,7 +210,9 @@ fn pending(comet: Comet) {
     let folder = tempfile::tempdir().unwrap();
     let genesis = genesis(folder.path(), 100);
     for block_time in ["0s", "200ms"] {
-        let setup = Setup { block_time, genesis: Some(&genesis), ..Setup::of(comet, 1) };
+        // Blocks of five milliseconds would soon end the wait that is counted in blocks.
+        let environment = vec![("PENSTOCK_POOL_MAX_WAIT_BLOCKS", "1000000")];
+        let setup = Setup { block_time, genesis: Some(&genesis), environment, ..Setup::of(comet, 1) };
         let Some(mut network) = Network::new(&setup) else { return };
         network.start_and_wait();
         let node = &network.nodes[0];

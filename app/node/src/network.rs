@@ -7,6 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use alloy_primitives::Address;
 use anyhow::{Context, bail};
 use penstock_chain::{GenesisDoc, Gossip};
 use serde_json::{Value, json};
@@ -70,13 +71,22 @@ impl Ports {
 }
 
 /// The genesis document of a new network: a document's `app_state`, these validators, now.
-pub(crate) fn new_genesis(document: &[u8], validators: Vec<Value>, chain_id: Option<&str>) -> anyhow::Result<Vec<u8>> {
+pub(crate) fn new_genesis(
+    document: &[u8],
+    validators: Vec<Value>,
+    chain_id: Option<&str>,
+    validator_admin: Option<Address>,
+) -> anyhow::Result<Vec<u8>> {
     // Checked as it is, so that an error names a path in the given file.
     GenesisDoc::parse(document)?;
     let mut document: Value = serde_json::from_slice(document).context("genesis")?;
     let fields = document.as_object_mut().context("genesis: no JSON object")?;
     if let Some(chain_id) = chain_id {
         fields.insert("chain_id".into(), chain_id.into());
+    }
+    if let Some(admin) = validator_admin {
+        // The document was parsed: it has this object.
+        fields["app_state"]["config"]["validatorAdmin"] = admin.to_string().into();
     }
     fields.insert("genesis_time".into(), humantime::format_rfc3339_nanos(SystemTime::now()).to_string().into());
     fields.insert("initial_height".into(), "1".into());

@@ -8,6 +8,7 @@ use std::{thread, time::Duration};
 
 use alloy_primitives::{Address, U256, hex};
 use alloy_sol_types::SolCall;
+use penstock_chain::VALIDATORS;
 use serde_json::{Value, json};
 use support::{
     Rpc, Tx, account, bytes, contracts, eventually,
@@ -139,4 +140,52 @@ fn nodes_without_models_join_by_block_sync_and_by_state_sync_on_v0_38() {
 #[test]
 fn nodes_without_models_join_by_block_sync_and_by_state_sync_on_v0_40() {
     joining(V0_40);
+}
+
+/// A full node becomes a validator, and the chain goes on without the one that it replaces.
+#[test]
+fn the_admin_adds_a_validator_and_removes_another() {
+    let Some(program) = V0_40.program() else { return };
+    let admin = account(6);
+    let admin_text = admin.address().to_string();
+    let setup = Setup { block_time: "100ms", full_nodes: 1, validator_admin: Some(&admin_text), ..Setup::of(V0_40, 2) };
+    let Some(mut network) = Network::new(&setup) else { return };
+    network.start_and_wait();
+    let key_of = |node: &support::network::Member| -> [u8; 32] {
+        let output = std::process::Command::new(&program).args(["show-validator", "--home"]).arg(&node.home).output();
+        let shown: Value = serde_json::from_slice(&output.unwrap().stdout).unwrap();
+        let bytes =
+            base64::Engine::decode(&base64::engine::general_purpose::STANDARD, shown["value"].as_str().unwrap());
+        bytes.unwrap().try_into().unwrap()
+    };
+    let set = |node: usize, power: u64, nonce: u64| {
+        let call = contracts::setValidatorCall { ed25519Key: key_of(&network.nodes[node]).into(), power };
+        let tx = Tx::call(nonce, VALIDATORS, call.abi_encode());
+        network.nodes[0].send_and_succeed(&Tx { gas: 1_000_000, ..tx }.sign(&admin));
+    };
+    let validators = |expected: usize| {
+        eventually("the validators change", || {
+            let set = network.nodes[0].cometbft("validators").unwrap();
+            set["validators"].as_array().unwrap().len() == expected
+        });
+    };
+    validators(2);
+    set(2, 10, 0);
+    validators(3);
+    set(1, 0, 1);
+    validators(2);
+    // Two validators are left: the new one must sign, the removed one need not.
+    network.nodes[1].kill();
+    let height = network.nodes[0].height();
+    for index in [0, 2] {
+        network.nodes[index].wait_for(height + 4);
+    }
+    let consensus = network.nodes[0].call("pipe_getBlockConsensus", json!(["latest"]));
+    let votes = consensus["lastCommit"].as_array().unwrap();
+    assert!(votes.len() == 2 && votes.iter().all(|vote| vote["vote"] == "commit"), "{consensus}");
+    assert_eq!(network.nodes[0].call("pipe_validators", json!([])).as_array().unwrap().len(), 2);
+    // It comes back as a full node.
+    network.nodes[1].start(&[]);
+    network.wait_for_progress();
+    network.assert_equal();
 }

@@ -24,7 +24,7 @@ use alloy_sol_types::{SolCall, sol};
 use penstock_abci::{
     Application, Timestamp,
     messages::{
-        RequestFinalizeBlock, RequestInitChain, RequestPrepareProposal, RequestProcessProposal,
+        RequestFinalizeBlock, RequestInitChain, RequestPrepareProposal, RequestProcessProposal, ValidatorUpdate,
         response_process_proposal::ProposalStatus,
     },
 };
@@ -112,9 +112,25 @@ impl TestChain {
         self.chain.init_chain(request).unwrap();
     }
 
+    /// A new store of another genesis; nothing is initialized.
+    pub fn of_genesis(genesis: Genesis, app_state: &[u8], has_models: bool, pool: PoolConfig) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Self::open_with(folder, genesis, app_state, has_models, |config| config.pool = pool)
+    }
+
     /// Opens what is in a folder; nothing is initialized.
     pub fn open(folder: tempfile::TempDir, has_models: bool, configure: impl FnOnce(&mut ChainConfig)) -> Self {
         let (genesis, app_state) = genesis();
+        Self::open_with(folder, genesis, &app_state, has_models, configure)
+    }
+
+    fn open_with(
+        folder: tempfile::TempDir,
+        genesis: Genesis,
+        app_state: &[u8],
+        has_models: bool,
+        configure: impl FnOnce(&mut ChainConfig),
+    ) -> Self {
         let store = if has_models { models(&genesis) } else { ModelStore::default() };
         let network = InferenceNetwork::start(store, NetworkConfig::default()).unwrap();
         let begin = Instant::now();
@@ -129,7 +145,7 @@ impl TestChain {
         let fee_recipient = Address::repeat_byte(0xfe);
         let mut config = ChainConfig { fee_recipient, ..ChainConfig::default() };
         configure(&mut config);
-        let chain = Arc::new(Chain::open(database, genesis, &app_state, Arc::new(network), config).unwrap());
+        let chain = Arc::new(Chain::open(database, genesis, app_state, Arc::new(network), config).unwrap());
         Self { chain, folder }
     }
 
@@ -181,13 +197,18 @@ impl TestChain {
     }
 
     pub fn finalize(&self, block: &TestBlock) -> B256 {
+        self.finalize_with_updates(block).0
+    }
+
+    pub fn finalize_with_updates(&self, block: &TestBlock) -> (B256, Vec<ValidatorUpdate>) {
         let request = RequestFinalizeBlock {
             txs: block.txs.clone(),
             height: block.height,
             time: Some(Timestamp { seconds: block.seconds, nanos: 0 }),
             ..Default::default()
         };
-        B256::from_slice(&self.chain.finalize_block(request).unwrap().app_hash)
+        let response = self.chain.finalize_block(request).unwrap();
+        (B256::from_slice(&response.app_hash), response.validator_updates)
     }
 
     pub fn decide(&self, block: &TestBlock) -> B256 {

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use alloy_primitives::Address;
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use serde_json::Value;
@@ -33,6 +34,9 @@ pub(crate) struct Init {
     /// CometBFT's chain id of a new network [default: the document's]
     #[arg(long, value_name = "ID")]
     chain_id: Option<String>,
+    /// Account that may add, change and remove validators, by the contract at 0x…F6 [default: nobody]
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "genesis")]
+    validator_admin: Option<Address>,
     /// Name of this node among its peers
     #[arg(long, default_value = "penstock")]
     moniker: String,
@@ -80,7 +84,7 @@ pub(crate) fn run(init: Init, home: Option<&Path>) -> anyhow::Result<()> {
         None => {
             let validators = vec![keys.validator.genesis_validator(&init.moniker)];
             let chain_id = init.chain_id.as_deref();
-            new_genesis(&document, validators, chain_id).with_context(|| name_of(source))?
+            new_genesis(&document, validators, chain_id, init.validator_admin).with_context(|| name_of(source))?
         }
     };
     penstock_chain::GenesisDoc::parse(&genesis).with_context(|| name_of(source))?;

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use alloy_primitives::Address;
 use anyhow::Context;
 use clap::Args;
 
@@ -37,6 +38,9 @@ pub(crate) struct Testnet {
     /// CometBFT's chain id [default: the document's]
     #[arg(long, value_name = "ID")]
     chain_id: Option<String>,
+    /// Account that may add, change and remove validators, by the contract at 0x…F6 [default: nobody]
+    #[arg(long, value_name = "ADDRESS")]
+    validator_admin: Option<Address>,
     /// The CometBFT that will run
     #[arg(long, value_enum, default_value = "0.40")]
     cometbft: Version,
@@ -67,7 +71,7 @@ pub(crate) fn run(testnet: &Testnet) -> anyhow::Result<()> {
         .enumerate()
         .map(|(index, (keys, _))| keys.validator.genesis_validator(&format!("node{index}")))
         .collect();
-    let genesis = new_genesis(&document, validators, testnet.chain_id.as_deref())?;
+    let genesis = new_genesis(&document, validators, testnet.chain_id.as_deref(), testnet.validator_admin)?;
     let addresses: Vec<String> =
         nodes.iter().map(|(keys, ports)| format!("{}@{}", keys.node.node_id(), ports.p2p)).collect();
     for (index, (keys, ports)) in nodes.iter().enumerate() {

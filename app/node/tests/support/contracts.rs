@@ -21,6 +21,7 @@ sol! {
     function fund(uint256 a, uint256 b);
     function lastFeeBps() returns (uint256);
     function iterate(int128 x, uint256 depth);
+    function setValidator(bytes32 ed25519Key, uint64 power);
 
     contract DynamicFeePool {
         constructor(string model, uint256 reserveA, uint256 reserveB);

@@ -59,13 +59,22 @@ pub struct Setup<'a> {
     pub full_nodes: usize,
     pub block_time: &'a str,
     pub genesis: Option<&'a Path>,
+    pub validator_admin: Option<&'a str>,
     /// Settings of every node, as environment variables.
     pub environment: Vec<(&'a str, &'a str)>,
 }
 
 impl Setup<'_> {
     pub fn of(comet: Comet, validators: usize) -> Self {
-        Self { comet, validators, full_nodes: 0, block_time: "200ms", genesis: None, environment: vec![] }
+        Self {
+            comet,
+            validators,
+            full_nodes: 0,
+            block_time: "200ms",
+            genesis: None,
+            validator_admin: None,
+            environment: vec![],
+        }
     }
 }
 
@@ -136,6 +145,9 @@ impl Network {
         command.args(["--port-offset", &offset.to_string(), "--output"]).arg(folder.path());
         if let Some(genesis) = setup.genesis {
             command.arg("--genesis").arg(genesis);
+        }
+        if let Some(admin) = setup.validator_admin {
+            command.args(["--validator-admin", admin]);
         }
         let output = command.output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
