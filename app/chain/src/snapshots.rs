@@ -162,11 +162,10 @@ impl Snapshots {
         if interval > 0
             && view.height().is_multiple_of(interval)
             && let Some(jobs) = &self.jobs
+            && jobs.try_send(view.clone()).is_err()
         {
-            if jobs.try_send(view.clone()).is_err() {
-                counter!("penstock_snapshot_failures_total").increment(1);
-                warn!(height = view.height(), "no snapshot is made: those before it are not ready yet");
-            }
+            counter!("penstock_snapshot_failures_total").increment(1);
+            warn!(height = view.height(), "no snapshot is made: those before it are not ready yet");
         }
     }
 

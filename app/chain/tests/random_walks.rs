@@ -221,7 +221,8 @@ impl Walk {
             self.sent.push(Tx { tip: 1_000_000_000 + u128::from(self.random.below(1_000)), ..tx }.sign(sender as u8).0);
         }
         let recent = self.sent.len().saturating_sub(30);
-        for tx in self.sent[recent..].to_vec() {
+        for tx in &self.sent[recent..] {
+            let tx = tx.clone();
             let node = &self.nodes[self.random.below(4) as usize];
             match self.random.below(3) {
                 0 => drop(node.app().insert_tx(RequestInsertTx { tx })),
