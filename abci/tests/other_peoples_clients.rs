@@ -51,6 +51,6 @@ fn abci_cli_of_cometbft() {
         assert!(run(&["check_tx", "0x0506"]).contains("-> code: 5"));
         assert!(run(&["process_proposal", "0x01"]).contains("ACCEPT"));
         assert!(run(&["commit"]).contains("-> code: OK"));
-        assert!(run(&["query", "x"]).contains("-> code: 3"));
+        assert!(run(&["query", "0x78"]).contains("-> code: 3"));
     }
 }

@@ -60,54 +60,50 @@ impl BlockId {
     }
 }
 
-fn height(height: i64) -> u64 {
-    height.max(0) as u64
+impl BlockId {
+    fn new(height: i64, consensus: ConsensusRecord) -> Self {
+        Self { height: height.max(0) as u64, consensus }
+    }
 }
 
 impl From<&RequestPrepareProposal> for BlockId {
     fn from(request: &RequestPrepareProposal) -> Self {
-        Self {
-            height: height(request.height),
-            consensus: ConsensusRecord {
+        let last_commit = request.local_last_commit.as_ref().map(without_extensions);
+        Self::new(
+            request.height,
+            ConsensusRecord {
                 time: request.time,
                 proposer: request.proposer_address.clone(),
                 next_validators_hash: request.next_validators_hash.clone(),
-                last_commit: request.local_last_commit.as_ref().map(without_extensions),
+                last_commit,
                 misbehavior: request.misbehavior.clone(),
             },
-        }
+        )
     }
 }
 
-impl From<&RequestProcessProposal> for BlockId {
-    fn from(request: &RequestProcessProposal) -> Self {
-        Self {
-            height: height(request.height),
-            consensus: ConsensusRecord {
-                time: request.time,
-                proposer: request.proposer_address.clone(),
-                next_validators_hash: request.next_validators_hash.clone(),
-                last_commit: request.proposed_last_commit.clone(),
-                misbehavior: request.misbehavior.clone(),
-            },
+/// ProcessProposal and FinalizeBlock say the same, but for the name of one field.
+macro_rules! from_request {
+    ($request:ty, $last_commit:ident) => {
+        impl From<&$request> for BlockId {
+            fn from(request: &$request) -> Self {
+                Self::new(
+                    request.height,
+                    ConsensusRecord {
+                        time: request.time,
+                        proposer: request.proposer_address.clone(),
+                        next_validators_hash: request.next_validators_hash.clone(),
+                        last_commit: request.$last_commit.clone(),
+                        misbehavior: request.misbehavior.clone(),
+                    },
+                )
+            }
         }
-    }
+    };
 }
 
-impl From<&RequestFinalizeBlock> for BlockId {
-    fn from(request: &RequestFinalizeBlock) -> Self {
-        Self {
-            height: height(request.height),
-            consensus: ConsensusRecord {
-                time: request.time,
-                proposer: request.proposer_address.clone(),
-                next_validators_hash: request.next_validators_hash.clone(),
-                last_commit: request.decided_last_commit.clone(),
-                misbehavior: request.misbehavior.clone(),
-            },
-        }
-    }
-}
+from_request!(RequestProcessProposal, proposed_last_commit);
+from_request!(RequestFinalizeBlock, decided_last_commit);
 
 /// The commit as the block will have it. Vote extensions are not used: InitChain refuses them.
 fn without_extensions(extended: &ExtendedCommitInfo) -> CommitInfo {

@@ -206,8 +206,8 @@ fn a_chunk_that_is_not_the_snapshots_is_fetched_again_from_somebody_else() {
     assert_eq!(joiner.chain.head().unwrap().hash, head.hash);
 }
 
-#[test]
-fn a_crash_in_the_middle_of_a_restoration_leaves_a_node_that_can_begin_anew() {
+/// A restoration that lacks its last chunk.
+fn interrupted() -> (TestChain, Vec<TestBlock>, TestChain) {
     let (source, blocks, chunks) = source();
     let head = source.chain.head().unwrap();
     let joiner = empty(tempfile::tempdir().unwrap());
@@ -215,6 +215,13 @@ fn a_crash_in_the_middle_of_a_restoration_leaves_a_node_that_can_begin_anew() {
     for (index, chunk) in chunks.iter().enumerate().take(chunks.len() - 1) {
         assert_eq!(apply(&joiner, index, chunk), Applied::Accept);
     }
+    (source, blocks, joiner)
+}
+
+#[test]
+fn a_crash_in_the_middle_of_a_restoration_leaves_a_node_that_can_begin_anew() {
+    let (source, blocks, joiner) = interrupted();
+    let head = source.chain.head().unwrap();
     // By block sync, with nothing left of the snapshot.
     let joiner = empty(joiner.close());
     assert_eq!(joiner.chain.height(), None);
@@ -275,13 +282,8 @@ fn snapshots_are_made_beside_the_chain_with_the_same_bytes_on_all_nodes_and_the_
 
 #[test]
 fn a_restoration_that_consensus_gives_up_leaves_nothing_for_the_genesis() {
-    let (source, blocks, chunks) = source();
+    let (source, blocks, joiner) = interrupted();
     let head = source.chain.head().unwrap();
-    let joiner = empty(tempfile::tempdir().unwrap());
-    assert_eq!(offer(&joiner, named(head.number(), &chunks), head.hash), Offered::Accept);
-    for (index, chunk) in chunks.iter().enumerate().take(chunks.len() - 1) {
-        assert_eq!(apply(&joiner, index, chunk), Applied::Accept);
-    }
     // The same process: only CometBFT was started again, without state sync.
     joiner.init();
     assert_eq!(joiner.chain.head().unwrap().view.storage_ref(PROBE, U256::from(7)).unwrap(), U256::ZERO);

@@ -222,3 +222,35 @@ fn a_cometbft_that_always_ends_is_given_up_with_its_own_words_in_the_log() {
         &["no quorum of cats", "CometBFT ended 10 times", "exit status: 3"],
     );
 }
+
+/// What is sent to a node that proposes nothing gets into a block by gossip only: small transactions, and more large ones
+/// than CometBFT's RPC takes in one body.
+fn gossip_reaches_the_proposer(comet: support::network::Comet) {
+    let setup = Setup { full_nodes: 1, block_time: "100ms", ..Setup::of(comet, 1) };
+    let Some(mut network) = Network::new(&setup) else { return };
+    network.start_and_wait();
+    let follower = &network.nodes[1];
+    let mut hashes = Vec::new();
+    for nonce in [3u64, 2, 1, 0] {
+        hashes.push(follower.send(&Tx::of(nonce).sign(&account(0)))); // the gap closes with the last one
+    }
+    for nonce in 0..8u64 {
+        let input = vec![0; 120 << 10];
+        let tx = Tx { gas: 5_000_000, input: input.into(), ..Tx::of(nonce) };
+        hashes.push(follower.send(&tx.sign(&account(1))));
+    }
+    for hash in hashes {
+        assert_eq!(follower.receipt(hash)["status"], "0x1");
+    }
+    network.assert_equal();
+}
+
+#[test]
+fn transactions_sent_to_a_full_node_reach_the_proposer_on_v0_38() {
+    gossip_reaches_the_proposer(V0_38);
+}
+
+#[test]
+fn transactions_sent_to_a_full_node_reach_the_proposer_on_v0_40() {
+    gossip_reaches_the_proposer(V0_40);
+}
