@@ -13,9 +13,9 @@ use penstock_abci::{
     proto_tx_size,
     wire::{RequestInsertTx, RequestReapTxs, ResponseInsertTx, ResponseReapTxs},
 };
-use tracing::{info_span, warn};
+use tracing::{debug, info_span, warn};
 
-use crate::{Chain, ChainError, Gossip, block_id::BlockId, finalize::Outcome, validators};
+use crate::{Chain, ChainError, Gossip, Rejection, block_id::BlockId, finalize::Outcome, validators};
 
 impl Application for Chain {
     type Error = ChainError;
@@ -112,7 +112,11 @@ impl Application for Chain {
             Ok(()) => ProposalStatus::Accept,
             Err(rejection) => {
                 counter!("penstock_proposals_rejected_total", "reason" => rejection.label()).increment(1);
-                warn!(%rejection, "proposal rejected");
+                match rejection {
+                    // For a node without models this is every block with results.
+                    Rejection::NoModel(_) => debug!(%rejection, "proposal rejected"),
+                    _ => warn!(%rejection, "proposal rejected"),
+                }
                 ProposalStatus::Reject
             }
         };

@@ -59,9 +59,12 @@ pub enum Rejection {
     /// A result is not the one that this node computes.
     #[error("the result of {0} is wrong")]
     WrongResult(RequestId),
-    /// This node's own run did not end in time, or it has no file of the model.
+    /// This node's own run did not end in time.
     #[error("the result of {0} could not be verified in time")]
     Unverified(RequestId),
+    /// This node has no file of the model: it follows the chain, and vouches for nothing.
+    #[error("the result of {0} is of a model that is not here")]
+    NoModel(RequestId),
 }
 
 impl Rejection {
@@ -78,6 +81,7 @@ impl Rejection {
             Self::Results { .. } => "results",
             Self::WrongResult(_) => "wrong_result",
             Self::Unverified(_) => "unverified",
+            Self::NoModel(_) => "no_model",
         }
     }
 }
@@ -207,7 +211,7 @@ impl Chain {
                 let own = self.network.wait(&call.id, deadline).ok_or(Rejection::Unverified(call.id))?;
                 if *own.result == claimed.result { Ok(()) } else { Err(Rejection::WrongResult(call.id)) }
             }
-            _ => Err(Rejection::Unverified(call.id)),
+            _ => Err(Rejection::NoModel(call.id)),
         }
     }
 }

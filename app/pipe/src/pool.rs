@@ -40,13 +40,13 @@ struct Sender {
 #[derive(Debug)]
 pub struct Pool {
     config: PoolConfig,
-    entries: HashMap<B256, Entry>,
+    pub(crate) entries: HashMap<B256, Entry>,
     senders: HashMap<Address, Sender>,
     /// Who waits for a result.
     waiting: HashMap<RequestId, Vec<B256>>,
     history: History,
-    outgoing: Outgoing,
-    height: u64,
+    pub(crate) outgoing: Outgoing,
+    pub(crate) height: u64,
     base_fee: u64,
     recent: VecDeque<(u64, Arc<BundleState>)>,
     sequence: u64,
@@ -234,61 +234,6 @@ impl Pool {
         if let Some(sender) = self.senders.get_mut(&address) {
             sender.account = account;
         }
-    }
-
-    // === peers
-
-    /// Queues for peers what became executable.
-    fn tell_peers(&mut self, actions: &[Action]) {
-        for action in actions {
-            if let Action::StageChanged { hash, .. } = action
-                && let Some(entry) = self.entries.get_mut(hash)
-                && entry.is_to_be_told(self.height)
-            {
-                (entry.told, entry.outgoing) = (Some(self.height), true);
-                self.outgoing.push(*hash);
-            }
-        }
-        self.outgoing.trim(self.entries.len(), |hash| self.entries.contains_key(hash));
-    }
-
-    /// Queues for peers what has been pending for long.
-    fn tell_peers_again(&mut self) {
-        for (hash, entry) in self.entries.iter_mut().filter(|(_, entry)| entry.is_to_be_told(self.height)) {
-            (entry.told, entry.outgoing) = (Some(self.height), true);
-            self.outgoing.push(*hash);
-        }
-    }
-
-    /// Whether [`Self::take_outgoing`] may have something.
-    pub fn has_outgoing(&self) -> bool {
-        !self.outgoing.is_empty()
-    }
-
-    /// Transactions that peers have to hear of, up to a sum of bytes and of gas (0: no limit). Each is
-    /// given once, and again when it is still pending after a while.
-    pub fn take_outgoing(&mut self, max_bytes: u64, max_gas: u64) -> Vec<Arc<PoolTx>> {
-        let limit = |max: u64| if max == 0 { u64::MAX } else { max };
-        let (mut bytes_left, mut gas_left) = (limit(max_bytes), limit(max_gas));
-        let mut taken = Vec::new();
-        while let Some(hash) = self.outgoing.pop() {
-            // It may have left the pool and come back since: once is enough.
-            let Some(entry) = self.entries.get_mut(&hash).filter(|entry| entry.outgoing) else { continue };
-            let (bytes, gas) = (entry.tx.raw.len() as u64, entry.tx.tx.gas_limit());
-            let fits = bytes <= bytes_left && gas <= gas_left;
-            if !fits && !taken.is_empty() {
-                self.outgoing.push_front(hash);
-                break;
-            }
-            entry.outgoing = false;
-            if !fits {
-                continue; // over the limits by itself it would stay for ever, and all others behind it
-            }
-            bytes_left -= bytes;
-            gas_left -= gas;
-            taken.push(entry.tx.clone());
-        }
-        taken
     }
 
     // === simulation
