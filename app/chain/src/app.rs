@@ -49,7 +49,8 @@ impl Application for Chain {
         if let Some(params) = &request.consensus_params {
             self.genesis.check_params(params)?;
         }
-        let validators = validators::from_init_chain(&request.validators)?;
+        let validators =
+            validators::from_init_chain(&request.validators, self.genesis.config.validator_admin.is_some())?;
         let time = request.time.map_or(0, |time| time.seconds.max(0) as u64);
         let hash = self.initialize(&request.app_state_bytes, time, &validators)?;
         Ok(ResponseInitChain { app_hash: hash.to_vec().into(), ..Default::default() })

@@ -81,8 +81,11 @@ pub(crate) fn code() -> Result<Bytes, GenesisError> {
     artifact.map(|artifact| artifact.deployed_bytecode).map_err(error)
 }
 
-/// Reads what InitChain brings.
-pub(crate) fn from_init_chain(updates: &[ValidatorUpdate]) -> Result<Vec<Validator>, GenesisError> {
+/// The contract's bound of a validator's power: with it the sum of all stays below CometBFT's.
+const MAX_POWER: u64 = 1 << 40;
+
+/// Reads what InitChain brings. Where an account may change validators, they must be ones that the contract can change.
+pub(crate) fn from_init_chain(updates: &[ValidatorUpdate], may_change: bool) -> Result<Vec<Validator>, GenesisError> {
     let validator = |(index, update): (usize, &ValidatorUpdate)| {
         let error = |field: &str, reason: &str| GenesisError {
             path: format!("validators[{index}].{field}"),
@@ -96,6 +99,12 @@ pub(crate) fn from_init_chain(updates: &[ValidatorUpdate]) -> Result<Vec<Validat
             _ => return Err(error("pub_key", "only ed25519 and secp256k1 are supported")),
         };
         let power = u64::try_from(update.power).map_err(|_| error("power", "is negative"))?;
+        if may_change && power > MAX_POWER {
+            return Err(error("power", "must be at most 2^40 on a chain with app_state.config.validatorAdmin"));
+        }
+        if may_change && !matches!(key, ValidatorKey::Ed25519(_)) {
+            return Err(error("pub_key", "must be ed25519 on a chain with app_state.config.validatorAdmin"));
+        }
         Ok(Validator { key, power })
     };
     updates.iter().enumerate().map(validator).collect()

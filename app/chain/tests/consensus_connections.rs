@@ -217,6 +217,17 @@ fn the_admins_changes_of_validators_become_the_updates_of_their_block() {
     assert_eq!(decide(vec![(1, set(5, 1))]), [update(5, 1)]);
     let kept: Vec<_> = chain.chain.validators().unwrap().iter().map(|v| (v.key.bytes()[0], v.power)).collect();
     assert_eq!(kept, [(3, 5), (5, 1)]);
+
+    // Validators that the contract could not change, or whose powers leave it no room, are refused.
+    let secp = ValidatorUpdate { pub_key: Some(PublicKey { sum: Some(Sum::Secp256k1((1..34).collect())) }), power: 1 };
+    for (validators, expected) in
+        [(vec![update(1, 1 << 41)], "validators[0].power"), (vec![update(1, 1), secp], "validators[1].pub_key")]
+    {
+        let chain = TestChain::of_genesis(genesis.clone(), &app_state, true, pool());
+        let request = RequestInitChain { app_state_bytes: app_state.clone().into(), validators, ..Default::default() };
+        let error = chain.chain.init_chain(request).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
 }
 
 #[test]

@@ -166,3 +166,23 @@ fn transactions_that_ask_nothing_are_not_simulated_again_and_go_in_all_the_same(
         chain.produce();
     }
 }
+
+#[test]
+fn a_question_behind_one_that_was_not_simulated_again_is_asked_on_what_that_leaves_behind_now() {
+    let chain = TestChain::new();
+    let bump = chain.submit(&Tx { tip: 1, gas: 60_000_000, ..Tx::bump(0) }, 0);
+    chain.submit(&Tx { tip: 9_000_000_000, gas: 60_000_000, ..Tx::bump(0) }, 1);
+    assert_eq!(chain.produce().txs.len(), 2, "only one fits the block's gas");
+    // The counter moved under the bump that waits, which asks nothing.
+    let simulations = || {
+        let status = chain.chain.pool().unwrap().read(|pool| pool.status(&bump)).unwrap();
+        status.stages.iter().filter(|(stage, _)| *stage == Stage::Simulating).count()
+    };
+    assert_eq!(simulations(), 1);
+    chain.submit(&Tx { tip: 1, ..Tx::ask_volatile(1) }, 0);
+    assert_eq!(simulations(), 2);
+    chain.produce();
+    assert_eq!(counter(&chain.chain.head().unwrap().view), U256::from(2));
+    assert_eq!(results(&chain).len(), 1);
+    assert_eq!(chain.chain.network().status().done, 1, "the right question was asked at once");
+}

@@ -2,7 +2,8 @@
 pragma solidity ^0.8.24;
 
 /// The validators of the chain, with their public keys. Predeployed at 0x00000000000000000000000000000000000000F6 on
-/// every network; the genesis fills the storage (app/chain/src/validators.rs knows its layout).
+/// every network with validators (not on `penstock dev`); the genesis fills the storage, whose layout
+/// app/chain/src/validators.rs knows.
 ///
 /// Whatever a block changes here becomes CometBFT's validator updates of that block: the change counts from
 /// the second block after it. The bounds keep CometBFT from halting: there is always a validator, and the

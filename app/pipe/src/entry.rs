@@ -90,6 +90,8 @@ pub(crate) struct Entry {
     pub(crate) in_flight: bool,
     /// A new head changed what the last simulation read.
     pub(crate) moved: bool,
+    /// The same, of one that asks for nothing and was not simulated again: what it leaves behind is not known.
+    pub(crate) stale: bool,
     pub(crate) waves: u32,
     pub(crate) deferrals: u32,
     pub(crate) held: Arc<Held>,
@@ -116,6 +118,7 @@ impl Entry {
             ticket: 0,
             in_flight: false,
             moved: false,
+            stale: false,
             waves: 0,
             deferrals: 0,
             held: Arc::default(),

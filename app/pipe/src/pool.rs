@@ -119,6 +119,8 @@ impl Pool {
         let address = tx.sender;
         self.sequence += 1;
         self.entries.insert(hash, Entry::new(Arc::new(tx), self.sequence, now, self.height));
+        // It is simulated on what those before it leave behind, which must be known.
+        self.simulate_stale_before(now, address, nonce, &mut actions);
         // Whatever came after a replaced one was simulated on it.
         self.simulate_from(now, address, nonce, &mut actions);
         self.tell_peers(&actions);
@@ -290,6 +292,22 @@ impl Pool {
         }
     }
 
+    /// Simulates those before a nonce again that were not when the state moved.
+    fn simulate_stale_before(&mut self, now: Duration, address: Address, nonce: u64, actions: &mut Vec<Action>) {
+        let Some(sender) = self.senders.get(&address) else { return };
+        let before: Vec<(u64, B256)> = sender.by_nonce.range(..nonce).map(|(nonce, hash)| (*nonce, *hash)).collect();
+        let mut first = None;
+        for (nonce, hash) in before {
+            if let Some(entry) = self.entries.get_mut(&hash).filter(|entry| entry.stale) {
+                (entry.stale, entry.simulated) = (false, None);
+                first = first.or(Some(nonce));
+            }
+        }
+        if let Some(first) = first {
+            self.simulate_from(now, address, first, actions);
+        }
+    }
+
     fn simulated(&mut self, now: Duration, hash: B256, ticket: u64, outcome: Simulation, actions: &mut Vec<Action>) {
         let Some(entry) = self.entries.get_mut(&hash).filter(|entry| entry.in_flight && entry.ticket == ticket) else {
             return;
@@ -317,7 +335,7 @@ impl Pool {
                     return;
                 }
                 let changed = entry.simulated.as_ref().is_none_or(|old| *old.post != *post);
-                entry.simulated = Some(Simulated { reads, post });
+                (entry.simulated, entry.stale) = (Some(Simulated { reads, post }), false);
                 used.into_iter().for_each(|(id, answer)| entry.hold(id, answer, now));
                 self.ask(now, hash, calls, Priority::Transaction, actions);
                 if changed {
@@ -490,9 +508,15 @@ impl Pool {
             }
             let payable = entry.tx.effective_tip(self.base_fee).is_some();
             let asks_nothing = last_that_asks.is_none_or(|last| nonce > last) && entry.tx.cost() <= balance;
+            let survives = entry.simulated.as_ref().is_some_and(|simulated| simulated.reads.survives(changes));
             let good = match (&entry.simulated, entry.stage) {
-                (Some(_), Stage::Ready | Stage::Proposed) if asks_nothing => payable,
-                (Some(simulated), _) => payable && simulated.reads.survives(changes),
+                (Some(_), Stage::Ready | Stage::Proposed) if asks_nothing && payable => {
+                    if !survives && let Some(entry) = self.entries.get_mut(&hash) {
+                        entry.stale = true;
+                    }
+                    continue;
+                }
+                (Some(_), _) => payable && survives && !entry.stale,
                 // Under way: judged when it ends.
                 (None, Stage::Simulating) => payable && entry.in_flight,
                 (None, _) => false,

@@ -74,14 +74,20 @@ pub trait Snapshot: Send + Sync {
 /// Keys that [`clear`] removes at once.
 const CLEAR_STEP: usize = 10_000;
 
-/// Removes everything, in bounded steps. A crash in between leaves a part.
+/// Removes everything, in bounded steps, the metadata first: a crash in between leaves a part that is nobody's, which is
+/// removed when the store is opened.
 ///
 /// # Errors
 /// When the database fails.
 pub fn clear(store: &dyn Store) -> Result<(), StoreError> {
+    clear_prefix(store, &crate::keys::meta(""))?;
+    clear_prefix(store, &[])
+}
+
+fn clear_prefix(store: &dyn Store, prefix: &[u8]) -> Result<(), StoreError> {
     loop {
         let mut batch = Batch::default();
-        store.snapshot().scan(&[], &mut |key, _| {
+        store.snapshot().scan(prefix, &mut |key, _| {
             batch.remove(key.to_vec());
             Ok(batch.changes.len() < CLEAR_STEP)
         })?;

@@ -34,6 +34,11 @@ impl Key {
         hex::encode(self.address())
     }
 
+    /// The public key.
+    pub(crate) fn public_hex(&self) -> String {
+        hex::encode_prefixed(self.0.verifying_key().as_bytes())
+    }
+
     fn private(&self) -> Value {
         json!({ "type": "tendermint/PrivKeyEd25519", "value": STANDARD.encode(self.0.to_keypair_bytes()) })
     }

@@ -145,9 +145,14 @@ fn end_with_this_process(command: &mut Command) {
     {
         use std::os::unix::process::CommandExt;
 
-        let ask = || rustix::process::set_parent_process_death_signal(Some(Signal::TERM)).map_err(Into::into);
-        // SAFETY: between fork and exec only a system call is made, prctl(2), which is async-signal-safe; nothing is
-        // allocated. The thread that forks, whose end sends the signal, lives as long as the supervision.
+        let this = Some(rustix::process::getpid());
+        let ask = move || {
+            rustix::process::set_parent_process_death_signal(Some(Signal::TERM))?;
+            // It may have died before the signal was asked for.
+            if rustix::process::getppid() == this { Ok(()) } else { Err(rustix::io::Errno::SRCH.into()) }
+        };
+        // SAFETY: between fork and exec only system calls are made, prctl(2) and getppid(2), which are async-signal-safe;
+        // nothing is allocated. The thread that forks, whose end sends the signal, lives as long as the supervision.
         #[expect(unsafe_code, reason = "std has no safe way to do something between fork and exec")]
         unsafe {
             command.pre_exec(ask);

@@ -52,6 +52,9 @@ pub(crate) struct Init {
     /// Address for peers; 0.0.0.0:26656 lets them come from other machines
     #[arg(long, default_value = "127.0.0.1:26656", value_name = "ADDRESS")]
     p2p_listen: SocketAddr,
+    /// Address of CometBFT's RPC; nodes that join by --state-sync from other machines need one that they reach
+    #[arg(long, default_value = "127.0.0.1:26657", value_name = "ADDRESS")]
+    cometbft_rpc_listen: SocketAddr,
     /// Address under which peers find this node, when it is not the one it listens on
     #[arg(long, default_value = "", value_name = "HOST:PORT", hide_default_value = true)]
     external_address: String,
@@ -89,8 +92,11 @@ pub(crate) fn run(init: Init, home: Option<&Path>) -> anyhow::Result<()> {
     };
     penstock_chain::GenesisDoc::parse(&genesis).with_context(|| name_of(source))?;
     let mut ports = Ports::local(init.port_offset)?;
-    ports.p2p.set_ip(init.p2p_listen.ip());
-    ports.p2p.set_port(init.p2p_listen.port().checked_add(init.port_offset).context("there is no such port")?);
+    let moved = |address: SocketAddr| {
+        let port = address.port().checked_add(init.port_offset).context("there is no such port")?;
+        Ok::<_, anyhow::Error>(SocketAddr::new(address.ip(), port))
+    };
+    (ports.p2p, ports.cometbft_rpc) = (moved(init.p2p_listen)?, moved(init.cometbft_rpc_listen)?);
     let new = NewHome {
         genesis: &genesis,
         models_from: source.map(|path| path.parent().unwrap_or(Path::new("."))),
@@ -110,6 +116,7 @@ pub(crate) fn run(init: Init, home: Option<&Path>) -> anyhow::Result<()> {
     let address = Some(&init.external_address).filter(|address| !address.is_empty());
     let address = address.cloned().unwrap_or_else(|| ports.p2p.to_string());
     println!("Peers use  {}@{address}", keys.node.node_id());
+    println!("Validator  {} (its public key, as setValidator takes it)", keys.validator.public_hex());
     println!("Genesis    {}", home.genesis().display());
     println!("Start it   penstock start --home {} --with-cometbft PATH", home.root().display());
     Ok(())

@@ -84,6 +84,7 @@ pub(crate) fn run(start: Start, home: Option<&Path>) -> anyhow::Result<()> {
 
     let handle = metrics::install()?;
     let models = if start.no_models {
+        warn!("no models are loaded: this node follows the chain, but as a validator it rejects blocks with results");
         ModelStore::default()
     } else {
         models::load(&document.genesis.models, Some(&home.config()), models::Missing::Follow)?
