@@ -61,7 +61,7 @@ impl Application for Chain {
             // CometBFT asks this for each peer when `filter_peers` is on; anything but 0 turns the peer away.
             return ResponseQuery::default();
         }
-        let log = "queries are answered by JSON-RPC (eth_getProof's place is there, too)".into();
+        let log = "queries are answered by JSON-RPC: eth_ and pipe_".into();
         ResponseQuery { code: 1, log, ..Default::default() }
     }
 
