@@ -1,6 +1,6 @@
 //! Penstock's part of a CometBFT genesis document.
 
-use std::{borrow::Cow, collections::BTreeMap, sync::Arc, time::SystemTime};
+use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
 use alloy_eips::{
     eip2935::{HISTORY_STORAGE_ADDRESS, HISTORY_STORAGE_CODE},
@@ -8,22 +8,17 @@ use alloy_eips::{
 };
 use alloy_genesis::GenesisAccount;
 use alloy_primitives::{Address, Bytes, U256};
-use penstock_abci::types::ConsensusParams;
 use penstock_evm::{GasSchedule, INFERENCE, INFERENCE_V1, Limits, Policy, RegisteredModel, Registry, Rules};
 use penstock_inference::{ContentHash, ModelDescriptor, OpsCost, TensorSpec};
 use revm::primitives::hardfork::SpecId;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::VALIDATORS;
+use crate::{VALIDATORS, consensus_params::Params};
 
 /// What is at the addresses of the inference precompile, so that `extcodesize` is not zero: older
 /// compilers check it. It is never run.
 const PRECOMPILE_CODE: &[u8] = &[0xfe];
-
-/// Bytes of a block besides the header transaction that must fit: a transaction, CometBFT's header, and the commit of
-/// some hundred validators.
-const BLOCK_OVERHEAD: i64 = 256 << 10;
 
 /// A genesis that cannot be used, with the path of the wrong field.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -36,7 +31,7 @@ pub struct GenesisError {
 }
 
 impl GenesisError {
-    fn new(path: impl Into<String>, reason: impl Into<String>) -> Self {
+    pub(crate) fn new(path: impl Into<String>, reason: impl Into<String>) -> Self {
         Self { path: path.into(), reason: reason.into() }
     }
 }
@@ -83,61 +78,6 @@ impl GenesisDoc {
         let params = doc.consensus_params.unwrap_or_default();
         genesis.check_params(&params.consensus_params())?;
         Ok(Self { chain_id: doc.chain_id, time, app_state, genesis })
-    }
-}
-
-/// CometBFT writes int64 as text.
-#[derive(Debug, Clone, Copy)]
-struct Int64(i64);
-
-impl<'de> Deserialize<'de> for Int64 {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = <Cow<'de, str>>::deserialize(deserializer)?;
-        text.parse().map(Self).map_err(|_| serde::de::Error::custom(format!("`{text}` is no whole number in quotes")))
-    }
-}
-
-/// The consensus parameters that matter here, with CometBFT's defaults (`types/params.go`).
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
-#[serde(default)]
-struct Params {
-    block: BlockParams,
-    abci: AbciParams,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(default)]
-struct BlockParams {
-    max_bytes: Int64,
-    max_gas: Int64,
-}
-
-impl Default for BlockParams {
-    fn default() -> Self {
-        Self { max_bytes: Int64(22_020_096), max_gas: Int64(-1) }
-    }
-}
-
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(default)]
-struct AbciParams {
-    vote_extensions_enable_height: Int64,
-}
-
-impl Default for AbciParams {
-    fn default() -> Self {
-        Self { vote_extensions_enable_height: Int64(0) }
-    }
-}
-
-impl Params {
-    fn consensus_params(&self) -> ConsensusParams {
-        use penstock_abci::types::{AbciParams, BlockParams};
-        ConsensusParams {
-            block: Some(BlockParams { max_bytes: self.block.max_bytes.0, max_gas: self.block.max_gas.0 }),
-            abci: Some(AbciParams { vote_extensions_enable_height: self.abci.vote_extensions_enable_height.0 }),
-            ..Default::default()
-        }
     }
 }
 
@@ -302,35 +242,6 @@ impl Genesis {
             }
         }
         self.registry().map(|_| ())
-    }
-
-    /// Checks CometBFT's parameters against what this application needs of them.
-    ///
-    /// # Errors
-    /// [`GenesisError`] with the path of the wrong parameter.
-    pub(crate) fn check_params(&self, params: &ConsensusParams) -> Result<(), GenesisError> {
-        let error = |path: &str, reason: String| Err(GenesisError::new(format!("consensus_params.{path}"), reason));
-        let block = params.block.unwrap_or_default();
-        let gas_limit = self.config.gas_limit;
-        if block.max_gas >= 0 && (block.max_gas as u64) < gas_limit {
-            // CometBFT would drop transactions above it without a word.
-            return error("block.max_gas", format!("must be -1, or at least app_state.config.gasLimit ({gas_limit})"));
-        }
-        let least = self.inference.limits.max_header_bytes as i64 + BLOCK_OVERHEAD;
-        if block.max_bytes >= 0 && block.max_bytes < least {
-            return error("block.max_bytes", format!("must be at least {least}: maxHeaderBytes and a transaction"));
-        }
-        let keys = params.validator.as_ref().map(|validator| validator.pub_key_types.as_slice()).unwrap_or_default();
-        if self.config.validator_admin.is_some() && !keys.is_empty() && !keys.iter().any(|kind| kind == "ed25519") {
-            return error(
-                "validator.pub_key_types",
-                "must have ed25519: validators that app_state.config.validatorAdmin adds have such keys".into(),
-            );
-        }
-        if params.abci.unwrap_or_default().vote_extensions_enable_height != 0 {
-            return error("abci.vote_extensions_enable_height", "must be 0: vote extensions are not used".into());
-        }
-        Ok(())
     }
 
     /// The registry of the models.

@@ -15,6 +15,7 @@ mod block;
 mod block_id;
 mod call;
 mod chain;
+mod consensus_params;
 mod execution;
 mod finalize;
 mod genesis;

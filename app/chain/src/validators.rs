@@ -107,7 +107,10 @@ pub(crate) fn from_init_chain(updates: &[ValidatorUpdate], may_change: bool) -> 
         }
         Ok(Validator { key, power })
     };
-    updates.iter().enumerate().map(validator).collect()
+    let mut validators = updates.iter().enumerate().map(validator).collect::<Result<Vec<_>, _>>()?;
+    // The state must not depend on the order in which a version of CometBFT names them.
+    validators.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+    Ok(validators)
 }
 
 /// The contract's storage at the beginning.

@@ -151,21 +151,20 @@ fn cometbft_reads_the_keys_as_they_are_written_and_a_home_of_another_version_is_
     let Some(network) = Network::new(&Setup::of(V0_38, 1)) else { return };
     let node = &network.nodes[0];
     let program = V0_38.program().unwrap();
-    let show = |what: &str| {
-        let output = Command::new(&program).args([what, "--home"]).arg(&node.home).output().unwrap();
+    let show = |what: &str, home: &Path| {
+        let output = Command::new(&program).args([what, "--home"]).arg(home).output().unwrap();
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     };
     let key = json_file(&node.home.join("config/priv_validator_key.json"));
-    let shown: Value = serde_json::from_str(&show("show-validator")).unwrap();
+    let shown: Value = serde_json::from_str(&show("show-validator", &node.home)).unwrap();
     assert_eq!(shown, key["pub_key"]);
     let genesis = json_file(&node.home.join("config/genesis.json"));
     assert_eq!(genesis["validators"][0]["pub_key"], key["pub_key"]);
     assert_eq!(genesis["validators"][0]["address"], key["address"]);
-    let id = show("show-node-id");
-    let joined = tempfile::tempdir().unwrap();
-    let output = penstock(&joined.path().join("x"), &["init"]);
-    assert!(text(&output).contains("Node id"), "{}", text(&output));
-    assert_eq!(id.len(), 40);
+    let other = tempfile::tempdir().unwrap();
+    let said = text(&penstock(&other.path().join("x"), &["init"]));
+    let id = show("show-node-id", &other.path().join("x"));
+    assert!(id.len() == 40 && said.contains(&format!("Node id    {id}\n")), "{id}: {said}");
 
     let newer = V0_40.program().unwrap();
     refused(&node.home, &["start", "--with-cometbft", newer.to_str().unwrap()], &["another version", "mempool"]);

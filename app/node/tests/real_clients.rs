@@ -1,51 +1,24 @@
 //! The scenarios of `tests/clients`, run by viem, ethers and web3.py against a node.
-//!
-//! `scripts/test` installs the clients and names the folder in `PENSTOCK_CLIENTS`; without it the tests
-//! say that they were skipped.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on stops")]
 
 mod support;
 
-use std::{
-    env, fs,
-    path::PathBuf,
-    process::{Command, Stdio},
-};
+use std::{fs, process::Command};
 
 use serde_json::Value;
-use support::{Node, PROGRAM, repository};
+use support::{Node, PROGRAM, clients, repository};
 
 /// Runs a script against a fresh node; its last line.
-fn run(program: PathBuf, script: &str) -> Option<String> {
-    let Ok(clients) = env::var("PENSTOCK_CLIENTS") else {
-        eprintln!("skipped: PENSTOCK_CLIENTS is not set (scripts/test sets it)");
-        return None;
-    };
-    let program = if program.is_absolute() || program.components().count() == 1 {
-        program
-    } else {
-        PathBuf::from(&clients).join(program)
-    };
+fn run(script: &str) -> Option<String> {
+    let clients = clients::installed()?;
     let node = Node::start(&["--block-time", "100ms"]);
-    let output = Command::new(program)
-        .arg(repository().join("app/node/tests/clients").join(script))
-        .env("PENSTOCK_RPC", &node.url)
-        .env("PENSTOCK_WS", node.websocket())
-        .env("PENSTOCK_CLIENTS", &clients)
-        .env("PENSTOCK_CONTRACTS", repository().join("app/contracts/out"))
-        .env("PENSTOCK_MODELS", repository().join("inference/models"))
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{script}:\n{text}\n{}", String::from_utf8_lossy(&output.stderr));
-    text.lines().last().map(str::to_owned)
+    Some(clients::run(&clients, script, &node))
 }
 
 #[test]
 fn viem_runs_all_scenarios_and_contracts_get_the_bits_of_model_run() {
-    let Some(last) = run("node".into(), "viem.mjs") else { return };
+    let Some(last) = run("viem.mjs") else { return };
     let answers: Value = serde_json::from_str(&last).unwrap();
     let answers = answers["answers"].as_array().unwrap();
     assert!(answers.len() >= 3);
@@ -67,10 +40,10 @@ fn viem_runs_all_scenarios_and_contracts_get_the_bits_of_model_run() {
 
 #[test]
 fn web3_py_runs_all_scenarios() {
-    run("python/bin/python".into(), "web3_client.py");
+    run("web3_client.py");
 }
 
 #[test]
 fn ethers_runs_its_scenarios() {
-    run("node".into(), "ethers.mjs");
+    run("ethers.mjs");
 }

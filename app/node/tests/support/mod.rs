@@ -9,6 +9,7 @@
     reason = "a test that cannot go on stops"
 )]
 
+pub mod clients;
 pub mod contracts;
 pub mod heavy;
 pub mod network;

@@ -312,13 +312,8 @@ impl Member {
 
     pub fn kill_app(&mut self) {
         if let Some(mut child) = self.penstock.take() {
-            let comets = children_of(child.id());
             child.kill().unwrap();
             child.wait().unwrap();
-            // A CometBFT that lost its application ends by itself; at the end of a test nobody waits for that.
-            if thread::panicking() {
-                comets.into_iter().for_each(|pid| signal("-KILL", pid));
-            }
         }
     }
 
@@ -394,11 +389,13 @@ impl Member {
         answer.get("result").cloned()
     }
 
-    /// The sum of a metric over its labels.
+    /// The value of a metric by its name with labels, or the sum over all labels by its bare name.
     pub fn metric(&self, name: &str) -> f64 {
         let Ok(mut answer) = ureq::get(format!("{}/metrics", self.metrics)).call() else { return 0.0 };
         let text = answer.body_mut().read_to_string().unwrap();
-        let values = text.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
+        let values = text
+            .lines()
+            .filter(|line| line.split(['{', ' ']).next() == Some(name) || line.split(' ').next() == Some(name));
         values.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 }

@@ -25,7 +25,7 @@ pub(crate) const HEADERS: u64 = 256;
 
 /// Heights of the headers in the snapshot of a height.
 pub(crate) fn header_range(height: u64) -> core::ops::RangeInclusive<u64> {
-    (height + 1).saturating_sub(HEADERS)..=height
+    height.saturating_sub(HEADERS - 1)..=height
 }
 
 /// Appends a record.
