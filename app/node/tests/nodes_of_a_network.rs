@@ -162,7 +162,7 @@ fn cometbft_reads_the_keys_as_they_are_written_and_a_home_of_another_version_is_
     assert_eq!(genesis["validators"][0]["pub_key"], key["pub_key"]);
     assert_eq!(genesis["validators"][0]["address"], key["address"]);
     let other = tempfile::tempdir().unwrap();
-    let said = text(&penstock(&other.path().join("x"), &["init"]));
+    let said = text(&penstock(&other.path().join("x"), &["init", "--cometbft", V0_38.short]));
     let id = show("show-node-id", &other.path().join("x"));
     assert!(id.len() == 40 && said.contains(&format!("Node id    {id}\n")), "{id}: {said}");
 
