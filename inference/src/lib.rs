@@ -13,6 +13,7 @@
 //! Equal request ids have equal result bytes, on every machine: see [`engine::kernels`] for how,
 //! and [`ENGINE_VERSION`] for what changes them.
 
+mod cache;
 pub mod content;
 pub mod decimal;
 pub mod descriptor;
@@ -23,6 +24,7 @@ pub mod request;
 pub mod result;
 mod scheduler;
 pub mod store;
+pub mod synthetic;
 pub mod tensor;
 
 pub use content::ContentHash;
@@ -32,7 +34,7 @@ pub use network::{InferenceNetwork, NetworkConfig, NetworkStatus};
 pub use onnx::ModelError;
 pub use request::{InferenceMode, InferenceRequest, RequestId};
 pub use result::{Failure, InferenceResult};
-pub use scheduler::Priority;
+pub use scheduler::{Priority, Scheduler, Urgency};
 pub use store::{ModelSource, ModelStore, StoreError};
 pub use tensor::{DType, Tensor, TensorValues};
 

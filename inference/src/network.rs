@@ -2,7 +2,6 @@
 //! cache of answers. Submitting never blocks; equal requests run once.
 
 use std::{
-    collections::{HashMap, VecDeque},
     sync::{Arc, mpsc},
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -13,18 +12,18 @@ use parking_lot::{Condvar, Mutex};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ContentHash, Failure, InferenceRequest, InferenceResult, ModelStore, RequestId,
-    result::memory_bytes,
-    scheduler::{Priority, Scheduler},
+    ContentHash, Failure, InferenceRequest, InferenceResult, Model, ModelStore, RequestId,
+    cache::Cache,
+    scheduler::{Scheduler, Urgency},
 };
 
 /// Size of the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct NetworkConfig {
-    /// Threads that run models. At least two are started: one stays free for cheap requests.
+    /// Requests that run at once. One thread more is started, for cheap requests alone.
     pub threads: usize,
-    /// Requests above this cost are dear: they leave one thread to cheap ones.
+    /// Requests above this cost are dear: however many there are, cheap ones do not wait for them.
     pub dear_ops: u64,
     /// Bytes of results that are kept for those who ask later.
     pub cache_bytes: usize,
@@ -62,31 +61,43 @@ pub struct NetworkStatus {
     pub done: u64,
     /// Answers in the cache.
     pub cached: usize,
-    /// Threads.
+    /// Requests that run at once.
     pub threads: usize,
+    /// Processor time that the runs took, all of them together.
+    pub run_time: Duration,
 }
+
+/// How a request is run. Answers must be those of [`Model::run`]; how long they take is its own business.
+pub type Run = dyn Fn(&Model, &InferenceRequest) -> InferenceResult + Send + Sync;
+
+/// A request and its cost.
+type Job = (Arc<InferenceRequest>, u64);
 
 #[derive(Debug)]
 struct State {
-    scheduler: Scheduler<Arc<InferenceRequest>>,
-    answers: HashMap<RequestId, Answer>,
-    /// Ids in the order of their answers: the oldest leaves first.
-    order: VecDeque<RequestId>,
-    answer_bytes: usize,
+    scheduler: Scheduler<Job>,
+    cache: Cache,
     done: u64,
+    run_time: Duration,
     listeners: Vec<mpsc::Sender<(RequestId, Answer)>>,
     stopping: bool,
 }
 
-#[derive(Debug)]
 struct Shared {
     models: ModelStore,
     config: NetworkConfig,
+    run: Box<Run>,
     state: Mutex<State>,
     /// A request was queued, or the network stops.
     work: Condvar,
     /// An answer arrived.
     answered: Condvar,
+}
+
+impl core::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Shared").field("config", &self.config).finish_non_exhaustive()
+    }
 }
 
 /// The handle; dropping it stops the threads after the runs that they are in.
@@ -103,16 +114,25 @@ impl InferenceNetwork {
     /// # Errors
     /// When the system gives no threads.
     pub fn start(models: ModelStore, config: NetworkConfig) -> std::io::Result<Self> {
-        let lanes = config.threads.max(2);
+        Self::start_with(models, config, Box::new(|model, request| model.run(&request.inputs)))
+    }
+
+    /// The same with another way to run requests: on other machines, or as a benchmark needs it.
+    ///
+    /// # Errors
+    /// When the system gives no threads.
+    pub fn start_with(models: ModelStore, config: NetworkConfig, run: Box<Run>) -> std::io::Result<Self> {
+        let scheduler = Scheduler::new(config.threads, config.dear_ops);
+        let lanes = scheduler.slots();
         let shared = Arc::new(Shared {
             models,
-            config: NetworkConfig { threads: lanes, ..config },
+            config,
+            run,
             state: Mutex::new(State {
-                scheduler: Scheduler::new(lanes, config.dear_ops),
-                answers: HashMap::new(),
-                order: VecDeque::new(),
-                answer_bytes: 0,
+                scheduler,
+                cache: Cache::new(config.cache_bytes),
                 done: 0,
+                run_time: Duration::ZERO,
                 listeners: Vec::new(),
                 stopping: false,
             }),
@@ -140,16 +160,16 @@ impl InferenceNetwork {
 
     /// Asks for a result. Listeners hear of the answer, also when it was in the cache already.
     /// A request for a model that this machine lacks is not answered.
-    pub fn submit(&self, id: RequestId, request: Arc<InferenceRequest>, ops: u64, priority: Priority) {
+    pub fn submit(&self, id: RequestId, request: Arc<InferenceRequest>, ops: u64, urgency: Urgency) {
         if !self.has_model(&request.model) {
             return;
         }
         let mut state = self.shared.state.lock();
-        if let Some(answer) = state.answers.get(&id).cloned() {
+        if let Some(answer) = state.cache.get(&id) {
             state.tell(id, &answer);
             return;
         }
-        state.scheduler.submit(id, ops, priority, request);
+        state.scheduler.submit(id, ops, urgency, (request, ops));
         // All: the one that wakes may be barred from a dear request while another is not.
         self.shared.work.notify_all();
     }
@@ -159,28 +179,28 @@ impl InferenceNetwork {
         self.shared.state.lock().scheduler.cancel(id);
     }
 
-    /// Keeps an answer that was made outside of the network.
-    pub fn remember(&self, id: RequestId, answer: &Answer) {
+    /// Keeps an answer, to a request that cost `ops`, that was made outside of the network.
+    pub fn remember(&self, id: RequestId, answer: &Answer, ops: u64) {
         let mut state = self.shared.state.lock();
-        state.keep(id, answer.clone(), self.shared.config.cache_bytes);
+        state.keep(id, answer.clone(), ops);
         state.tell(id, answer);
         self.shared.answered.notify_all();
     }
 
     /// The answer, if it is there.
     pub fn get(&self, id: &RequestId) -> Option<Answer> {
-        self.shared.state.lock().answers.get(id).cloned()
+        self.shared.state.lock().cache.get(id)
     }
 
     /// The answer, waiting for it until `deadline`.
     pub fn wait(&self, id: &RequestId, deadline: Instant) -> Option<Answer> {
         let mut state = self.shared.state.lock();
         loop {
-            if let Some(answer) = state.answers.get(id) {
-                return Some(answer.clone());
+            if let Some(answer) = state.cache.get(id) {
+                return Some(answer);
             }
             if state.stopping || self.shared.answered.wait_until(&mut state, deadline).timed_out() {
-                return state.answers.get(id).cloned();
+                return state.cache.get(id);
             }
         }
     }
@@ -196,8 +216,15 @@ impl InferenceNetwork {
     pub fn status(&self) -> NetworkStatus {
         let state = self.shared.state.lock();
         let (queued, running) = state.scheduler.counts();
-        let (done, cached) = (state.done, state.answers.len());
-        NetworkStatus { queued, running, done, cached, threads: self.shared.config.threads }
+        let threads = state.scheduler.slots() - 1;
+        NetworkStatus {
+            queued,
+            running,
+            done: state.done,
+            cached: state.cache.len(),
+            threads,
+            run_time: state.run_time,
+        }
     }
 }
 
@@ -219,21 +246,21 @@ impl Shared {
     fn serve(&self) {
         lower_priority();
         loop {
-            let (id, request) = {
+            let (id, (request, ops)) = {
                 let mut state = self.state.lock();
                 loop {
                     if state.stopping {
                         return;
                     }
-                    if let Some(next) = state.scheduler.next() {
+                    if let Some(next) = state.scheduler.start_next() {
                         break next;
                     }
                     self.work.wait(&mut state);
                 }
             };
-            let start = Instant::now();
+            let (start, begin) = (Instant::now(), thread_time());
             let result = match self.models.get(&request.model) {
-                Some(model) => model.run(&request.inputs),
+                Some(model) => (self.run)(model, &request),
                 None => Err(Failure::Engine), // `submit` refuses requests without a model
             };
             let finished = Instant::now();
@@ -241,7 +268,8 @@ impl Shared {
             let answer = Answer { result: Arc::new(result), took: finished - start, finished };
             let mut state = self.state.lock();
             state.scheduler.finish(&id);
-            state.keep(id, answer.clone(), self.config.cache_bytes);
+            state.run_time += thread_time().saturating_sub(begin);
+            state.keep(id, answer.clone(), ops);
             state.tell(id, &answer);
             self.answered.notify_all();
             // A dear run that ended may have freed its place for another thread's.
@@ -251,23 +279,20 @@ impl Shared {
 }
 
 impl State {
-    fn keep(&mut self, id: RequestId, answer: Answer, limit: usize) {
+    fn keep(&mut self, id: RequestId, answer: Answer, ops: u64) {
         self.done += 1;
-        self.answer_bytes += memory_bytes(&answer.result);
-        match self.answers.insert(id, answer) {
-            None => self.order.push_back(id),
-            Some(old) => self.answer_bytes -= memory_bytes(&old.result),
-        }
-        while self.answer_bytes > limit && self.order.len() > 1 {
-            if let Some(old) = self.order.pop_front().and_then(|id| self.answers.remove(&id)) {
-                self.answer_bytes -= memory_bytes(&old.result);
-            }
-        }
+        self.cache.keep(id, answer, ops);
     }
 
     fn tell(&mut self, id: RequestId, answer: &Answer) {
         self.listeners.retain(|listener| listener.send((id, answer.clone())).is_ok());
     }
+}
+
+/// Processor time of this thread: a run that others preempt does not count their time.
+fn thread_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap_or_default()
 }
 
 /// Lets threads of consensus go first. On Linux the nice value belongs to the thread; elsewhere

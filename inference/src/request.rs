@@ -56,6 +56,11 @@ pub struct InferenceRequest {
 }
 
 impl InferenceRequest {
+    /// Bytes of its inputs in memory, about.
+    pub fn memory_bytes(&self) -> usize {
+        self.inputs.iter().map(|input| input.byte_len() + 128).sum()
+    }
+
     /// The canonical bytes: kind, mode, number of inputs, each input's canonical encoding.
     pub fn canonical_bytes(&self) -> Vec<u8> {
         let size = self.inputs.iter().map(|t| 2 + 4 * t.shape().len() + t.byte_len()).sum::<usize>();

@@ -1,8 +1,10 @@
 //! Which request runs next: a state machine without threads, clocks or locks.
 //!
-//! Two rules. Higher [`Priority`] first, then first come first served. And at most all lanes but one
-//! run *dear* requests, so that a cheap request never waits behind dear ones.
+//! Greater [`Urgency`] first, then first come first served. Requests up to a cost are *cheap*; the others are *dear*, and
+//! as many of them run at once as there are lanes. One more lane is for cheap requests alone, so that none of them
+//! ever waits behind dear ones, however many those are.
 
+use core::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, HashMap};
 
 use crate::RequestId;
@@ -20,105 +22,168 @@ pub enum Priority {
     Verification,
 }
 
+/// When a request runs among others; greater is sooner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Urgency {
+    /// Counts first.
+    pub priority: Priority,
+    /// Whoever asks let this node compute for nothing before: behind all others of the same priority.
+    pub in_debt: bool,
+    /// Wei that the asker pays for each gas. A request's gas follows its cost: this is the fee per unit of cost.
+    pub bid: u128,
+    /// Cost of what the same account has under way already. Among equal bids whoever has less goes first, so that a
+    /// hundred requests of one account do not hold up the single one of another.
+    pub ahead: u64,
+}
+
+impl Urgency {
+    /// One that only its priority ranks.
+    pub fn of(priority: Priority) -> Self {
+        Self { priority, in_debt: false, bid: 0, ahead: 0 }
+    }
+
+    fn key(&self) -> (Priority, Reverse<bool>, u128, Reverse<u64>) {
+        (self.priority, Reverse(self.in_debt), self.bid, Reverse(self.ahead))
+    }
+}
+
+impl PartialOrd for Urgency {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Urgency {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.key().cmp(&other.key())
+    }
+}
+
+/// A place in a queue; the first in order runs first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
-    /// Reversed: `BTreeMap` iterates in increasing order.
-    priority: core::cmp::Reverse<Priority>,
+    urgency: Reverse<Urgency>,
     sequence: u64,
 }
 
 #[derive(Debug)]
 enum State {
-    Queued { place: Place, wanted: usize },
+    Queued { place: Place, dear: bool, wanted: usize },
     Running { dear: bool },
 }
 
+type Queue<Job> = BTreeMap<Place, (RequestId, Job)>;
+
 /// The queue and what runs.
 #[derive(Debug)]
-pub(crate) struct Scheduler<Job> {
+pub struct Scheduler<Job> {
     lanes: usize,
     dear_ops: u64,
     sequence: u64,
-    queue: BTreeMap<Place, (RequestId, u64, Job)>,
+    cheap: Queue<Job>,
+    dear: Queue<Job>,
     states: HashMap<RequestId, State>,
     running_dear: usize,
+    running: usize,
 }
 
 impl<Job> Scheduler<Job> {
-    /// A scheduler for `lanes` parallel runs (at least two), where requests above `dear_ops` are dear.
-    pub(crate) fn new(lanes: usize, dear_ops: u64) -> Self {
+    /// A scheduler that runs at most `lanes` requests above `dear_ops` at once, and at most one more of any kind.
+    pub fn new(lanes: usize, dear_ops: u64) -> Self {
         Self {
-            lanes: lanes.max(2),
+            lanes: lanes.max(1),
             dear_ops,
             sequence: 0,
-            queue: BTreeMap::new(),
+            cheap: BTreeMap::new(),
+            dear: BTreeMap::new(),
             states: HashMap::new(),
             running_dear: 0,
+            running: 0,
         }
     }
 
-    /// Queues a request, or joins the one that is queued or running already. A higher priority
+    /// Runs that may be under way at once.
+    pub fn slots(&self) -> usize {
+        self.lanes + 1
+    }
+
+    fn queue(&mut self, dear: bool) -> &mut Queue<Job> {
+        if dear { &mut self.dear } else { &mut self.cheap }
+    }
+
+    /// Queues a request, or joins the one that is queued or running already. A greater urgency
     /// moves a queued one forward. Answers whether the request is new.
-    pub(crate) fn submit(&mut self, id: RequestId, ops: u64, priority: Priority, job: Job) -> bool {
-        let place = Place { priority: core::cmp::Reverse(priority), sequence: self.sequence };
+    pub fn submit(&mut self, id: RequestId, ops: u64, urgency: Urgency, job: Job) -> bool {
+        let place = Place { urgency: Reverse(urgency), sequence: self.sequence };
         match self.states.get_mut(&id) {
             Some(State::Running { .. }) => false,
-            Some(State::Queued { place: old, wanted }) => {
+            Some(State::Queued { place: old, dear, wanted }) => {
                 *wanted += 1;
-                if place.priority < old.priority
-                    && let Some(entry) = self.queue.remove(old)
-                {
-                    *old = place;
-                    self.sequence += 1;
-                    self.queue.insert(place, entry);
+                if urgency > old.urgency.0 {
+                    let queue = if *dear { &mut self.dear } else { &mut self.cheap };
+                    if let Some(entry) = queue.remove(old) {
+                        *old = place;
+                        self.sequence += 1;
+                        queue.insert(place, entry);
+                    }
                 }
                 false
             }
             None => {
                 self.sequence += 1;
-                self.states.insert(id, State::Queued { place, wanted: 1 });
-                self.queue.insert(place, (id, ops, job));
+                let dear = ops > self.dear_ops;
+                self.states.insert(id, State::Queued { place, dear, wanted: 1 });
+                self.queue(dear).insert(place, (id, job));
                 true
             }
         }
     }
 
     /// The request that a free lane runs now.
-    pub(crate) fn next(&mut self) -> Option<(RequestId, Job)> {
-        let may_run_dear = self.running_dear + 1 < self.lanes;
-        let (place, dear) = self
-            .queue
-            .iter()
-            .map(|(place, (_, ops, _))| (*place, *ops > self.dear_ops))
-            .find(|(_, dear)| may_run_dear || !dear)?;
-        let (id, _, job) = self.queue.remove(&place)?;
+    pub fn start_next(&mut self) -> Option<(RequestId, Job)> {
+        if self.running >= self.slots() {
+            return None;
+        }
+        let first = |queue: &Queue<Job>| queue.first_key_value().map(|(place, _)| *place);
+        let dear = first(&self.dear).filter(|_| self.running_dear < self.lanes);
+        // The last lane is for cheap ones: whoever is first in the other queue has lanes of its own.
+        let dear = match (first(&self.cheap), dear) {
+            (None, None) => return None,
+            (Some(cheap), Some(dear)) => dear < cheap,
+            (_, dear) => dear.is_some(),
+        };
+        let (_, (id, job)) = self.queue(dear).pop_first()?;
+        self.running += 1;
         self.running_dear += usize::from(dear);
         self.states.insert(id, State::Running { dear });
         Some((id, job))
     }
 
     /// A run has ended.
-    pub(crate) fn finish(&mut self, id: &RequestId) {
-        if let Some(State::Running { dear: true }) = self.states.remove(id) {
-            self.running_dear -= 1;
+    pub fn finish(&mut self, id: &RequestId) {
+        if let Some(State::Running { dear }) = self.states.get(id) {
+            self.running -= 1;
+            self.running_dear -= usize::from(*dear);
+            self.states.remove(id);
         }
     }
 
     /// One of those who submitted a request does not want it any more. The last one takes it out
     /// of the queue; a running one runs on.
-    pub(crate) fn cancel(&mut self, id: &RequestId) {
-        if let Some(State::Queued { place, wanted }) = self.states.get_mut(id) {
+    pub fn cancel(&mut self, id: &RequestId) {
+        if let Some(State::Queued { place, dear, wanted }) = self.states.get_mut(id) {
             *wanted -= 1;
             if *wanted == 0 {
-                self.queue.remove(place);
+                let (place, dear) = (*place, *dear);
+                self.queue(dear).remove(&place);
                 self.states.remove(id);
             }
         }
     }
 
     /// Requests that wait, and requests that run.
-    pub(crate) fn counts(&self) -> (usize, usize) {
-        (self.queue.len(), self.states.len() - self.queue.len())
+    pub fn counts(&self) -> (usize, usize) {
+        (self.cheap.len() + self.dear.len(), self.running)
     }
 }
 
@@ -128,49 +193,66 @@ mod tests {
 
     use super::*;
 
+    const TRANSACTION: Urgency = Urgency { priority: Priority::Transaction, in_debt: false, bid: 0, ahead: 0 };
+
     fn id(n: u8) -> RequestId {
         RequestId(B256::repeat_byte(n))
     }
 
     fn order(scheduler: &mut Scheduler<()>) -> Vec<RequestId> {
-        core::iter::from_fn(|| scheduler.next().map(|(id, ())| id)).collect()
+        core::iter::from_fn(|| scheduler.start_next().map(|(id, ())| id)).collect()
     }
 
     #[test]
-    fn cheap_requests_do_not_wait_behind_dear_ones() {
+    fn dear_requests_have_all_lanes_and_cheap_ones_never_wait_behind_them() {
         let mut scheduler = Scheduler::new(2, 10);
         for n in 0..20 {
-            scheduler.submit(id(n), 1_000, Priority::Transaction, ());
+            scheduler.submit(id(n), 1_000, Urgency { bid: 5, ..TRANSACTION }, ());
         }
-        scheduler.submit(id(100), 1, Priority::Transaction, ());
-        assert_eq!(order(&mut scheduler), [id(0), id(100)], "one dear request, and the cheap one beside it");
+        assert_eq!(order(&mut scheduler), [id(0), id(1)]);
+        scheduler.submit(id(100), 1, TRANSACTION, ());
+        scheduler.submit(id(101), 1, TRANSACTION, ());
+        assert_eq!(order(&mut scheduler), [id(100)], "beside the dear ones, though it bids less");
         scheduler.finish(&id(0));
-        assert_eq!(order(&mut scheduler), [id(1)]);
+        assert_eq!(order(&mut scheduler), [id(2)], "the lane is for whoever bids more");
+        scheduler.finish(&id(100));
+        assert_eq!(order(&mut scheduler), [id(101)]);
     }
 
     #[test]
     fn priority_goes_before_arrival_and_equal_requests_run_once() {
         let mut scheduler = Scheduler::new(8, 10);
-        assert!(scheduler.submit(id(1), 1, Priority::Call, ()));
-        assert!(scheduler.submit(id(2), 1, Priority::Transaction, ()));
-        assert!(scheduler.submit(id(3), 1, Priority::Transaction, ()));
-        assert!(!scheduler.submit(id(1), 1, Priority::Verification, ()));
+        assert!(scheduler.submit(id(1), 1, Urgency::of(Priority::Call), ()));
+        assert!(scheduler.submit(id(2), 1, TRANSACTION, ()));
+        assert!(scheduler.submit(id(3), 1, TRANSACTION, ()));
+        assert!(!scheduler.submit(id(1), 1, Urgency::of(Priority::Verification), ()));
         assert_eq!(order(&mut scheduler), [id(1), id(2), id(3)]);
-        assert!(!scheduler.submit(id(1), 1, Priority::Transaction, ()), "still running");
+        assert!(!scheduler.submit(id(1), 1, TRANSACTION, ()), "still running");
         scheduler.finish(&id(1));
-        assert!(scheduler.submit(id(1), 1, Priority::Transaction, ()));
+        assert!(scheduler.submit(id(1), 1, TRANSACTION, ()));
+    }
+
+    #[test]
+    fn who_pays_more_for_a_gas_goes_first_then_who_has_less_under_way_and_debtors_last() {
+        let mut scheduler = Scheduler::new(8, 10);
+        scheduler.submit(id(1), 1, Urgency { bid: 1_000, in_debt: true, ..TRANSACTION }, ());
+        scheduler.submit(id(2), 1, Urgency { bid: 1, ahead: 500, ..TRANSACTION }, ());
+        scheduler.submit(id(3), 1, Urgency { bid: 1, ahead: 0, ..TRANSACTION }, ());
+        scheduler.submit(id(4), 1, Urgency { bid: 7, ahead: 900, ..TRANSACTION }, ());
+        scheduler.submit(id(5), 1, Urgency::of(Priority::Deferred), ());
+        assert_eq!(order(&mut scheduler), [id(5), id(4), id(3), id(2), id(1)]);
     }
 
     #[test]
     fn a_request_leaves_the_queue_when_the_last_one_cancels_it() {
         let mut scheduler = Scheduler::new(2, 10);
-        scheduler.submit(id(1), 1, Priority::Transaction, ());
-        scheduler.submit(id(1), 1, Priority::Transaction, ());
+        scheduler.submit(id(1), 1, TRANSACTION, ());
+        scheduler.submit(id(1), 1, TRANSACTION, ());
         scheduler.cancel(&id(1));
         assert_eq!(scheduler.counts(), (1, 0));
         scheduler.cancel(&id(1));
         assert_eq!(scheduler.counts(), (0, 0));
         scheduler.cancel(&id(1));
-        assert!(scheduler.next().is_none());
+        assert!(scheduler.start_next().is_none());
     }
 }

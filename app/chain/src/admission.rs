@@ -77,8 +77,9 @@ impl AdmissionError {
             Self::Pool(Rejected::NonceTooLow { .. }) => "nonce_too_low",
             Self::Pool(Rejected::NonceTooHigh { .. }) => "nonce_too_high",
             Self::Pool(Rejected::InsufficientFunds { .. }) => "insufficient_funds",
-            Self::Pool(Rejected::Underpriced) => "underpriced",
-            Self::Pool(Rejected::Full) => "pool_full",
+            Self::Pool(Rejected::ReplacementUnderpriced) => "replacement_underpriced",
+            Self::Pool(Rejected::Underpriced { .. }) => "underpriced",
+            Self::Pool(Rejected::Full(_)) => "pool_full",
             Self::Pool(Rejected::SenderFull(_)) => "sender_full",
             Self::Chain(_) => "internal",
         }

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use penstock_evm::{BlockContext, CallOptions, Db, ExecError, Execution, Executor, OnMiss, Results};
-use penstock_inference::{InferenceNetwork, InferenceResult, Priority, RequestId};
+use penstock_inference::{InferenceNetwork, InferenceResult, Priority, RequestId, Urgency};
 use penstock_state::View;
 use revm::{context::TxEnv, database::CacheDB};
 
@@ -61,7 +61,7 @@ impl Chain {
             }
             let wanted: Vec<_> = missed.iter().filter(|c| self.network.has_model(&c.request.model)).collect();
             for call in &wanted {
-                self.network.submit(call.id, call.request.clone(), call.ops, Priority::Call);
+                self.network.submit(call.id, call.request.clone(), call.ops, Urgency::of(Priority::Call));
             }
             let mut late = wanted.is_empty();
             for call in wanted {

@@ -17,7 +17,7 @@ use alloy_trie::EMPTY_ROOT_HASH;
 use parking_lot::{Mutex, RwLock};
 use penstock_evm::{BlockContext, Rules, StateError};
 use penstock_inference::InferenceNetwork;
-use penstock_pipe::{Account, Pool, PoolConfig, PoolHandle};
+use penstock_pipe::{Account, Pool, PoolConfig, PoolHandle, PoolRules};
 use penstock_state::{Batch, State, Store, StoreError, View, clear, keys};
 use revm::{bytecode::Bytecode, database::BundleState, primitives::KECCAK_EMPTY, state::AccountInfo};
 use sha2::{Digest, Sha256};
@@ -242,7 +242,9 @@ impl Chain {
         *self.head.write() = Some(head);
         if self.pool.get().is_none() {
             let simulator = HeadSimulator { rules: self.rules.clone(), head: self.head.clone() };
-            let pool = Pool::new(self.config.pool, number, base_fee);
+            let rules =
+                PoolRules { max_waves: self.rules.limits.max_waves_per_tx, ops_per_gas: self.rules.gas.ops_per_gas };
+            let pool = Pool::new(self.config.pool, rules, number, base_fee);
             let pool = PoolHandle::start(pool, self.config.pool, self.network.clone(), Arc::new(simulator))?;
             // Heads are set by one caller at a time: nobody else has set the pool meanwhile.
             let _ = self.pool.set(pool);

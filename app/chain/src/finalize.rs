@@ -9,7 +9,7 @@ use alloy_trie::root::ordered_trie_root_with_encoder;
 use metrics::{counter, gauge};
 use penstock_abci::messages::ValidatorUpdate;
 use penstock_evm::{BlockContext, OnMiss};
-use penstock_pipe::NewHead;
+use penstock_pipe::{Included, NewHead};
 use penstock_state::{Batch, keys};
 use prost::Message;
 use tracing::{error, info};
@@ -140,7 +140,12 @@ impl Chain {
         let new = NewHead {
             height: head.number(),
             base_fee: head.next_base_fee(),
-            included: block.txs.iter().map(|tx| *tx.tx_hash()).collect(),
+            included: block
+                .txs
+                .iter()
+                .zip(&block.receipts)
+                .map(|(tx, receipt)| Included { hash: *tx.tx_hash(), gas_used: receipt.gas_used })
+                .collect(),
             changes: Arc::new(executed.changes.clone()),
         };
         self.set_head(head.clone())?;

@@ -220,6 +220,12 @@ impl Genesis {
         if limits.max_block_ops < limits.max_request_ops {
             return error("inference.limits.maxBlockOps", "must be at least maxRequestOps");
         }
+        if !(limits.max_request_ops..=limits.max_block_ops).contains(&limits.max_tx_ops) {
+            return error("inference.limits.maxTxOps", "must be from maxRequestOps to maxBlockOps");
+        }
+        if limits.max_waves_per_tx == 0 {
+            return error("inference.limits.maxWavesPerTx", "must be at least 1");
+        }
         for (index, model) in self.models.iter().enumerate() {
             let error = |field: &str, reason: String| {
                 Err(GenesisError::new(format!("app_state.models[{index}].{field}"), reason))

@@ -80,11 +80,14 @@ fn owned(tx: &[u8]) -> Bytes {
 
 /// Whether a later state or a less busy pool may take it.
 fn may_pass_later(error: &AdmissionError) -> bool {
-    use Rejected::{Full, InsufficientFunds, NonceTooHigh, SenderFull};
+    use Rejected::{Full, InsufficientFunds, NonceTooHigh, SenderFull, Underpriced};
     match error {
         AdmissionError::Chain(_) | AdmissionError::SenderHasCode => true,
         AdmissionError::Pool(rejected) => {
-            matches!(rejected, Full | InsufficientFunds { .. } | NonceTooHigh { .. } | SenderFull(_))
+            matches!(
+                rejected,
+                Full(_) | Underpriced { .. } | InsufficientFunds { .. } | NonceTooHigh { .. } | SenderFull(_)
+            )
         }
         _ => false,
     }

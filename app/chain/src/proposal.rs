@@ -8,7 +8,7 @@ use std::{
 };
 
 use alloy_eips::eip2718::Encodable2718;
-use metrics::histogram;
+use metrics::{counter, histogram};
 use penstock_abci::proto_tx_size;
 use penstock_evm::{Call, OnMiss, Results};
 use penstock_inference::{Failure, InferenceNetwork, InferenceResult, RequestId, network::Answer};
@@ -63,6 +63,18 @@ struct Budget {
     only_cheap: bool,
 }
 
+/// Candidates that are taken from the pool at once.
+const BATCH: usize = 64;
+
+/// What the proposal's own budget gives for a request.
+enum Inline {
+    Answer(Answer),
+    /// It would have been answered earlier in this proposal.
+    UsedUp,
+    /// It never is.
+    TooDear,
+}
+
 /// What became of a candidate.
 enum Attempt {
     Included,
@@ -109,8 +121,23 @@ impl Chain {
         let (mut included, mut deferred, mut unfit) = (Vec::new(), Vec::new(), Vec::new());
         // Senders whose next transaction is not in the block: their later ones cannot be, either.
         let mut blocked = HashSet::new();
-        for candidate in pool.candidates() {
-            if Instant::now() >= budget.deadline || run.gas_left() < 21_000 {
+        let mut order = pool.candidates();
+        let mut batch = Vec::new().into_iter();
+        loop {
+            if run.gas_left() < 21_000 {
+                break;
+            }
+            let Some(candidate) = batch.next() else {
+                // A few at a time: what does not fit costs nothing, whatever the pool holds.
+                batch = pool.next_candidates(&mut order, BATCH).into_iter();
+                if batch.len() == 0 {
+                    break;
+                }
+                continue;
+            };
+            // It will take about as long as its simulation did.
+            if Instant::now() + candidate.took >= budget.deadline {
+                debug!(height = id.height, "the time of the proposal is used up");
                 break;
             }
             let (hash, sender) = (candidate.tx.hash(), candidate.tx.sender);
@@ -144,6 +171,7 @@ impl Chain {
             results = header.results.len(),
             "proposal"
         );
+        counter!("penstock_deferrals_total").increment(deferred.len() as u64);
         histogram!("penstock_proposal_results").record(header.results.len() as f64);
         let executed = run.finish();
         txs.insert(0, header.encode().0);
@@ -196,8 +224,10 @@ impl Chain {
                 Err(NotIncluded::Missing { id, calls }) => {
                     let Some(missing) = calls.last().filter(|call| call.id == id) else { return Ok(Attempt::Skipped) };
                     let answer = match self.answer_inline(missing, budget) {
-                        Some(answer) => answer,
-                        None if candidate.gives_up && given_up < budget.unavailable => {
+                        Inline::Answer(answer) => answer,
+                        // Nobody's fault, and the state moves on meanwhile: the next proposal answers it.
+                        Inline::UsedUp => return Ok(Attempt::Skipped),
+                        Inline::TooDear if candidate.gives_up && given_up < budget.unavailable => {
                             given_up += 1;
                             Answer {
                                 result: Arc::new(Err(Failure::Unavailable)),
@@ -205,7 +235,7 @@ impl Chain {
                                 finished: Instant::now(),
                             }
                         }
-                        None => return Ok(Attempt::Deferred(calls)),
+                        Inline::TooDear => return Ok(Attempt::Deferred(calls)),
                     };
                     results.attempt.borrow_mut().insert(id, answer);
                 }
@@ -220,18 +250,21 @@ impl Chain {
     }
 
     /// Runs a cheap request here and now.
-    fn answer_inline(&self, call: &Call, budget: &mut Budget) -> Option<Answer> {
-        let model = self.network.models().get(&call.request.model)?;
+    fn answer_inline(&self, call: &Call, budget: &mut Budget) -> Inline {
+        let Some(model) = self.network.models().get(&call.request.model) else { return Inline::TooDear };
+        if call.ops > self.config.pool.inline_ops {
+            return Inline::TooDear;
+        }
         if call.ops > budget.inline_ops || Instant::now() >= budget.deadline {
-            return None;
+            return Inline::UsedUp;
         }
         budget.inline_ops -= call.ops;
         let begin = Instant::now();
         let result = Arc::new(model.run(&call.request.inputs));
         let finished = Instant::now();
         let answer = Answer { result, took: finished - begin, finished };
-        self.network.remember(call.id, &answer);
-        Some(answer)
+        self.network.remember(call.id, &answer, call.ops);
+        Inline::Answer(answer)
     }
 
     /// Whether other validators can be expected to have the dear results of a run by now. In rounds above 0

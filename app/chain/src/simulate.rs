@@ -1,12 +1,20 @@
 //! Simulation of pool transactions on the head.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
+use alloy_primitives::{Address, B256, U256};
 use parking_lot::RwLock;
-use penstock_evm::{Db, ExecError, Executor, OnMiss, ReadSet, Results, Rules, tx_env};
+use penstock_evm::{Db, ExecError, Executor, OnMiss, ReadSet, Results, Rules, StateError, tx_env};
 use penstock_inference::{InferenceNetwork, InferenceResult, RequestId};
 use penstock_pipe::{Held, SimulateJob, Simulation, Simulator};
-use revm::{DatabaseCommit, context::result::InvalidTransaction, database::CacheDB};
+use penstock_state::View;
+use revm::{
+    DatabaseRef,
+    bytecode::Bytecode,
+    context::result::InvalidTransaction,
+    database::CacheDB,
+    state::{AccountInfo, EvmState},
+};
 
 use crate::Head;
 
@@ -38,11 +46,9 @@ impl Simulator for HeadSimulator {
         // The next block's time is not known; the head's is near enough, and the proposal decides.
         let block = head.next_block(head.header.timestamp + 1, head.header.beneficiary);
         let known = Known { held: &job.held, network };
-        let db = CacheDB::new(Db(head.view.clone()));
+        let begin = Instant::now();
+        let db = CacheDB::new(Layered { before: &job.before, base: Db(head.view.clone()) });
         let mut executor = Executor::new(&self.rules, block, db, &known, OnMiss::Placeholder);
-        for earlier in &job.before {
-            executor.db_mut().commit(earlier.as_ref().clone());
-        }
         match executor.run(tx_env(&job.tx.tx, job.tx.sender)) {
             Ok(execution) => {
                 let answered = execution.calls.iter().filter(|call| !call.missed);
@@ -54,6 +60,7 @@ impl Simulator for HeadSimulator {
                     reads: ReadSet::of(&execution.state, [job.tx.sender, block.beneficiary]),
                     post: Arc::new(execution.state),
                     calls: execution.calls,
+                    took: begin.elapsed(),
                 }
             }
             Err(ExecError::Invalid(invalid)) if can_change(&invalid) => Simulation::NotNow(invalid.to_string()),
@@ -76,4 +83,50 @@ fn can_change(invalid: &InvalidTransaction) -> bool {
             | NonceTooLow { .. }
             | RejectCallerWithCode
     )
+}
+
+/// The head's state under what earlier transactions leave behind, the newest on top. Nothing is copied: a long chain of
+/// one account's transactions costs each of them look-ups, not the states of all before it.
+#[derive(Debug)]
+struct Layered<'a> {
+    before: &'a [Arc<EvmState>],
+    base: Db<View>,
+}
+
+impl DatabaseRef for Layered<'_> {
+    type Error = StateError;
+
+    fn basic_ref(&self, address: Address) -> Result<Option<AccountInfo>, StateError> {
+        match self.before.iter().rev().find_map(|layer| layer.get(&address)) {
+            // EIP-161: what is empty is not there.
+            Some(account) if account.is_selfdestructed() || account.is_empty() => Ok(None),
+            Some(account) => Ok(Some(account.info.clone())),
+            None => self.base.basic_ref(address),
+        }
+    }
+
+    fn code_by_hash_ref(&self, hash: B256) -> Result<Bytecode, StateError> {
+        let accounts = self.before.iter().flat_map(|layer| layer.values());
+        let mut codes = accounts.filter(|account| account.info.code_hash == hash).filter_map(|a| a.info.code.clone());
+        codes.next().map_or_else(|| self.base.code_by_hash_ref(hash), Ok)
+    }
+
+    fn storage_ref(&self, address: Address, slot: U256) -> Result<U256, StateError> {
+        for account in self.before.iter().rev().filter_map(|layer| layer.get(&address)) {
+            if account.is_selfdestructed() {
+                return Ok(U256::ZERO);
+            }
+            if let Some(slot) = account.storage.get(&slot) {
+                return Ok(slot.present_value);
+            }
+            if account.is_created() {
+                return Ok(U256::ZERO);
+            }
+        }
+        self.base.storage_ref(address, slot)
+    }
+
+    fn block_hash_ref(&self, number: u64) -> Result<B256, StateError> {
+        self.base.block_hash_ref(number)
+    }
 }

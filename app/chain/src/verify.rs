@@ -7,7 +7,7 @@ use alloy_eips::eip2718::Decodable2718;
 use alloy_primitives::Address;
 use metrics::histogram;
 use penstock_evm::{BlockContext, Call, OnMiss, Policy};
-use penstock_inference::{Failure, InferenceResult, Priority, RequestId};
+use penstock_inference::{Failure, InferenceResult, Priority, RequestId, Urgency};
 use tracing::debug_span;
 
 use crate::{
@@ -194,7 +194,7 @@ impl Chain {
         let claims = calls.iter().zip(results).filter(|(_, claimed)| claimed.result != Err(Failure::Unavailable));
         // All are asked for before the first is waited for: they run side by side.
         for (call, _) in claims.clone() {
-            self.network.submit(call.id, call.request.clone(), call.ops, Priority::Verification);
+            self.network.submit(call.id, call.request.clone(), call.ops, Urgency::of(Priority::Verification));
         }
         let deadline = Instant::now() + self.config.verification_budget;
         let verdict = claims.clone().try_for_each(|(call, claimed)| self.check_result(call, claimed, deadline));

@@ -104,7 +104,8 @@ fn sixteen_transactions_of_one_account_ask_side_by_side_and_go_in_together() {
 
 #[test]
 fn a_simulation_is_made_again_when_what_it_read_changes_and_only_then() {
-    let chain = TestChain::new();
+    // Nothing is light.
+    let chain = TestChain::with(PoolConfig { inline_ops: 0, ..config() }, true);
     let volatile = chain.submit(&Tx { tip: 1, gas: 60_000_000, ..Tx::ask_volatile(0) }, 0);
     let steady = chain.submit(&Tx { tip: 1, gas: 60_000_000, ..Tx::ask(0, [1, 1]) }, 1);
     chain.submit(&Tx { tip: 9_000_000_000, gas: 60_000_000, ..Tx::bump(0) }, 2);
@@ -144,7 +145,7 @@ fn proposals_stay_within_the_bytes_that_consensus_counts() {
 
 #[test]
 fn transactions_that_ask_nothing_are_not_simulated_again_and_go_in_all_the_same() {
-    let chain = TestChain::new();
+    let chain = TestChain::with(PoolConfig { inline_ops: 0, ..config() }, true);
     // All of them read the balance that the first one changes.
     let large = |tx: Tx| Tx { tip: 1, gas: 60_000_000, ..tx };
     let plain = chain.submit(&large(Tx::transfer(0)), 0);
@@ -185,4 +186,24 @@ fn a_question_behind_one_that_was_not_simulated_again_is_asked_on_what_that_leav
     assert_eq!(counter(&chain.chain.head().unwrap().view), U256::from(2));
     assert_eq!(results(&chain).len(), 1);
     assert_eq!(chain.chain.network().status().done, 1, "the right question was asked at once");
+}
+
+#[test]
+fn light_questions_that_move_are_left_to_the_proposal_which_answers_them_within_its_budget() {
+    // Light up to three ops, which is what a question to `linear` costs.
+    let chain = TestChain::with(PoolConfig { inline_ops: 24, max_deferrals: 2, ..config() }, true);
+    let hashes: Vec<_> = (0..5).map(|sender| chain.submit(&Tx { tip: 1, ..Tx::ask_volatile(0) }, sender)).collect();
+    let rounds = (0..).find(|nonce| {
+        // Whoever pays more moves the counter that all of them ask about.
+        chain.submit(&Tx { tip: 9_000_000_000, ..Tx::bump(*nonce) }, 5);
+        chain.produce();
+        chain.chain.pool().unwrap().read(|pool| pool.all().is_empty())
+    });
+    assert!(rounds.unwrap() < 5);
+    for hash in hashes {
+        let status = chain.chain.pool().unwrap().read(|pool| pool.status(&hash)).unwrap();
+        let simulations = status.stages.iter().filter(|(stage, _)| *stage == Stage::Simulating).count();
+        assert!(simulations <= 2, "{status:?}");
+        assert_eq!(status.deferrals, 0, "a question that is cheap is nobody's fault");
+    }
 }

@@ -28,7 +28,7 @@ pub enum InputFault {
     WrongShape = 7,
     /// A number does not fit the input's type.
     NumberOutOfRange = 8,
-    /// The request costs more than `maxRequestOps`.
+    /// The request costs more than `maxRequestOps`, or with those before it more than `maxTxOps`.
     TooExpensive = 9,
     /// The transaction makes more than `maxRequestsPerTx` requests.
     TooManyRequests = 10,

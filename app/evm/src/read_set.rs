@@ -3,7 +3,19 @@
 use std::collections::BTreeMap;
 
 use alloy_primitives::{Address, B256, U256};
-use revm::{database::BundleState, state::EvmState};
+use revm::{
+    database::BundleState,
+    state::{Account, EvmState},
+};
+
+/// One thing that an execution can read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ReadKey {
+    /// Nonce, balance and code of an account.
+    Account(Address),
+    /// A slot of an account.
+    Slot(Address, U256),
+}
 
 /// Every account and slot that an execution loaded, with its value before the execution.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -11,10 +23,13 @@ pub struct ReadSet {
     accounts: BTreeMap<Address, AccountRead>,
 }
 
+/// Nonce, balance, code hash.
+type Info = (u64, U256, B256);
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct AccountRead {
-    /// Nonce, balance and code hash; `None` where they are left out.
-    info: Option<(u64, U256, B256)>,
+    /// `None` where it is left out.
+    info: Option<Info>,
     slots: BTreeMap<U256, U256>,
 }
 
@@ -35,6 +50,14 @@ impl ReadSet {
         Self { accounts }
     }
 
+    /// Everything that was read. A reader of slots counts as one of their account, too, which may be destroyed.
+    pub fn keys(&self) -> impl Iterator<Item = ReadKey> {
+        self.accounts.iter().flat_map(|(address, read)| {
+            let account = (read.info.is_some() || !read.slots.is_empty()).then_some(ReadKey::Account(*address));
+            account.into_iter().chain(read.slots.keys().map(|slot| ReadKey::Slot(*address, *slot)))
+        })
+    }
+
     /// Whether the changes of a block leave every value as it was read. Looks only at what the block
     /// changed.
     pub fn survives(&self, changes: &BundleState) -> bool {
@@ -50,5 +73,126 @@ impl ReadSet {
                     .iter()
                     .all(|(key, value)| changed.storage.get(key).is_none_or(|slot| slot.present_value == *value))
         })
+    }
+
+    /// Whether every value is as it was read when an earlier transaction, which left `old` behind when it was read,
+    /// leaves `new` behind instead. It may say no where a transaction between the two hides the difference.
+    pub fn survives_change_before(&self, old: Option<&EvmState>, new: &EvmState) -> bool {
+        self.accounts.iter().all(|(address, read)| {
+            let (old, new) = (old.and_then(|old| old.get(address)), new.get(address));
+            let created = |account: Option<&Account>| account.is_some_and(|account| account.is_created());
+            if created(old) != created(new) {
+                return false;
+            }
+            let info = match (old, new) {
+                (_, Some(new)) => Some(info_of(new)),
+                (Some(old), None) => Some(original_info_of(old)),
+                (None, None) => None,
+            };
+            let slot_is_same = |(key, value): (&U256, &U256)| {
+                let new = new.and_then(|account| account.storage.get(key)).map(|slot| slot.present_value);
+                let old = old.and_then(|account| account.storage.get(key)).map(|slot| slot.original_value);
+                new.or(old).is_none_or(|now| now == *value)
+            };
+            read.info.is_none_or(|read| info.is_none_or(|now| now == read)) && read.slots.iter().all(slot_is_same)
+        })
+    }
+
+    /// Whether every value is as it was read when a block, instead of an earlier transaction that left `old` behind,
+    /// decides what is there.
+    pub fn survives_inclusion(&self, old: &EvmState, changes: &BundleState) -> bool {
+        self.survives(changes)
+            && self.accounts.iter().all(|(address, read)| {
+                let Some(old) = old.get(address) else { return true };
+                let changed = changes.state.get(address);
+                let same_info = changed.is_some() || read.info.is_none_or(|info| info == original_info_of(old));
+                // What the block did not touch is as it was before the earlier transaction.
+                same_info
+                    && read.slots.iter().all(|(key, value)| {
+                        let in_block = changed.is_some_and(|account| account.storage.contains_key(key));
+                        in_block || old.storage.get(key).is_none_or(|slot| slot.original_value == *value)
+                    })
+            })
+    }
+
+    /// Bytes of memory, about.
+    pub fn memory_bytes(&self) -> usize {
+        self.accounts.values().map(|read| 200 + 80 * read.slots.len()).sum()
+    }
+}
+
+/// What a block changed, as readers know it.
+pub fn changed_keys(changes: &BundleState) -> impl Iterator<Item = ReadKey> {
+    changes.state.iter().flat_map(|(address, account)| {
+        let info =
+            (account.info != account.original_info || account.was_destroyed()).then_some(ReadKey::Account(*address));
+        info.into_iter().chain(account.storage.keys().map(|slot| ReadKey::Slot(*address, *slot)))
+    })
+}
+
+fn info_of(account: &Account) -> Info {
+    if account.is_selfdestructed() {
+        return Info::default();
+    }
+    (account.info.nonce, account.info.balance, account.info.code_hash)
+}
+
+fn original_info_of(account: &Account) -> Info {
+    let info = account.original_info();
+    (info.nonce, info.balance, info.code_hash)
+}
+
+#[cfg(test)]
+mod tests {
+    use revm::state::{AccountInfo, EvmStorageSlot, TransactionId};
+
+    use super::*;
+
+    const CONTRACT: Address = Address::repeat_byte(1);
+    const SENDER: Address = Address::repeat_byte(2);
+
+    /// A transaction that found `before` in slot 0 of the contract and left `after`.
+    fn post(before: u64, after: u64) -> EvmState {
+        let mut account = Account::from(AccountInfo { nonce: 1, ..Default::default() });
+        let slot = EvmStorageSlot::new_changed(U256::from(before), U256::from(after), TransactionId::ZERO);
+        account.storage.insert(U256::ZERO, slot);
+        EvmState::from_iter([(CONTRACT, account)])
+    }
+
+    fn changes(before: u64, after: u64) -> BundleState {
+        let info = || AccountInfo { nonce: 1, ..Default::default() };
+        BundleState::builder(0..=0)
+            .state_original_account_info(CONTRACT, info())
+            .state_present_account_info(CONTRACT, info())
+            .state_storage(CONTRACT, [(U256::ZERO, (U256::from(before), U256::from(after)))].into_iter().collect())
+            .build()
+    }
+
+    #[test]
+    fn a_read_of_what_an_earlier_transaction_wrote_stands_as_long_as_that_writes_the_same() {
+        // 5 was there, the earlier one made it 6, which was read.
+        let reads = ReadSet::of(&post(6, 9), [SENDER, SENDER]);
+        assert!(reads.survives_change_before(Some(&post(5, 6)), &post(5, 6)));
+        assert!(!reads.survives_change_before(Some(&post(5, 6)), &post(5, 7)));
+        assert!(!reads.survives_change_before(Some(&post(5, 6)), &EvmState::default()), "its write is gone");
+        assert!(reads.survives_change_before(Some(&EvmState::default()), &EvmState::default()));
+        assert!(!reads.survives_change_before(None, &post(5, 7)), "a write that was not there");
+    }
+
+    #[test]
+    fn a_read_stands_when_a_block_writes_what_the_earlier_transaction_was_expected_to() {
+        let reads = ReadSet::of(&post(6, 9), [SENDER, SENDER]);
+        assert!(reads.survives_inclusion(&post(5, 6), &changes(5, 6)));
+        assert!(!reads.survives_inclusion(&post(5, 6), &changes(5, 7)));
+        assert!(!reads.survives_inclusion(&post(5, 6), &BundleState::default()), "the block did not write it");
+        assert!(reads.survives_inclusion(&EvmState::default(), &BundleState::default()));
+    }
+
+    #[test]
+    fn keys_of_a_block_find_the_readers_and_only_them() {
+        let reads: Vec<ReadKey> = ReadSet::of(&post(6, 9), [SENDER, SENDER]).keys().collect();
+        let slot = ReadKey::Slot(CONTRACT, U256::ZERO);
+        assert_eq!(reads, [ReadKey::Account(CONTRACT), slot]);
+        assert_eq!(changed_keys(&changes(5, 6)).collect::<Vec<_>>(), [slot], "nonce, balance and code are as before");
     }
 }

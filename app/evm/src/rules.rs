@@ -33,6 +33,11 @@ pub struct Limits {
     pub max_block_ops: u64,
     /// Requests of one transaction; one more reverts.
     pub max_requests_per_tx: u32,
+    /// Cost of all requests of one transaction, each call counted; what exceeds it reverts.
+    pub max_tx_ops: u64,
+    /// Steps of requests of one transaction that depend on answers of the step before. The pools keep this limit: a
+    /// transaction with more does not become ready.
+    pub max_waves_per_tx: u32,
     /// Bytes of outputs of one request (64 for a number); more reverts with `OutputTooLarge()`.
     pub max_output_bytes: u64,
     /// Bytes of the header transaction of a block.

@@ -9,6 +9,7 @@ use hyper_util::rt::TokioIo;
 use metrics::{describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use penstock_chain::Chain;
+use penstock_pipe::Stage;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tracing::{debug, info};
 
@@ -26,6 +27,7 @@ pub(crate) fn install() -> anyhow::Result<PrometheusHandle> {
         .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS)
         .and_then(|builder| builder.set_buckets_for_metric(Matcher::Suffix("_bytes".into()), &BYTES))
         .and_then(|builder| builder.set_buckets_for_metric(Matcher::Suffix("_results".into()), &COUNTS))
+        .and_then(|builder| builder.set_buckets_for_metric(Matcher::Suffix("_waves".into()), &COUNTS))
         .and_then(PrometheusBuilder::install_recorder)
         .context("cannot collect metrics")?;
     describe();
@@ -49,7 +51,21 @@ fn describe() {
     describe_counter!("penstock_proposals_rejected_total", "Proposals that this node rejected, by reason");
     describe_counter!("penstock_transactions_refused_total", "Transactions that were not admitted, by reason");
     describe_gauge!("penstock_pool_transactions", "Transactions in the pool, by stage");
+    describe_gauge!("penstock_pool_oldest_seconds", "Age of the oldest transaction in the pool, by stage");
+    describe_gauge!("penstock_pool_inferring", "Transactions that wait for results, by wave");
+    describe_gauge!("penstock_pool_held_back", "Transactions that wait for the inference budget of their account");
+    describe_gauge!("penstock_pool_memory_bytes", "Memory of the transactions in the pool, about");
+    describe_histogram!("penstock_pool_new_head_seconds", "Time that the pool takes for a new head");
+    describe_histogram!("penstock_simulation_seconds", "Time of simulations");
+    describe_histogram!("penstock_transaction_stage_seconds", "Time that transactions spend in a stage, by stage");
+    describe_histogram!("penstock_transaction_waves", "Waves of requests of included transactions");
+    describe_counter!("penstock_transactions_dropped_total", "Transactions dropped from the pool, by reason");
+    describe_counter!(
+        "penstock_deferrals_total",
+        "Transactions that a proposal of this node left out for new requests"
+    );
     describe_gauge!("penstock_inference_requests", "Requests of this node, by state");
+    describe_gauge!("penstock_inference_core_seconds", "Processor time of all model runs");
     describe_counter!("penstock_inference_requests_done_total", "Requests that this node answered");
     describe_gauge!("penstock_inference_cached_results", "Results in memory");
     describe_histogram!("penstock_inference_run_seconds", "Time of model runs");
@@ -139,10 +155,23 @@ fn look(chain: &Chain) {
         ] {
             gauge!("penstock_pool_transactions", "stage" => stage).set(count as f64);
         }
+        gauge!("penstock_pool_held_back").set(counts.held_back as f64);
+        gauge!("penstock_pool_memory_bytes").set(counts.bytes as f64);
+        let ages = pool.ages();
+        for stage in [Stage::Queued, Stage::Simulating, Stage::Inferring, Stage::Ready, Stage::Proposed] {
+            let oldest = ages.oldest.get(&stage).copied().unwrap_or_default();
+            gauge!("penstock_pool_oldest_seconds", "stage" => stage.name()).set(oldest.as_secs_f64());
+        }
+        // Buckets: a wave of its own for the first ones only.
+        for (name, waves) in [("1", 0..=1), ("2", 2..=2), ("3-4", 3..=4), ("5-8", 5..=8), ("9-", 9..=u32::MAX)] {
+            let count: usize = ages.waves.range(waves).map(|(_, count)| count).sum();
+            gauge!("penstock_pool_inferring", "wave" => name).set(count as f64);
+        }
     }
     let status = chain.network().status();
     gauge!("penstock_inference_requests", "state" => "queued").set(status.queued as f64);
     gauge!("penstock_inference_requests", "state" => "running").set(status.running as f64);
     gauge!("penstock_inference_cached_results").set(status.cached as f64);
+    gauge!("penstock_inference_core_seconds").set(status.run_time.as_secs_f64());
     metrics::counter!("penstock_inference_requests_done_total").absolute(status.done);
 }

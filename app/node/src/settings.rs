@@ -142,7 +142,6 @@ impl Settings {
             ("[rpc] max_batch", self.rpc.max_batch as usize),
             ("[pool] max_txs", self.pool.max_txs),
             ("[pool] max_per_sender", self.pool.max_per_sender),
-            ("[pool] max_waves", self.pool.max_waves as usize),
             ("[snapshots] keep", self.snapshots.keep),
         ];
         if let Some((name, _)) = at_least_one.iter().find(|(_, value)| *value == 0) {

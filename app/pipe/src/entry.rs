@@ -9,10 +9,10 @@ use std::{
 use alloy_consensus::{Transaction, TxEnvelope};
 use alloy_primitives::{Address, B256, Bytes, U256};
 use penstock_evm::{Call, ReadSet, Results};
-use penstock_inference::{InferenceResult, RequestId, network::Answer};
+use penstock_inference::{InferenceResult, RequestId, network::Answer, result::memory_bytes};
 use revm::state::EvmState;
 
-use crate::{RequestStatus, Stage, TxStatus, outgoing::AGAIN_AFTER};
+use crate::{Action, RequestStatus, Stage, StageChange, TxStatus, outgoing::AGAIN_AFTER};
 
 /// A transaction with what admission found out about it.
 #[derive(Debug, Clone)]
@@ -68,12 +68,48 @@ impl Results for Held {
     }
 }
 
-/// The last simulation of a transaction.
+/// What the last simulation of a transaction found.
 #[derive(Debug, Clone)]
 pub(crate) struct Simulated {
     pub(crate) reads: ReadSet,
     /// Accounts and slots after the transaction, for the sender's next one.
     pub(crate) post: Arc<EvmState>,
+    /// Cost of its requests.
+    pub(crate) ops: u64,
+    pub(crate) took: Duration,
+    /// What this takes in memory, about.
+    pub(crate) bytes: usize,
+}
+
+impl Simulated {
+    pub(crate) fn new(reads: ReadSet, post: Arc<EvmState>, ops: u64, took: Duration) -> Self {
+        let bytes =
+            reads.memory_bytes() + post.values().map(|account| 400 + 150 * account.storage.len()).sum::<usize>();
+        Self { reads, post, ops, took, bytes }
+    }
+}
+
+/// How a transaction's simulation stands to the state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sim {
+    /// It has to run, as soon as those of the sender before it stand.
+    Due,
+    /// The one with this ticket runs; outcomes of others are ignored.
+    Running(u64),
+    /// It stands.
+    Good,
+    /// A block changed what it read, and its requests are so cheap that the proposal can answer new ones itself:
+    /// it runs again only when a transaction behind it has to know what it leaves behind.
+    Moved,
+    /// The transaction cannot be executed on this head.
+    NotNow,
+}
+
+impl Sim {
+    /// Whether what it leaves behind is known well enough for the next one.
+    pub(crate) fn stands(self) -> bool {
+        matches!(self, Self::Good | Self::Moved)
+    }
 }
 
 #[derive(Debug)]
@@ -84,25 +120,32 @@ pub(crate) struct Entry {
     pub(crate) submitted_height: u64,
     pub(crate) stage: Stage,
     pub(crate) stages: Vec<(Stage, Duration)>,
-    pub(crate) simulated: Option<Simulated>,
-    /// Names the simulation that is under way; the outcome of an older one is ignored.
-    pub(crate) ticket: u64,
-    pub(crate) in_flight: bool,
-    /// A new head changed what the last simulation read.
+    pub(crate) sim: Sim,
+    pub(crate) last: Option<Simulated>,
+    /// What its last simulation read has changed: its questions may begin anew.
     pub(crate) moved: bool,
-    /// The same, of one that asks for nothing and was not simulated again: what it leaves behind is not known.
-    pub(crate) stale: bool,
+    /// It was a block that changed it.
+    pub(crate) moved_by_head: bool,
     pub(crate) waves: u32,
     pub(crate) deferrals: u32,
     pub(crate) held: Arc<Held>,
-    /// Requests whose results the next simulation waits for.
+    pub(crate) held_bytes: usize,
+    /// Requests under way, whose results the next simulation waits for.
     pub(crate) needed: BTreeSet<RequestId>,
+    /// Requests that the account's budget does not allow yet.
+    pub(crate) held_back: Vec<Call>,
     pub(crate) requests: Vec<RequestStatus>,
+    /// Requests that count to the account's budget.
+    pub(crate) charged: BTreeSet<RequestId>,
+    /// Their cost.
+    pub(crate) work: u64,
     pub(crate) waits_for: Option<String>,
     /// Height at which it was queued for peers last.
     pub(crate) told: Option<u64>,
     /// It waits in the queue for peers.
     pub(crate) outgoing: bool,
+    /// What it counts against the pool's bytes.
+    pub(crate) bytes: usize,
 }
 
 impl Entry {
@@ -114,19 +157,54 @@ impl Entry {
             submitted_height: height,
             stage: Stage::Queued,
             stages: vec![(Stage::Queued, Duration::ZERO)],
-            simulated: None,
-            ticket: 0,
-            in_flight: false,
+            sim: Sim::Due,
+            last: None,
             moved: false,
-            stale: false,
+            moved_by_head: false,
             waves: 0,
             deferrals: 0,
             held: Arc::default(),
+            held_bytes: 0,
             needed: BTreeSet::new(),
+            held_back: Vec::new(),
             requests: Vec::new(),
+            charged: BTreeSet::new(),
+            work: 0,
             waits_for: None,
             told: None,
             outgoing: false,
+            bytes: 0,
+        }
+    }
+
+    /// Takes over what a replaced transaction with the same nonce asked for: most of it is wanted again, and the
+    /// first simulation lets go of the rest.
+    pub(crate) fn inherit(&mut self, old: &mut Self) {
+        self.held = core::mem::take(&mut old.held);
+        self.held_bytes = core::mem::take(&mut old.held_bytes);
+        self.needed = core::mem::take(&mut old.needed);
+        self.charged = core::mem::take(&mut old.charged);
+        self.work = core::mem::take(&mut old.work);
+    }
+
+    /// Whether the proposal can be trusted to answer whatever moves in it.
+    pub(crate) fn is_light(&self, light_ops: u64) -> bool {
+        self.last.as_ref().is_some_and(|last| last.ops <= light_ops)
+    }
+
+    /// A block changed what its last simulation read.
+    pub(crate) fn state_moved(&mut self, light_ops: u64) {
+        if self.sim.stands() {
+            (self.moved, self.moved_by_head) = (true, true);
+            self.sim = if self.is_light(light_ops) { Sim::Moved } else { Sim::Due };
+        }
+    }
+
+    /// An earlier transaction of the sender leaves something else behind than what it was simulated on.
+    pub(crate) fn base_moved(&mut self) {
+        if self.sim != Sim::NotNow {
+            self.moved |= self.sim.stands();
+            self.sim = Sim::Due;
         }
     }
 
@@ -136,10 +214,13 @@ impl Entry {
         self.tx.tell_peers && !self.outgoing && self.stage != Stage::Queued && due
     }
 
-    pub(crate) fn enter(&mut self, stage: Stage, now: Duration) -> bool {
+    /// Goes to a stage, if it is not there, and says why it waits there.
+    pub(crate) fn enter(&mut self, stage: Stage, now: Duration, reason: Option<String>) -> Option<Action> {
+        self.waits_for = reason;
         if self.stage == stage {
-            return false;
+            return None;
         }
+        let change = self.change(stage, now);
         self.stage = stage;
         // A transaction on a hot contract may be simulated for ever: keep the beginning and the end.
         const MAX_STAGES: usize = 64;
@@ -147,7 +228,22 @@ impl Entry {
             self.stages.remove(MAX_STAGES / 2);
         }
         self.stages.push((stage, now.saturating_sub(self.submitted)));
-        true
+        Some(Action::StageChanged(change))
+    }
+
+    /// What subscribers are told when it goes to a stage.
+    pub(crate) fn change(&self, stage: Stage, now: Duration) -> StageChange {
+        let since = self.stages.last().map_or(Duration::ZERO, |(_, at)| *at);
+        StageChange {
+            hash: self.tx.hash(),
+            sender: self.tx.sender,
+            stage,
+            reason: self.waits_for.clone(),
+            label: None,
+            block: None,
+            left: Some((self.stage, now.saturating_sub(self.submitted).saturating_sub(since))),
+            waves: self.waves,
+        }
     }
 
     pub(crate) fn hold(&mut self, id: RequestId, answer: Answer, now: Duration) {
@@ -158,14 +254,28 @@ impl Entry {
             request.answered = Some(since);
             request.took = Some(answer.took);
         }
-        Arc::make_mut(&mut self.held).0.insert(id, answer);
+        let bytes = memory_bytes(&answer.result);
+        if Arc::make_mut(&mut self.held).0.insert(id, answer).is_none() {
+            self.held_bytes += bytes;
+        }
     }
 
     /// Forgets results and requests that a run did not ask for.
     pub(crate) fn keep_only(&mut self, calls: &[Call]) {
         let asked = |id: &RequestId| calls.iter().any(|call| call.id == *id);
-        Arc::make_mut(&mut self.held).0.retain(|id, _| asked(id));
+        let held = Arc::make_mut(&mut self.held);
+        held.0.retain(|id, _| asked(id));
+        self.held_bytes = held.0.values().map(|answer| memory_bytes(&answer.result)).sum();
         self.requests.retain(|request| asked(&request.id));
+    }
+
+    /// Bytes of memory, about: the transaction twice (its bytes, and decoded), what it has, and what is known of it.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        const FIXED: usize = 1_500;
+        let simulated = self.last.as_ref().map_or(0, |last| last.bytes);
+        let requests = 250 * self.requests.len() + 50 * self.charged.len();
+        let held_back: usize = self.held_back.iter().map(|call| 200 + call.request.memory_bytes()).sum();
+        FIXED + 2 * self.tx.raw.len() + self.held_bytes + simulated + requests + held_back
     }
 
     pub(crate) fn status(&self) -> TxStatus {

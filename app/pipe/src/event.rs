@@ -1,10 +1,10 @@
 //! What goes into the pool and what comes out of it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use alloy_primitives::{B256, U256};
+use alloy_primitives::{Address, B256, U256};
 use penstock_evm::{Call, ReadSet};
-use penstock_inference::{InferenceRequest, Priority, RequestId, network::Answer};
+use penstock_inference::{InferenceRequest, RequestId, Urgency, network::Answer};
 use revm::{database::BundleState, state::EvmState};
 
 use crate::{Held, PoolTx, Stage};
@@ -29,6 +29,8 @@ pub struct SimulateJob {
     pub before: Vec<Arc<EvmState>>,
     /// Results that the transaction has.
     pub held: Arc<Held>,
+    /// Wei that it pays for each gas beyond the base fee: the dearest is simulated first.
+    pub bid: u128,
 }
 
 /// The outcome of a simulation.
@@ -46,6 +48,8 @@ pub enum Simulation {
         reads: ReadSet,
         /// What it leaves behind.
         post: Arc<EvmState>,
+        /// How long it took on this machine.
+        took: Duration,
     },
     /// It can never be executed.
     Invalid(String),
@@ -60,10 +64,19 @@ pub struct NewHead {
     pub height: u64,
     /// Base fee of the block after it.
     pub base_fee: u64,
-    /// Hashes of its transactions.
-    pub included: Vec<B256>,
+    /// Its transactions.
+    pub included: Vec<Included>,
     /// What it changed.
     pub changes: Arc<BundleState>,
+}
+
+/// A transaction of a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Included {
+    /// Its hash.
+    pub hash: B256,
+    /// Gas that it paid for.
+    pub gas_used: u64,
 }
 
 /// What happens to the pool.
@@ -118,18 +131,38 @@ pub enum Action {
         request: Arc<InferenceRequest>,
         /// Its cost.
         ops: u64,
-        /// Its priority.
-        priority: Priority,
+        /// When it runs among others.
+        urgency: Urgency,
+        /// The transaction.
+        hash: B256,
+        /// The simulation that found it, from 1.
+        wave: u32,
     },
     /// One transaction less wants this request.
     Cancel(RequestId),
     /// Tell subscribers.
-    StageChanged {
-        /// The transaction.
-        hash: B256,
-        /// Its new stage.
-        stage: Stage,
-    },
+    StageChanged(StageChange),
+}
+
+/// A transaction went from one stage to another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StageChange {
+    /// The transaction.
+    pub hash: B256,
+    /// Who signed it.
+    pub sender: Address,
+    /// Its new stage.
+    pub stage: Stage,
+    /// Why it waits, or was dropped.
+    pub reason: Option<String>,
+    /// A word for [`Self::reason`] of a dropped one.
+    pub label: Option<&'static str>,
+    /// The block that has it.
+    pub block: Option<u64>,
+    /// The stage that it was in, and for how long.
+    pub left: Option<(Stage, Duration)>,
+    /// Simulations that found new requests.
+    pub waves: u32,
 }
 
 /// A transaction that the next proposal can take.
@@ -141,4 +174,6 @@ pub struct Candidate {
     pub held: Arc<Held>,
     /// It was deferred too often: missing results become "unavailable".
     pub gives_up: bool,
+    /// How long its last simulation took.
+    pub took: Duration,
 }

@@ -9,22 +9,27 @@ use crate::{Stage, TxStatus};
 /// Enough for some minutes of a busy chain.
 const MAX: usize = 20_000;
 
+/// Requests and stages of all of them: some megabytes.
+const MAX_DETAILS: usize = 400_000;
+
 #[derive(Debug, Default)]
 pub(crate) struct History {
     by_hash: HashMap<B256, TxStatus>,
     order: VecDeque<B256>,
+    details: usize,
 }
 
 impl History {
     pub(crate) fn add(&mut self, status: TxStatus) {
         let hash = status.hash;
-        if self.by_hash.insert(hash, status).is_none() {
-            self.order.push_back(hash);
+        self.details += details(&status);
+        match self.by_hash.insert(hash, status) {
+            None => self.order.push_back(hash),
+            Some(old) => self.details -= details(&old),
         }
-        if self.order.len() > MAX
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.by_hash.remove(&oldest);
+        while self.order.len() > MAX || self.details > MAX_DETAILS {
+            let Some(oldest) = self.order.pop_front() else { return };
+            self.details -= self.by_hash.remove(&oldest).as_ref().map_or(0, details);
         }
     }
 
@@ -38,4 +43,8 @@ impl History {
     pub(crate) fn get(&self, hash: &B256) -> Option<&TxStatus> {
         self.by_hash.get(hash)
     }
+}
+
+fn details(status: &TxStatus) -> usize {
+    status.requests.len() + status.stages.len()
 }

@@ -3,12 +3,15 @@
 //! A transaction is told when it leaves `queued` for the first time: nonce gaps stay here until they close. It is
 //! told again when it is still pending [`AGAIN_AFTER`] blocks later, for peers that were not connected.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use alloy_consensus::Transaction;
 use alloy_primitives::B256;
 
-use crate::{Action, Pool, PoolTx};
+use crate::{Action, Pool, PoolTx, StageChange};
 
 /// Blocks until a pending transaction is told again.
 pub(crate) const AGAIN_AFTER: u64 = 30;
@@ -20,11 +23,20 @@ const SLACK: usize = 1_000;
 #[derive(Debug, Default)]
 pub(crate) struct Outgoing {
     queue: VecDeque<B256>,
+    /// What was told, by height.
+    told: BTreeMap<u64, Vec<B256>>,
 }
 
 impl Outgoing {
-    fn push(&mut self, hash: B256) {
+    fn push(&mut self, hash: B256, height: u64) {
         self.queue.push_back(hash);
+        self.told.entry(height).or_default().push(hash);
+    }
+
+    /// What was told at this height or before.
+    fn told_until(&mut self, height: u64) -> Vec<B256> {
+        let later = self.told.split_off(&(height + 1));
+        core::mem::replace(&mut self.told, later).into_values().flatten().collect()
     }
 
     fn pop(&mut self) -> Option<B256> {
@@ -52,12 +64,12 @@ impl Pool {
     /// Queues for peers what became executable.
     pub(crate) fn tell_peers(&mut self, actions: &[Action]) {
         for action in actions {
-            if let Action::StageChanged { hash, .. } = action
+            if let Action::StageChanged(StageChange { hash, .. }) = action
                 && let Some(entry) = self.entries.get_mut(hash)
                 && entry.is_to_be_told(self.height)
             {
                 (entry.told, entry.outgoing) = (Some(self.height), true);
-                self.outgoing.push(*hash);
+                self.outgoing.push(*hash, self.height);
             }
         }
         self.outgoing.trim(self.entries.len(), |hash| self.entries.contains_key(hash));
@@ -65,9 +77,12 @@ impl Pool {
 
     /// Queues for peers what has been pending for long.
     pub(crate) fn tell_peers_again(&mut self) {
-        for (hash, entry) in self.entries.iter_mut().filter(|(_, entry)| entry.is_to_be_told(self.height)) {
-            (entry.told, entry.outgoing) = (Some(self.height), true);
-            self.outgoing.push(*hash);
+        let Some(before) = self.height.checked_sub(AGAIN_AFTER) else { return };
+        for hash in self.outgoing.told_until(before) {
+            if let Some(entry) = self.entries.get_mut(&hash).filter(|entry| entry.is_to_be_told(self.height)) {
+                (entry.told, entry.outgoing) = (Some(self.height), true);
+                self.outgoing.push(hash, self.height);
+            }
         }
     }
 

@@ -34,12 +34,20 @@ pub enum Rejected {
     },
     /// It takes the nonce of a pending one without paying 10 % more.
     #[error("replacement transaction underpriced")]
-    Underpriced,
+    ReplacementUnderpriced,
     /// The pool is full of transactions that pay more.
-    #[error("txpool is full")]
-    Full,
+    #[error("transaction underpriced: gas fee cap {fee_cap}, the full pool asks for more than {least}")]
+    Underpriced {
+        /// Its fee cap.
+        fee_cap: u128,
+        /// The lowest fee cap in the pool.
+        least: u128,
+    },
+    /// Too many transactions wait for a nonce that is not there.
+    #[error("txpool is full: {0} transactions wait for a nonce before theirs")]
+    Full(usize),
     /// The account has too many pending transactions.
-    #[error("account has too many pending transactions ({0})")]
+    #[error("account limit exceeded: {0} pending transactions")]
     SenderFull(usize),
 }
 
@@ -55,21 +63,27 @@ pub enum DropReason {
     /// It cannot be executed.
     #[error("it cannot be executed: {0}")]
     Invalid(String),
-    /// It was not ready in time.
-    #[error("not ready within {0} blocks")]
-    Deadline(u64),
+    /// It was not included in time.
+    #[error("not included within {0} blocks ({1})")]
+    Deadline(u64, &'static str),
     /// Its requests depend on each other more often than is allowed.
     #[error("its requests depend on each other in more than {0} waves")]
     TooManyWaves(u32),
-    /// Its requests cost too much.
-    #[error("its requests cost {ops} ops; at most {limit} are allowed for one transaction")]
-    TooExpensive {
-        /// Cost of the requests.
-        ops: u64,
-        /// The limit.
-        limit: u64,
-    },
     /// The pool was full.
-    #[error("evicted from the full pool by a transaction that pays more")]
+    #[error("evicted from the full pool by transactions that pay more")]
     Evicted,
+}
+
+impl DropReason {
+    /// A word for metrics.
+    pub(crate) fn label(&self) -> &'static str {
+        match self {
+            Self::Replaced(_) => "replaced",
+            Self::NonceUsed => "nonce_used",
+            Self::Invalid(_) => "invalid",
+            Self::Deadline(..) => "deadline",
+            Self::TooManyWaves(_) => "too_many_waves",
+            Self::Evicted => "evicted",
+        }
+    }
 }

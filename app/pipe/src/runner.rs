@@ -4,16 +4,18 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, mpsc},
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use alloy_primitives::{Address, B256};
+use metrics::{counter, histogram};
 use parking_lot::{Condvar, Mutex, MutexGuard};
-use penstock_inference::InferenceNetwork;
+use penstock_inference::{ContentHash, InferenceNetwork, RequestId};
 use tracing::{debug, info, trace};
 
 use crate::{
-    Account, Action, Candidate, Event, NewHead, Pool, PoolConfig, PoolTx, Rejected, SimulateJob, Simulation, Stage,
+    Account, Action, Allowance, Candidate, Candidates, Event, NewHead, Pool, PoolAges, PoolConfig, PoolTx, Rejected,
+    SimulateJob, Simulation, Stage, StageChange, queue::Jobs,
 };
 
 /// Runs a transaction on the newest committed state.
@@ -22,8 +24,36 @@ pub trait Simulator: Send + Sync + 'static {
     fn simulate(&self, job: &SimulateJob, network: &InferenceNetwork) -> Simulation;
 }
 
-/// Subscribers to stage changes.
-type Listeners = Mutex<Vec<mpsc::Sender<(B256, Stage)>>>;
+/// What subscribers hear of.
+#[derive(Debug, Clone)]
+pub enum Happening {
+    /// A transaction went to another stage.
+    Stage(StageChange),
+    /// A transaction asked for a result.
+    Asked {
+        /// The request.
+        id: RequestId,
+        /// Its model.
+        model: ContentHash,
+        /// Its cost.
+        ops: u64,
+        /// The transaction.
+        hash: B256,
+        /// The simulation that found it, from 1.
+        wave: u32,
+    },
+    /// A result is there.
+    Answered {
+        /// The request.
+        id: RequestId,
+        /// How long the run took.
+        took: Duration,
+        /// Why the inference failed, if it did.
+        failure: Option<String>,
+    },
+}
+
+type Listeners = Mutex<Vec<mpsc::Sender<Happening>>>;
 
 /// The pool in motion. Dropping the last handle ends its threads.
 #[derive(Debug)]
@@ -39,7 +69,7 @@ struct Shared {
     /// Signalled when peers have to hear of a transaction.
     outgoing: Condvar,
     network: Arc<InferenceNetwork>,
-    jobs: Mutex<Option<mpsc::Sender<SimulateJob>>>,
+    jobs: Arc<Jobs>,
     listeners: Listeners,
     begin: Instant,
 }
@@ -61,7 +91,7 @@ impl PoolHandle {
         network: Arc<InferenceNetwork>,
         simulator: Arc<dyn Simulator>,
     ) -> std::io::Result<Self> {
-        let (jobs, queue) = mpsc::channel::<SimulateJob>();
+        let jobs = Arc::new(Jobs::default());
         let answers = network.listen();
         let shared = Arc::new(Shared {
             pool: Mutex::new(pool),
@@ -69,24 +99,31 @@ impl PoolHandle {
             ready: Condvar::new(),
             outgoing: Condvar::new(),
             network,
-            jobs: Mutex::new(Some(jobs)),
-            listeners: Mutex::default(),
+            jobs: jobs.clone(),
+            listeners: Listeners::default(),
             begin: Instant::now(),
         });
-        let queue = Arc::new(Mutex::new(queue));
+        let handle = Self { shared: shared.clone() };
         for lane in 0..config.simulation_threads.max(1) {
             // Weak: the threads must not keep the pool alive.
-            let (queue, weak, simulator) = (queue.clone(), Arc::downgrade(&shared), simulator.clone());
+            let (jobs, weak, simulator) = (jobs.clone(), Arc::downgrade(&shared), simulator.clone());
             thread::Builder::new().name(format!("simulation-{lane}")).spawn(move || {
-                loop {
-                    let job = queue.lock().recv();
-                    let (Ok(job), Some(shared)) = (job, weak.upgrade()) else { return };
+                lower_priority();
+                while let Some(job) = jobs.pop() {
+                    let Some(shared) = weak.upgrade() else { return };
+                    let hash = job.tx.hash();
+                    if !shared.pool.lock().wants(&hash, job.ticket) {
+                        continue; // it left the pool, or has to run on something else
+                    }
                     // A bug must cost one transaction, not the thread.
                     let simulate = AssertUnwindSafe(|| simulator.simulate(&job, &shared.network));
                     let outcome =
                         catch_unwind(simulate).unwrap_or_else(|_| Simulation::Invalid("internal error".into()));
-                    trace!(hash = %job.tx.hash(), "simulated");
-                    shared.step(Event::Simulated { hash: job.tx.hash(), ticket: job.ticket, outcome });
+                    trace!(%hash, "simulated");
+                    if let Simulation::Ran { took, .. } = &outcome {
+                        histogram!("penstock_simulation_seconds").record(*took);
+                    }
+                    shared.step(Event::Simulated { hash, ticket: job.ticket, outcome });
                 }
             })?;
         }
@@ -94,10 +131,15 @@ impl PoolHandle {
         thread::Builder::new().name("pool-answers".into()).spawn(move || {
             while let Ok((id, answer)) = answers.recv() {
                 let Some(shared) = weak.upgrade() else { return };
+                shared.tell(|| Happening::Answered {
+                    id,
+                    took: answer.took,
+                    failure: answer.result.as_ref().as_ref().err().map(ToString::to_string),
+                });
                 shared.step(Event::Answered { id, answer });
             }
         })?;
-        Ok(Self { shared })
+        Ok(handle)
     }
 
     /// The configuration.
@@ -119,14 +161,15 @@ impl PoolHandle {
 
     /// A block was committed; `account` reads the accounts at the new head.
     pub fn new_head(&self, head: NewHead, account: impl Fn(Address) -> Account) {
+        let begin = Instant::now();
         let mut pool = self.shared.pool.lock();
-        for address in pool.senders() {
-            // All others are as they were.
-            if head.changes.state.contains_key(&address) {
-                pool.set_account(address, account(address));
-            }
+        // All other accounts are as they were.
+        for address in head.changes.state.keys().filter(|address| pool.has_sender(address)).copied().collect::<Vec<_>>()
+        {
+            pool.set_account(address, account(address));
         }
         let actions = pool.step(self.shared.begin.elapsed(), Event::NewHead(head));
+        histogram!("penstock_pool_new_head_seconds").record(begin.elapsed());
         self.shared.perform(pool, actions);
     }
 
@@ -136,13 +179,28 @@ impl PoolHandle {
     }
 
     /// See [`Pool::candidates`].
-    pub fn candidates(&self) -> Vec<Candidate> {
+    pub fn candidates(&self) -> Candidates {
         self.shared.pool.lock().candidates()
+    }
+
+    /// See [`Pool::next_candidates`].
+    pub fn next_candidates(&self, candidates: &mut Candidates, count: usize) -> Vec<Candidate> {
+        self.shared.pool.lock().next_candidates(candidates, count)
     }
 
     /// Looks at the pool.
     pub fn read<R>(&self, look: impl FnOnce(&Pool) -> R) -> R {
         look(&self.shared.pool.lock())
+    }
+
+    /// See [`Pool::allowance`].
+    pub fn allowance(&self, address: &Address) -> Allowance {
+        self.shared.pool.lock().allowance(self.shared.begin.elapsed(), address)
+    }
+
+    /// See [`Pool::ages`].
+    pub fn ages(&self) -> PoolAges {
+        self.shared.pool.lock().ages(self.shared.begin.elapsed())
     }
 
     /// Waits until a transaction is ready, or until `deadline`. Answers whether one is.
@@ -172,8 +230,8 @@ impl PoolHandle {
         pool.take_outgoing(max_bytes, 0)
     }
 
-    /// Stage changes from now on.
-    pub fn listen(&self) -> mpsc::Receiver<(B256, Stage)> {
+    /// What happens from now on. A listener that is not read fills memory.
+    pub fn listen(&self) -> mpsc::Receiver<Happening> {
         let (sender, receiver) = mpsc::channel();
         self.shared.listeners.lock().push(sender);
         receiver
@@ -182,7 +240,7 @@ impl PoolHandle {
 
 impl Drop for PoolHandle {
     fn drop(&mut self) {
-        self.shared.jobs.lock().take();
+        self.shared.jobs.close();
     }
 }
 
@@ -198,33 +256,55 @@ impl Shared {
         if pool.has_outgoing() {
             self.outgoing.notify_one();
         }
+        let ready = pool.has_ready();
         drop(pool);
-        let mut ready = false;
         for action in actions {
             match action {
-                Action::Simulate(job) => {
-                    // A closed queue: the pool is going away.
-                    let _ = self.jobs.lock().as_ref().map(|jobs| jobs.send(job));
-                }
-                Action::Infer { id, request, ops, priority } => {
-                    debug!(%id, ops, "inference wanted");
-                    self.network.submit(id, request, ops, priority);
+                Action::Simulate(job) => self.jobs.push(job),
+                Action::Infer { id, request, ops, urgency, hash, wave } => {
+                    debug!(%id, ops, %hash, wave, "inference wanted");
+                    self.tell(|| Happening::Asked { id, model: request.model, ops, hash, wave });
+                    self.network.submit(id, request, ops, urgency);
                 }
                 Action::Cancel(id) => self.network.cancel(&id),
-                Action::StageChanged { hash, stage } => {
-                    trace!(%hash, stage = stage.name(), "stage");
-                    ready |= stage == Stage::Ready;
-                    if stage == Stage::Dropped {
-                        let status = self.pool.lock().status(&hash);
-                        let reason = status.and_then(|status| status.reason).unwrap_or_default();
-                        info!(%hash, reason, "transaction dropped");
-                    }
-                    self.listeners.lock().retain(|listener| listener.send((hash, stage)).is_ok());
-                }
+                Action::StageChanged(change) => self.stage_changed(change),
             }
         }
         if ready {
             self.ready.notify_all();
         }
+    }
+
+    fn stage_changed(&self, change: StageChange) {
+        let stage = change.stage;
+        trace!(hash = %change.hash, stage = stage.name(), "stage");
+        if let Some((left, after)) = change.left {
+            histogram!("penstock_transaction_stage_seconds", "stage" => left.name()).record(after);
+        }
+        if stage == Stage::Included {
+            histogram!("penstock_transaction_waves").record(f64::from(change.waves));
+        }
+        if stage == Stage::Dropped {
+            counter!("penstock_transactions_dropped_total", "reason" => change.label.unwrap_or_default()).increment(1);
+            info!(hash = %change.hash, reason = change.reason.as_deref().unwrap_or_default(), "transaction dropped");
+        }
+        self.tell(|| Happening::Stage(change));
+    }
+
+    fn tell(&self, happening: impl FnOnce() -> Happening) {
+        let mut listeners = self.listeners.lock();
+        if !listeners.is_empty() {
+            let happening = happening();
+            listeners.retain(|listener| listener.send(happening.clone()).is_ok());
+        }
+    }
+}
+
+/// Simulations go before inference and behind consensus when the cores are busy. On Linux the nice value belongs to the
+/// thread; elsewhere nothing is changed, because it would slow the whole process.
+fn lower_priority() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::setpriority_process(None, 5) {
+        debug!(%error, "simulation threads keep normal priority");
     }
 }

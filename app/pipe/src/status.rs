@@ -1,12 +1,12 @@
 //! What people see of a transaction.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use alloy_primitives::{Address, B256};
 use penstock_inference::{ContentHash, RequestId};
 
 /// Where a transaction is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Stage {
     /// Its nonce is not the next one, or its fee is below the base fee.
     Queued,
@@ -96,4 +96,17 @@ pub struct PoolCounts {
     pub ready: usize,
     /// See [`Stage::Proposed`].
     pub proposed: usize,
+    /// Those of them that have requests which the budget of their account does not allow yet.
+    pub held_back: usize,
+    /// Bytes that all of them take, about.
+    pub bytes: usize,
+}
+
+/// How long transactions have been waiting.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PoolAges {
+    /// Time since the submission of the oldest transaction of each stage.
+    pub oldest: BTreeMap<Stage, Duration>,
+    /// Transactions that wait for results, by wave.
+    pub waves: BTreeMap<u32, usize>,
 }

@@ -1,237 +1,117 @@
 //! The pool under random orders of events: nothing is lost or doubled, nothing is stuck, and `ready` always
-//! means that nothing is missing. No threads, no clocks: the test plays simulation and inference.
+//! means that nothing is missing. A failing story is shrunk and its seed is printed and kept.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on stops")]
 
-use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    sync::Arc,
-    time::{Duration, Instant},
-};
+mod support;
 
-use alloy_consensus::{SignableTransaction, TxEip1559, TxEnvelope};
-use alloy_primitives::{Address, B256, Bytes, Signature, TxKind, U256};
-use penstock_evm::Call;
-use penstock_inference::{ContentHash, InferenceMode, InferenceRequest, RequestId, network::Answer};
-use penstock_pipe::{
-    Account, Action, Event, NewHead, Pool, PoolConfig, PoolTx, Rejected, SimulateJob, Simulation, Stage,
-};
+use std::{collections::HashSet, time::Duration};
+
+use alloy_primitives::{B256, U256};
+use penstock_pipe::{PoolConfig, Rejected, Stage};
 use proptest::prelude::*;
-use revm::database::BundleState;
+use support::{BALANCE, Program, World, sender, tx};
 
-const BALANCE: U256 = U256::from_limbs([0, 1 << 40, 0, 0]);
+const MAX_TXS: usize = 24;
+const MAX_BYTES: usize = 60_000;
 
-fn tx(sender: u8, nonce: u64, fee: u128) -> PoolTx {
-    let tx = TxEip1559 {
-        chain_id: 1,
-        nonce,
-        gas_limit: 21_000,
-        max_fee_per_gas: fee,
-        max_priority_fee_per_gas: fee,
-        to: TxKind::Call(Address::repeat_byte(sender)),
-        value: U256::from(sender),
-        ..Default::default()
-    };
-    let tx = TxEnvelope::from(tx.into_signed(Signature::test_signature()));
-    PoolTx { tx, sender: Address::repeat_byte(sender), raw: Bytes::new(), tell_peers: true }
-}
-
-/// The `index`-th question of a transaction: each is known only when the one before it is answered.
-fn question(tx: &PoolTx, index: usize) -> Call {
-    let mut model = tx.hash().0;
-    model[0] = index as u8;
-    let request = InferenceRequest { model: ContentHash(model), mode: InferenceMode::Vanilla, inputs: vec![] };
-    Call { id: request.id(), request: Arc::new(request), ops: 1, missed: true, speculative: false }
-}
-
-/// Everything around the pool.
-struct World {
-    pool: Pool,
-    jobs: Vec<SimulateJob>,
-    wanted: HashMap<RequestId, usize>,
-    nonces: BTreeMap<u8, u64>,
-    height: u64,
-    submitted: HashSet<B256>,
-    left: HashMap<B256, Stage>,
-    now: Duration,
-}
-
-impl World {
-    fn new() -> Self {
-        let config = PoolConfig { max_wait_blocks: 1_000, ..PoolConfig::default() };
-        Self {
-            pool: Pool::new(config, 0, 1),
-            jobs: Vec::new(),
-            wanted: HashMap::new(),
-            nonces: BTreeMap::new(),
-            height: 0,
-            submitted: HashSet::new(),
-            left: HashMap::new(),
-            now: Duration::ZERO,
-        }
-    }
-
-    fn nonce(&self, sender: u8) -> u64 {
-        self.nonces.get(&sender).copied().unwrap_or_default()
-    }
-
-    fn perform(&mut self, actions: Vec<Action>) {
-        for action in actions {
-            match action {
-                Action::Simulate(job) => self.jobs.push(job),
-                Action::Infer { id, .. } => *self.wanted.entry(id).or_default() += 1,
-                Action::Cancel(id) => {
-                    if let Some(count) = self.wanted.get_mut(&id) {
-                        *count -= 1;
-                        if *count == 0 {
-                            self.wanted.remove(&id);
-                        }
-                    }
-                }
-                Action::StageChanged { hash, stage: stage @ (Stage::Included | Stage::Dropped) } => {
-                    assert!(self.left.insert(hash, stage).is_none(), "{hash} left twice");
-                }
-                Action::StageChanged { .. } => {}
-            }
-        }
-    }
-
-    fn step(&mut self, event: Event) {
-        self.now += Duration::from_millis(1);
-        let actions = self.pool.step(self.now, event);
-        self.perform(actions);
-    }
-
-    fn submit(&mut self, tx: PoolTx) {
-        let (hash, sender) = (tx.hash(), tx.sender[0]);
-        let account = Account { nonce: self.nonce(sender), balance: BALANCE };
-        match self.pool.submit(self.now, tx, account) {
-            Ok(actions) => {
-                self.submitted.insert(hash);
-                self.left.remove(&hash); // it may come back after it was dropped
-                self.perform(actions);
-            }
-            Err(Rejected::AlreadyKnown | Rejected::Underpriced | Rejected::NonceTooLow { .. }) => {}
-            Err(other) => panic!("{other}"),
-        }
-    }
-
-    /// Ends a simulation: a transaction asks `nonce % 3` questions, one after the other.
-    fn simulate(&mut self, index: usize) {
-        let job = self.jobs.remove(index % self.jobs.len());
-        let mut calls = Vec::new();
-        for index in 0..(job.tx.nonce() % 3) as usize {
-            let mut call = question(&job.tx, index);
-            call.missed = !job.held.0.contains_key(&call.id);
-            let missed = call.missed;
-            calls.push(call);
-            if missed {
-                break;
-            }
-        }
-        let outcome = Simulation::Ran {
-            height: self.height,
-            calls,
-            used: vec![],
-            reads: Default::default(),
-            post: Default::default(),
-        };
-        self.step(Event::Simulated { hash: job.tx.hash(), ticket: job.ticket, outcome });
-    }
-
-    fn answer(&mut self, index: usize) {
-        let mut ids: Vec<RequestId> = self.wanted.keys().copied().collect();
-        ids.sort_unstable();
-        let id = ids[index % ids.len()];
-        self.wanted.remove(&id);
-        let answer = Answer { result: Arc::new(Ok(vec![])), took: Duration::ZERO, finished: Instant::now() };
-        self.step(Event::Answered { id, answer });
-    }
-
-    /// A block with the first `count` candidates; `jump` moves a sender's nonce on by other means.
-    fn block(&mut self, count: usize, jump: Option<(u8, u64)>) {
-        let candidates = self.pool.candidates();
-        for candidate in &candidates {
-            for index in 0..(candidate.tx.nonce() % 3) as usize {
-                let id = question(&candidate.tx, index).id;
-                assert!(candidate.held.0.contains_key(&id), "ready without the answer to question {index}");
-            }
-        }
-        let included: Vec<_> = candidates.into_iter().take(count).map(|candidate| candidate.tx).collect();
-        self.step(Event::Proposed(included.iter().map(|tx| tx.hash()).collect()));
-        for tx in &included {
-            let nonce = self.nonces.entry(tx.sender[0]).or_default();
-            assert_eq!(*nonce, tx.nonce(), "candidates are in nonce order");
-            *nonce += 1;
-        }
-        if let Some((sender, by)) = jump {
-            *self.nonces.entry(sender).or_default() += by;
-        }
-        for address in self.pool.senders() {
-            self.pool.set_account(address, Account { nonce: self.nonce(address[0]), balance: BALANCE });
-        }
-        self.height += 1;
-        self.step(Event::NewHead(NewHead {
-            height: self.height,
-            base_fee: 1,
-            included: included.iter().map(|tx| tx.hash()).collect(),
-            changes: Arc::new(BundleState::default()),
-        }));
-    }
-
-    /// Lets everything that can happen happen.
-    fn settle(&mut self) {
-        while !self.jobs.is_empty() || !self.wanted.is_empty() {
-            while !self.jobs.is_empty() {
-                self.simulate(0);
-            }
-            if !self.wanted.is_empty() {
-                self.answer(0);
-            }
-        }
+fn config() -> PoolConfig {
+    PoolConfig {
+        max_txs: MAX_TXS,
+        max_bytes: MAX_BYTES,
+        max_gapped: 8,
+        max_per_sender: 12,
+        max_wait_blocks: 1_000,
+        free_sender_ops: 2_000_000_000,
+        earned_sender_ops: 2_000_000_000,
+        ..PoolConfig::default()
     }
 }
 
 #[derive(Debug, Clone)]
 enum Happening {
-    Submit { sender: u8, nonce: u64, fee: u128 },
+    Submit { from: u16, ahead: u64, fee: u128, program: Program },
     Simulate(usize),
     Answer(usize),
     Block(usize),
-    Jump { sender: u8, by: u64 },
+    Jump { from: u16, by: u64 },
+    BaseFee(u64),
+    Poor { from: u16 },
+    Wait(u64),
+}
+
+fn program() -> impl Strategy<Value = Program> {
+    let writes = prop_oneof![2 => Just(255u8), 3 => 0u8..4];
+    let ops = prop_oneof![Just(1_000u64), Just(20_000_000), Just(400_000_000)];
+    (0u8..4, writes, 0u8..4, any::<[bool; 3]>(), ops).prop_map(
+        |(reads, writes, questions, [fickle, dependent, volatile], ops)| Program {
+            reads,
+            writes,
+            fickle,
+            questions,
+            dependent,
+            volatile,
+            ops,
+        },
+    )
 }
 
 fn happening() -> impl Strategy<Value = Happening> {
     prop_oneof![
-        4 => (1u8..5, 0u64..8, 1u128..6).prop_map(|(sender, ahead, fee)| Happening::Submit { sender, nonce: ahead, fee: fee * 1_000 }),
-        6 => any::<usize>().prop_map(Happening::Simulate),
-        4 => any::<usize>().prop_map(Happening::Answer),
-        2 => (0usize..6).prop_map(Happening::Block),
-        1 => (1u8..5, 1u64..4).prop_map(|(sender, by)| Happening::Jump { sender, by }),
+        6 => (1u16..5, 0u64..5, 1u128..6, program())
+            .prop_map(|(from, ahead, fee, program)| Happening::Submit { from, ahead, fee: fee * 1_000, program }),
+        8 => any::<usize>().prop_map(Happening::Simulate),
+        6 => any::<usize>().prop_map(Happening::Answer),
+        3 => (0usize..6).prop_map(Happening::Block),
+        1 => (1u16..6, 1u64..4).prop_map(|(from, by)| Happening::Jump { from, by }),
+        1 => prop_oneof![Just(1u64), Just(2_500), Just(4_500)].prop_map(Happening::BaseFee),
+        1 => (1u16..6).prop_map(|from| Happening::Poor { from }),
+        1 => (1u64..4_000).prop_map(Happening::Wait),
     ]
 }
 
+fn happen(world: &mut World, happening: Happening) {
+    match happening {
+        Happening::Submit { from, ahead, fee, program } => {
+            let nonce = world.nonce(sender(from)) + ahead;
+            // Any refusal leaves everything as it was: the invariants say the rest.
+            let _ = world.submit(tx(from, nonce, fee, program));
+        }
+        Happening::Simulate(index) if !world.jobs.is_empty() => world.simulate(index),
+        Happening::Answer(index) if !world.wanted.is_empty() => world.answer_nth(index),
+        Happening::Block(count) => drop(world.block(count)),
+        Happening::Jump { from, by } => drop(world.block_with(0, Some((sender(from), by)), world.base_fee)),
+        Happening::BaseFee(fee) => drop(world.block_with(0, None, fee)),
+        Happening::Poor { from } => {
+            let poor = !world.balances.contains_key(&sender(from));
+            world.balances.insert(sender(from), if poor { U256::from(1) } else { BALANCE });
+            world.dirty.insert(sender(from));
+        }
+        Happening::Wait(seconds) => world.now += Duration::from_secs(seconds),
+        _ => {}
+    }
+    world.now += Duration::from_millis(1);
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_happens_no_transaction_is_lost_doubled_or_stuck(story in proptest::collection::vec(happening(), 1..120)) {
-        let mut world = World::new();
+    fn whatever_happens_no_transaction_is_lost_doubled_or_stuck(story in proptest::collection::vec(happening(), 1..160)) {
+        let mut world = World::new(config());
         for happening in story {
-            match happening {
-                Happening::Submit { sender, nonce, fee } => world.submit(tx(sender, world.nonce(sender) + nonce, fee)),
-                Happening::Simulate(index) if !world.jobs.is_empty() => world.simulate(index),
-                Happening::Answer(index) if !world.wanted.is_empty() => world.answer(index),
-                Happening::Block(count) => world.block(count, None),
-                Happening::Jump { sender, by } => world.block(0, Some((sender, by))),
-                _ => {}
-            }
+            happen(&mut world, happening);
+            world.check_ready(config().inline_ops);
+            let counts = world.pool.counts();
+            prop_assert!(world.pool.all().len() <= MAX_TXS && counts.bytes <= MAX_BYTES, "{counts:?}");
         }
         world.settle();
-        // Whatever has no gap before it goes in; the rest waits for its gap, and is told so.
+        // Debts are forgiven. Whatever has no gap before it and pays the base fee goes in; the rest waits, and is told why.
         for _ in 0..200 {
-            world.block(usize::MAX, None);
+            world.now += Duration::from_secs(60);
+            world.block_with(usize::MAX, None, 1);
             world.settle();
+            world.check_ready(config().inline_ops);
         }
         for (tx, stage) in world.pool.all() {
             prop_assert_eq!(stage, Stage::Queued, "{} of {} is stuck", tx.nonce(), tx.sender);
@@ -243,39 +123,44 @@ proptest! {
             prop_assert!(inside.contains(hash) != world.left.contains_key(hash), "{} is lost or doubled", hash);
         }
         prop_assert!(world.wanted.is_empty());
+        // Nothing is remembered of what left.
+        for tx in inside {
+            world.step(penstock_pipe::Event::Unfit { hash: tx, reason: "the story ends".into() });
+        }
+        prop_assert!(world.pool.is_clean());
     }
 }
 
 #[test]
 fn an_account_whose_nonce_jumps_over_its_pending_transactions_loses_them_and_nothing_else() {
-    let mut world = World::new();
-    world.nonces.insert(1, 6);
-    world.submit(tx(1, 6, 1_000));
-    world.submit(tx(1, 7, 1_000));
-    world.submit(tx(2, 0, 1_000));
-    world.block(0, Some((1, 2)));
+    let mut world = World::new(config());
+    world.nonces.insert(sender(1), 6);
+    for (from, nonce) in [(1, 6), (1, 7), (2, 0)] {
+        world.submit(tx(from, nonce, 1_000, Program::TRANSFER)).unwrap();
+    }
+    world.block_with(0, Some((sender(1), 2)), 1);
     world.settle();
     assert_eq!(world.pool.all().len(), 1);
-    world.block(1, None);
-    assert!(world.pool.all().is_empty());
+    world.block(1);
+    assert!(world.pool.is_clean());
 }
 
 #[test]
 fn peers_hear_of_a_transaction_when_it_becomes_executable_and_again_when_it_stays_pending() {
-    let mut world = World::new();
+    let mut world = World::new(config());
     let told = |world: &mut World| world.pool.take_outgoing(0, 0).iter().map(|tx| tx.nonce()).collect::<Vec<_>>();
-    world.submit(tx(1, 2, 1_000));
-    world.submit(tx(1, 1, 1_000));
+    world.submit(tx(1, 2, 1_000, Program::TRANSFER)).unwrap();
+    world.submit(tx(1, 1, 1_000, Program::TRANSFER)).unwrap();
     assert_eq!(told(&mut world), [0u64; 0], "nonce 0 is missing");
-    world.submit(tx(1, 0, 1_000));
+    world.submit(tx(1, 0, 1_000, Program::TRANSFER)).unwrap();
     world.settle();
     assert_eq!(told(&mut world), [0, 1, 2], "the gap is closed");
     assert!(!world.pool.has_outgoing(), "each once");
     for _ in 0..29 {
-        world.block(0, None);
+        world.block(0);
     }
     assert_eq!(told(&mut world), [0u64; 0]);
-    world.block(0, None);
+    world.block(0);
     let mut again = told(&mut world);
     again.sort_unstable();
     assert_eq!(again, [0, 1, 2], "a peer may have been away");
@@ -283,14 +168,95 @@ fn peers_hear_of_a_transaction_when_it_becomes_executable_and_again_when_it_stay
 
 #[test]
 fn what_peers_are_told_stays_within_bytes_and_gas_and_skips_nothing() {
-    let mut world = World::new();
-    for sender in 1..5 {
-        let raw = Bytes::from(vec![0; 100]);
-        world.submit(PoolTx { raw, ..tx(sender, 0, 1_000) });
+    let mut world = World::new(config());
+    for from in 1..5 {
+        let raw = vec![0; 100].into();
+        world.submit(penstock_pipe::PoolTx { raw, ..tx(from, 0, 1_000, Program::TRANSFER) }).unwrap();
     }
-    world.submit(PoolTx { tell_peers: false, ..tx(5, 0, 1_000) });
+    let quiet = penstock_pipe::PoolTx { tell_peers: false, ..tx(5, 0, 1_000, Program::TRANSFER) };
+    world.submit(quiet).unwrap();
     assert_eq!(world.pool.take_outgoing(250, 0).len(), 2);
     assert_eq!(world.pool.take_outgoing(0, 21_000).len(), 1);
     assert_eq!(world.pool.take_outgoing(0, 0).len(), 1);
     assert!(world.pool.take_outgoing(0, 0).is_empty());
+}
+
+#[test]
+fn a_full_pool_evicts_the_end_of_the_cheapest_senders_chain_and_refuses_what_pays_no_more() {
+    let mut world = World::new(PoolConfig { max_txs: 4, ..config() });
+    let chain: Vec<B256> = [(0, 1_000), (1, 9_000), (2, 9_000)]
+        .iter()
+        .map(|(nonce, fee)| world.submit(tx(1, *nonce, *fee, Program::TRANSFER)).unwrap())
+        .collect();
+    world.submit(tx(2, 0, 5_000, Program::TRANSFER)).unwrap();
+    world.settle();
+    let refused = world.submit(tx(3, 0, 1_000, Program::TRANSFER)).unwrap_err();
+    assert_eq!(refused, Rejected::Underpriced { fee_cap: 1_000, least: 1_000 });
+    let refused = world.submit(tx(1, 3, 9_000, Program::TRANSFER)).unwrap_err();
+    assert_eq!(refused, Rejected::Underpriced { fee_cap: 9_000, least: 1_000 }, "it can only come after the cheapest");
+    world.submit(tx(3, 0, 2_000, Program::TRANSFER)).unwrap();
+    assert_eq!(world.left.get(&chain[2]), Some(&Stage::Dropped), "the last can only come after the cheapest");
+    let reason = world.pool.status(&chain[2]).unwrap().reason.unwrap();
+    assert!(reason.contains("evicted"), "{reason}");
+    world.settle();
+    assert_eq!(world.block(9), 4);
+}
+
+#[test]
+fn transactions_behind_gaps_are_bounded() {
+    let mut world = World::new(config());
+    for n in 0..8 {
+        world.submit(tx(10 + n, 1, 1_000, Program::TRANSFER)).unwrap();
+    }
+    assert_eq!(world.submit(tx(9, 1, 1_000, Program::TRANSFER)), Err(Rejected::Full(8)));
+    world.submit(tx(9, 0, 1_000, Program::TRANSFER)).unwrap();
+    world.submit(tx(10, 0, 1_000, Program::TRANSFER)).unwrap();
+    world.submit(tx(11, 2, 1_000, Program::TRANSFER)).unwrap();
+}
+
+#[test]
+fn those_behind_a_transaction_that_did_something_else_in_its_block_are_asked_again() {
+    const DEAR: u64 = 400_000_000;
+    let mut world = World::new(config());
+    let idle = Program::TRANSFER;
+    // One writes slot 1 as long as slot 0 is even; the one behind it asks about slot 1. Another account, which pays more,
+    // makes slot 0 odd in the same block.
+    world.submit(tx(1, 0, 1_000, Program { reads: 0, writes: 1, fickle: true, ..idle })).unwrap();
+    let asks = Program { reads: 1, questions: 1, volatile: true, ops: DEAR, ..idle };
+    let behind = world.submit(tx(1, 1, 1_000, asks)).unwrap();
+    world.submit(tx(2, 0, 9_000, Program { reads: 3, writes: 0, ..idle })).unwrap();
+    world.settle();
+    assert_eq!(world.block(2), 2);
+    assert_eq!(world.slots.get(&1), None, "not written after all");
+    assert_eq!(world.pool.status(&behind).unwrap().stage, Stage::Simulating);
+    world.settle();
+    world.check_ready(config().inline_ops);
+    assert_eq!(world.block(1), 1);
+}
+
+#[test]
+fn when_an_early_transaction_of_sixteen_is_replaced_only_those_that_read_its_writes_run_again() {
+    const DEAR: u64 = 400_000_000;
+    let mut world = World::new(PoolConfig { max_per_sender: 16, ..PoolConfig::default() });
+    let writes = |slot| Program { reads: 9, writes: slot, questions: 1, ops: DEAR, ..Program::TRANSFER };
+    for nonce in 0..16 {
+        // The first writes slot 0. Of the others every fourth asks about slot 0, the rest about slot 9.
+        let reads = if nonce % 4 == 0 { 0 } else { 9 };
+        let program = Program { reads, writes: 20 + nonce as u8, ..writes(0) };
+        world.submit(tx(1, nonce, 1_000, if nonce == 0 { writes(0) } else { program })).unwrap();
+    }
+    world.settle();
+    assert_eq!(world.pool.counts().ready, 16);
+    let before = world.simulations;
+    // The same with a higher fee: it leaves the same behind.
+    world.submit(tx(1, 0, 2_000, writes(0))).unwrap();
+    world.settle();
+    assert_eq!(world.simulations - before, 1, "itself, with the answer of the replaced one");
+    // Another one, which does not write slot 0.
+    let before = world.simulations;
+    world.submit(tx(1, 0, 3_000, Program { questions: 0, ..writes(50) })).unwrap();
+    world.settle();
+    assert_eq!(world.simulations - before, 1 + 3, "itself and the three that read slot 0");
+    world.check_ready(config().inline_ops);
+    assert_eq!(world.block(16), 16);
 }

@@ -11,6 +11,7 @@
 //! | `eth/pubsub.rs` | `eth_subscribe` |
 //! | `net.rs` | `net_`, `web3_`, `txpool_` |
 //! | `pipe.rs` | `pipe_` |
+//! | `happenings.rs` | `pipe_subscribe` |
 //! | `consensus.rs` | `pipe_` about validators and votes |
 //!
 //! [`Chain`]: penstock_chain::Chain
@@ -20,6 +21,7 @@ mod consensus;
 mod convert;
 mod error;
 mod eth;
+mod happenings;
 mod net;
 mod pipe;
 mod server;

@@ -2,7 +2,8 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use alloy_primitives::{B256, Bytes, U64, keccak256};
+use alloy_consensus::Transaction as _;
+use alloy_primitives::{Address, B256, Bytes, U64, keccak256};
 use alloy_rpc_types_eth::Transaction;
 use jsonrpsee::{proc_macros::rpc, types::ErrorObjectOwned};
 use penstock_pipe::Stage;
@@ -33,6 +34,20 @@ pub(crate) struct PoolContent {
     queued: BySender,
 }
 
+/// `txpool_inspect`: one line a transaction.
+#[derive(Debug, Clone, Default, Serialize)]
+pub(crate) struct PoolLines {
+    pending: BTreeMap<String, BTreeMap<String, String>>,
+    queued: BTreeMap<String, BTreeMap<String, String>>,
+}
+
+/// `txpool_contentFrom`, by nonce.
+#[derive(Debug, Clone, Default, Serialize)]
+pub(crate) struct OwnContent {
+    pending: BTreeMap<String, Transaction>,
+    queued: BTreeMap<String, Transaction>,
+}
+
 /// The small namespaces.
 #[rpc(server)]
 pub(crate) trait NetApi {
@@ -50,6 +65,10 @@ pub(crate) trait NetApi {
     fn pool_status(&self) -> Answer<PoolStatus>;
     #[method(name = "txpool_content", blocking)]
     fn pool_content(&self) -> Answer<PoolContent>;
+    #[method(name = "txpool_contentFrom", blocking)]
+    fn pool_content_from(&self, address: Address) -> Answer<OwnContent>;
+    #[method(name = "txpool_inspect", blocking)]
+    fn pool_inspect(&self) -> Answer<PoolLines>;
 }
 
 fn is_pending(stage: Stage) -> bool {
@@ -64,6 +83,16 @@ fn content(eth: &Eth) -> RpcResult<PoolContent> {
         own.insert(tx.nonce().to_string(), convert::pending(&tx.tx, tx.sender));
     }
     Ok(content)
+}
+
+/// As geth writes them.
+fn lines(side: BySender) -> BTreeMap<String, BTreeMap<String, String>> {
+    let line = |tx: Transaction| {
+        let to = tx.to().map_or("contract creation".to_owned(), |to| to.to_checksum(None));
+        format!("{to}: {} wei + {} gas × {} wei", tx.value(), tx.gas_limit(), tx.max_fee_per_gas())
+    };
+    let own = |own: BTreeMap<String, Transaction>| own.into_iter().map(|(nonce, tx)| (nonce, line(tx))).collect();
+    side.into_iter().map(|(sender, txs)| (sender, own(txs))).collect()
 }
 
 impl NetApiServer for Arc<Eth> {
@@ -96,5 +125,19 @@ impl NetApiServer for Arc<Eth> {
 
     fn pool_content(&self) -> Answer<PoolContent> {
         Ok(content(self)?)
+    }
+
+    fn pool_content_from(&self, address: Address) -> Answer<OwnContent> {
+        let PoolContent { mut pending, mut queued } = content(self)?;
+        let key = address.to_checksum(None);
+        Ok(OwnContent {
+            pending: pending.remove(&key).unwrap_or_default(),
+            queued: queued.remove(&key).unwrap_or_default(),
+        })
+    }
+
+    fn pool_inspect(&self) -> Answer<PoolLines> {
+        let PoolContent { pending, queued } = content(self)?;
+        Ok(PoolLines { pending: lines(pending), queued: lines(queued) })
     }
 }

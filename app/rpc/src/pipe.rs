@@ -35,20 +35,40 @@ pub(crate) struct PipeStatus {
 
 /// Pending transactions by stage.
 #[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct Stages {
     queued: usize,
     simulating: usize,
     inferring: usize,
     ready: usize,
     proposed: usize,
+    /// Of all of them: those that wait for the inference budget of their account.
+    held_back: usize,
+    /// Memory of all of them, about.
+    bytes: usize,
 }
 
 /// Requests of this node.
 #[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct Requests {
     queued: usize,
     running: usize,
     done: u64,
+    /// Processor time of all runs.
+    run_seconds: f64,
+}
+
+/// `pipe_getBudget`: what an account may make this node compute before its gas pays for it.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Budget {
+    /// Cost of requests of its pending transactions.
+    pending_ops: u64,
+    /// Cost of requests that no gas paid for; forgiven with time.
+    unpaid_ops: u64,
+    /// The most that both may be together.
+    limit_ops: u64,
 }
 
 /// `pipe_getTransaction`. Times are milliseconds since the submission.
@@ -168,6 +188,8 @@ pub(crate) trait PipeApi {
     fn status(&self) -> Answer<PipeStatus>;
     #[method(name = "getTransaction")]
     fn transaction(&self, hash: B256) -> Answer<Option<PipeTransaction>>;
+    #[method(name = "getBudget")]
+    fn budget(&self, address: Address) -> Answer<Budget>;
     #[method(name = "getInference")]
     fn inference(&self, id: B256) -> Answer<Option<Inference>>;
     #[method(name = "getBlockInferences", blocking)]
@@ -187,6 +209,11 @@ impl PipeApiServer for Arc<Eth> {
 
     fn transaction(&self, hash: B256) -> Answer<Option<PipeTransaction>> {
         Ok(transaction(self, hash)?)
+    }
+
+    fn budget(&self, address: Address) -> Answer<Budget> {
+        let allowance = self.chain.pool().map_err(RpcError::from)?.allowance(&address);
+        Ok(Budget { pending_ops: allowance.pending, unpaid_ops: allowance.debt, limit_ops: allowance.limit })
     }
 
     fn inference(&self, id: B256) -> Answer<Option<Inference>> {
@@ -222,8 +249,15 @@ fn status(eth: &Eth) -> RpcResult<PipeStatus> {
             inferring: counts.inferring,
             ready: counts.ready,
             proposed: counts.proposed,
+            held_back: counts.held_back,
+            bytes: counts.bytes,
         },
-        requests: Requests { queued: network.queued, running: network.running, done: network.done },
+        requests: Requests {
+            queued: network.queued,
+            running: network.running,
+            done: network.done,
+            run_seconds: network.run_time.as_secs_f64(),
+        },
         workers: network.threads,
         results_cached: network.cached,
     })

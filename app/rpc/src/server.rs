@@ -17,6 +17,7 @@ use crate::{
     RpcConfig,
     consensus::ConsensusApiServer,
     eth::{Eth, EthApiServer},
+    happenings::HappeningsApiServer,
     net::NetApiServer,
     pipe::PipeApiServer,
 };
@@ -111,6 +112,7 @@ pub async fn serve(chain: Arc<Chain>, config: RpcConfig) -> Result<RpcServer, Se
         Methods::from(EthApiServer::into_rpc(eth.clone())),
         Methods::from(NetApiServer::into_rpc(eth.clone())),
         Methods::from(ConsensusApiServer::into_rpc(eth.clone())),
+        Methods::from(HappeningsApiServer::into_rpc(eth.clone())),
         Methods::from(PipeApiServer::into_rpc(eth)),
     ] {
         methods.merge(part).map_err(|error| internal(&error))?;

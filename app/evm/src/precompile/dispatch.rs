@@ -51,6 +51,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) on_miss: OnMiss,
     /// Requests that this transaction made before.
     pub(super) calls_before: usize,
+    /// What they cost.
+    pub(super) ops_before: u64,
     /// A placeholder was given out before in this transaction.
     pub(super) speculative: bool,
 }
@@ -143,7 +145,7 @@ fn run_model(
     if bytes_out > rules.limits.max_output_bytes {
         return Err(Denied::OutputTooLarge.into());
     }
-    if ops > rules.limits.max_request_ops {
+    if ops > rules.limits.max_request_ops || around.ops_before.saturating_add(ops) > rules.limits.max_tx_ops {
         return Err(InputFault::TooExpensive.into());
     }
     if around.calls_before >= rules.limits.max_requests_per_tx as usize {

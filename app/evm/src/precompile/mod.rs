@@ -114,6 +114,7 @@ impl<'a> Precompiles<'a> {
             results: self.results,
             on_miss: self.on_miss,
             calls_before: self.calls.len(),
+            ops_before: self.calls.iter().fold(0, |sum, call| sum.saturating_add(call.ops)),
             speculative: self.calls.iter().any(|call| call.missed),
         };
         dispatch::answer(data, inputs.gas_limit, generation, around)

@@ -90,6 +90,8 @@ pub fn rules() -> Rules {
             max_request_ops: 1 << 40,
             max_block_ops: 1 << 50,
             max_requests_per_tx: 4,
+            max_tx_ops: 1 << 40,
+            max_waves_per_tx: 16,
             max_output_bytes: 1 << 20,
             max_header_bytes: 1 << 20,
             max_unavailable_per_block: 4,

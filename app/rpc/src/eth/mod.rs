@@ -23,6 +23,7 @@ use tokio::sync::{Semaphore, broadcast};
 use crate::{
     RpcConfig, convert,
     error::{RpcError, RpcResult},
+    happenings::Happenings,
 };
 
 type Answer<T> = Result<T, ErrorObjectOwned>;
@@ -37,12 +38,21 @@ pub(crate) struct Eth {
     heads: broadcast::Sender<Arc<Block>>,
     filters: filters::Filters,
     tip: fees::TipOracle,
+    pub(crate) happenings: Happenings,
 }
 
 impl Eth {
     pub(crate) fn new(chain: Arc<Chain>, config: RpcConfig, heads: broadcast::Sender<Arc<Block>>) -> Arc<Self> {
         let calls = Arc::new(Semaphore::new(config.max_calls));
-        Arc::new(Self { chain, config, calls, heads, filters: Default::default(), tip: Default::default() })
+        Arc::new(Self {
+            chain,
+            config,
+            calls,
+            heads,
+            filters: Default::default(),
+            tip: Default::default(),
+            happenings: Happenings::default(),
+        })
     }
 
     /// The number of a block; `None` when there is none.
