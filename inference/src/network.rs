@@ -33,7 +33,7 @@ impl Default for NetworkConfig {
     fn default() -> Self {
         Self {
             threads: std::thread::available_parallelism().map_or(2, usize::from),
-            dear_ops: 100_000_000, // some ten milliseconds on one core
+            dear_ops: 100_000_000, // some milliseconds of a core
             cache_bytes: 64 << 20,
         }
     }

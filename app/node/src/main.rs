@@ -6,13 +6,17 @@
 //! | `settings.rs` | `penstock.toml`, environment, flags |
 //! | `home.rs`, `network.rs` | the files of a node, and of a whole network |
 //! | `cometbft/` | CometBFT's keys and configuration, the process, the hand-over of transactions |
+//! | `embedded.rs` | a whole chain in one process |
+//! | `bench/` | the load generator |
 //! | `metrics.rs` | the Prometheus endpoint |
 //! | `bundled.rs` | the default genesis and its models, as part of the program |
 //! | `models.rs` | from the models of a genesis to loaded files |
 
+mod bench;
 mod bundled;
 mod cometbft;
 mod commands;
+mod embedded;
 mod home;
 mod logs;
 mod metrics;
@@ -48,6 +52,8 @@ enum Command {
     Testnet(commands::testnet::Testnet),
     /// Run a node: the application behind CometBFT, JSON-RPC, metrics
     Start(commands::start::Start),
+    /// Generate load and measure throughput, latency and block intervals
+    Bench(bench::Bench),
     /// Look at ONNX models and run them as the chain does
     #[command(subcommand)]
     Model(commands::model::Model),
@@ -62,6 +68,7 @@ fn main() -> ExitCode {
         Command::Init(init) => commands::init::run(init, home.as_deref()),
         Command::Testnet(testnet) => commands::testnet::run(&testnet),
         Command::Start(start) => commands::start::run(start, home.as_deref()),
+        Command::Bench(bench) => bench::run(bench, home.as_deref()),
         Command::Model(model) => commands::model::run(model),
     };
     match result {

@@ -145,7 +145,7 @@ impl Pool {
             let (address, missing) = (entry.tx.sender, entry.needed.len());
             if entry.stage == Stage::Inferring && entry.held_back.is_empty() {
                 entry.waits_for = Some(format!("waits for {missing} results"));
-                if missing == 0 && entry.sim.stands() {
+                if missing == 0 {
                     entry.sim = Sim::Due;
                     self.settle(now, address, actions);
                 }

@@ -55,7 +55,7 @@ impl Default for PoolConfig {
             max_bytes: 512 << 20,
             max_gapped: 2_500,
             max_per_sender: 256,
-            free_sender_ops: 60_000_000_000, // what 60,000,000 gas buy, four seconds of a core
+            free_sender_ops: 60_000_000_000, // what 60,000,000 gas buy, two seconds of a core
             earned_sender_ops: 600_000_000_000,
             speculative_ops: 10_000_000,
             max_deferrals: 8,

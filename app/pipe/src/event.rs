@@ -18,6 +18,18 @@ pub struct Account {
     pub balance: U256,
 }
 
+/// How much a simulation is waited for; lesser goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Haste {
+    /// The transaction gets on by it: it is new, or has its results.
+    Progress,
+    /// What it read has changed, and it was ready.
+    Refresh,
+    /// The same while it waits for results: it will be simulated again in any case when they are there. Thousands that
+    /// share a contract would take all cores, at each block that touches it.
+    Background,
+}
+
 /// A simulation to be made.
 #[derive(Debug, Clone)]
 pub struct SimulateJob {
@@ -31,6 +43,8 @@ pub struct SimulateJob {
     pub held: Arc<Held>,
     /// Wei that it pays for each gas beyond the base fee: the dearest is simulated first.
     pub bid: u128,
+    /// Counts before that.
+    pub haste: Haste,
 }
 
 /// The outcome of a simulation.

@@ -57,7 +57,7 @@ mod status;
 pub use budget::Allowance;
 pub use config::{PoolConfig, PoolRules};
 pub use entry::{Held, PoolTx};
-pub use event::{Account, Action, Candidate, Event, Included, NewHead, SimulateJob, Simulation, StageChange};
+pub use event::{Account, Action, Candidate, Event, Haste, Included, NewHead, SimulateJob, Simulation, StageChange};
 pub use order::Candidates;
 pub use pool::Pool;
 pub use reason::{DropReason, Rejected};

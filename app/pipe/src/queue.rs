@@ -3,11 +3,14 @@
 //! A sender has at most one here, because its next one builds on it. So the order is fair between senders who pay the
 //! same, and nobody can hold up others with many transactions, however long each of them runs.
 
-use std::{cmp::Ordering, collections::BinaryHeap};
+use std::{
+    cmp::{Ordering, Reverse},
+    collections::BinaryHeap,
+};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::SimulateJob;
+use crate::{Haste, SimulateJob};
 
 #[derive(Debug, Default)]
 pub(crate) struct Jobs {
@@ -26,8 +29,8 @@ struct Job(SimulateJob);
 
 impl Job {
     /// Tickets grow with time: the older goes first.
-    fn key(&self) -> (u128, core::cmp::Reverse<u64>) {
-        (self.0.bid, core::cmp::Reverse(self.0.ticket))
+    fn key(&self) -> (Reverse<Haste>, u128, Reverse<u64>) {
+        (Reverse(self.0.haste), self.0.bid, Reverse(self.0.ticket))
     }
 }
 
@@ -54,17 +57,20 @@ impl Ord for Job {
 impl Jobs {
     pub(crate) fn push(&self, job: SimulateJob) {
         self.state.lock().heap.push(Job(job));
-        self.work.notify_one();
+        // All: the one that wakes may not be one that takes it.
+        self.work.notify_all();
     }
 
-    /// The next one; `None` when the queue is closed.
-    pub(crate) fn pop(&self) -> Option<SimulateJob> {
+    /// The next one of this haste or more; `None` when the queue is closed.
+    pub(crate) fn pop(&self, least: Haste) -> Option<SimulateJob> {
         let mut state = self.state.lock();
         loop {
             if state.closed {
                 return None;
             }
-            if let Some(Job(job)) = state.heap.pop() {
+            if state.heap.peek().is_some_and(|job| job.0.haste <= least)
+                && let Some(Job(job)) = state.heap.pop()
+            {
                 return Some(job);
             }
             self.work.wait(&mut state);

@@ -14,8 +14,8 @@ use penstock_inference::{ContentHash, InferenceNetwork, RequestId};
 use tracing::{debug, info, trace};
 
 use crate::{
-    Account, Action, Allowance, Candidate, Candidates, Event, NewHead, Pool, PoolAges, PoolConfig, PoolTx, Rejected,
-    SimulateJob, Simulation, Stage, StageChange, queue::Jobs,
+    Account, Action, Allowance, Candidate, Candidates, Event, Haste, NewHead, Pool, PoolAges, PoolConfig, PoolTx,
+    Rejected, SimulateJob, Simulation, Stage, StageChange, queue::Jobs,
 };
 
 /// Runs a transaction on the newest committed state.
@@ -108,8 +108,14 @@ impl PoolHandle {
             // Weak: the threads must not keep the pool alive.
             let (jobs, weak, simulator) = (jobs.clone(), Arc::downgrade(&shared), simulator.clone());
             thread::Builder::new().name(format!("simulation-{lane}")).spawn(move || {
-                lower_priority();
-                while let Some(job) = jobs.pop() {
+                // The first thread is for those who get on by it; the others share the cores with inference.
+                let (least, nice) = match lane {
+                    0 if config.simulation_threads > 1 => (Haste::Refresh, 5),
+                    0 => (Haste::Background, 5),
+                    _ => (Haste::Background, 10),
+                };
+                lower_priority(nice);
+                while let Some(job) = jobs.pop(least) {
                     let Some(shared) = weak.upgrade() else { return };
                     let hash = job.tx.hash();
                     if !shared.pool.lock().wants(&hash, job.ticket) {
@@ -302,9 +308,9 @@ impl Shared {
 
 /// Simulations go before inference and behind consensus when the cores are busy. On Linux the nice value belongs to the
 /// thread; elsewhere nothing is changed, because it would slow the whole process.
-fn lower_priority() {
+fn lower_priority(nice: i32) {
     #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::setpriority_process(None, 5) {
+    if let Err(error) = rustix::process::setpriority_process(None, nice) {
         debug!(%error, "simulation threads keep normal priority");
     }
 }

@@ -7,7 +7,7 @@ use penstock_inference::{Priority, RequestId};
 use revm::state::EvmState;
 
 use crate::{
-    Action, DropReason, Pool, SimulateJob, Simulation, Stage,
+    Action, DropReason, Haste, Pool, SimulateJob, Simulation, Stage,
     entry::{Entry, Sim, Simulated},
     leaving::release,
 };
@@ -64,20 +64,31 @@ impl Pool {
                 _ => {}
             }
             if entry.sim == Sim::Due {
+                let mut haste = Haste::Progress;
                 let mut why = Some("waits for the simulation of the sender's transaction before it".to_owned());
                 if !unsettled {
                     why = None;
                     self.tickets += 1;
                     entry.sim = Sim::Running(self.tickets);
+                    haste = match entry.stage {
+                        Stage::Inferring if !entry.needed.is_empty() || !entry.held_back.is_empty() => {
+                            Haste::Background
+                        }
+                        Stage::Ready | Stage::Proposed => Haste::Refresh,
+                        _ => Haste::Progress,
+                    };
                     actions.push(Action::Simulate(SimulateJob {
                         tx: entry.tx.clone(),
                         ticket: self.tickets,
                         before: before.clone(),
                         held: entry.held.clone(),
                         bid: entry.tx.effective_tip(self.base_fee).unwrap_or_default(),
+                        haste,
                     }));
                 }
-                actions.extend(entry.enter(Stage::Simulating, now, why));
+                if haste != Haste::Background {
+                    actions.extend(entry.enter(Stage::Simulating, now, why));
+                }
             }
             unsettled |= !entry.sim.stands();
             before.extend(entry.last.as_ref().map(|last| last.post.clone()));

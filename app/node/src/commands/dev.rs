@@ -5,41 +5,28 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     str::FromStr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use alloy_primitives::{Address, U256, address, utils::format_ether};
 use anyhow::{Context, anyhow};
 use clap::Args;
-use penstock_abci::{BlockLog, Driver, Genesis};
-use penstock_chain::{Chain, ChainConfig, GenesisDoc, Gossip};
+use penstock_chain::{Chain, GenesisDoc};
 use penstock_inference::InferenceNetwork;
-use penstock_rpc::RpcServer;
-use penstock_state::FjallStore;
-use tracing::{error, info};
+use tracing::info;
 
 use super::stop_signal;
 use crate::{
-    bundled,
+    bundled, embedded,
     metrics::{self, MetricsServer},
     models,
     settings::Settings,
 };
 
-/// CometBFT's default `block.max_bytes` of v0.38.
-const MAX_TX_BYTES: i64 = 21 << 20;
-
-/// Address of the one validator: a chain of one needs no keys.
-const VALIDATOR: [u8; 20] = *b"penstock dev validtr";
-
 /// Accounts and keys of the well-known test mnemonic, the same as anvil's and hardhat's.
 const MNEMONIC: &str = "test test test test test test test test test test test junk";
-const ACCOUNTS: [(Address, &str); 10] = [
+pub(crate) const ACCOUNTS: [(Address, &str); 10] = [
     (
         address!("f39Fd6e51aad88F6F4ce6aB8827279cffFb92266"),
         "ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80",
@@ -84,7 +71,7 @@ const ACCOUNTS: [(Address, &str); 10] = [
 
 /// A time as people write it: `1s`, `300ms`; `0` is zero.
 #[derive(Debug, Clone, Copy)]
-struct BlockTime(Duration);
+pub(crate) struct BlockTime(pub(crate) Duration);
 
 impl FromStr for BlockTime {
     type Err = String;
@@ -150,40 +137,30 @@ pub(crate) fn run(dev: Dev, home: Option<&Path>) -> anyhow::Result<()> {
         (None, Some(temporary)) => temporary.path(),
         (None, None) => return Err(anyhow!("no data folder")),
     };
-    let store = FjallStore::open(&data.join("state"))
-        .with_context(|| format!("cannot open {} (another penstock may be using it)", data.join("state").display()))?;
-    let chain = Arc::new(Chain::open(
-        Arc::new(store),
-        genesis.genesis.clone(),
-        &genesis.app_state,
-        network,
-        // Alone there is nobody to tell.
-        ChainConfig { gossip: Gossip::None, ..settings.chain_config() },
-    )?);
-    let log = BlockLog::open(&data.join("blocks.log"))?;
-    let driver_genesis =
-        Genesis { chain_id: genesis.chain_id.clone(), time: genesis.time, app_state: genesis.app_state.clone().0 };
-    let driver = Driver::start(chain.clone(), log, &driver_genesis, VALIDATOR.to_vec(), MAX_TX_BYTES)?;
-
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start tokio")?;
     runtime.block_on(async {
-        let server = penstock_rpc::serve(chain.clone(), settings.rpc.clone())
-            .await
-            .context("choose another address with --rpc-listen")?;
+        let chain =
+            embedded::Parts { genesis: &genesis, network, data, settings: &settings, block_time: dev.block_time.0 };
+        let mut chain = chain.start().await?;
         // Ends with the process.
         let _metrics = match handle {
-            Some((listen, handle)) => Some(MetricsServer::start(listen, handle, chain.clone()).await?),
+            Some((listen, handle)) => Some(MetricsServer::start(listen, handle, chain.chain.clone()).await?),
             None => None,
         };
         if !dev.quiet {
-            print_banner(&chain, &genesis, server.address, &dev)?;
+            print_banner(&chain.chain, &genesis, chain.address, &dev)?;
         }
-        info!(height = driver.height(), took = ?started.elapsed(), "ready");
-        produce_until_stopped(chain, driver, dev.block_time.0, server).await
+        info!(height = chain.first_height, took = ?started.elapsed(), "ready");
+        let result = tokio::select! {
+            signal = stop_signal() => signal.map(|name| info!(signal = name, "stopping")),
+            failure = chain.failure() => Err(failure),
+        };
+        chain.stop().await?;
+        result
     })
 }
 
-fn read_genesis(path: Option<&Path>) -> anyhow::Result<GenesisDoc> {
+pub(crate) fn read_genesis(path: Option<&Path>) -> anyhow::Result<GenesisDoc> {
     match path {
         None => Ok(GenesisDoc::parse(bundled::GENESIS)?),
         Some(path) => {
@@ -191,58 +168,6 @@ fn read_genesis(path: Option<&Path>) -> anyhow::Result<GenesisDoc> {
             GenesisDoc::parse(&json).with_context(|| path.display().to_string())
         }
     }
-}
-
-/// Makes blocks on a thread of its own until a signal comes or the driver fails.
-async fn produce_until_stopped(
-    chain: Arc<Chain>,
-    mut driver: Driver<Chain>,
-    block_time: Duration,
-    server: RpcServer,
-) -> anyhow::Result<()> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let (failed, failure) = tokio::sync::oneshot::channel();
-    let producer = {
-        let stop = stop.clone();
-        thread::Builder::new().name("driver".into()).spawn(move || {
-            if let Err(error) = produce(&chain, &mut driver, block_time, &stop) {
-                error!(error = format!("{error:#}"), "consensus stopped");
-                // The receiver is gone when the process is stopping anyway.
-                let _ = failed.send(error);
-            }
-        })?
-    };
-    let result = tokio::select! {
-        signal = stop_signal() => signal.map(|name| info!(signal = name, "stopping")),
-        failure = failure => Err(failure.unwrap_or_else(|_| anyhow!("the driver thread ended"))),
-    };
-    stop.store(true, Ordering::Relaxed);
-    server.stop().await;
-    tokio::task::spawn_blocking(move || producer.join()).await?.map_err(|_| anyhow!("the driver thread panicked"))?;
-    result
-}
-
-fn produce(chain: &Chain, driver: &mut Driver<Chain>, block_time: Duration, stop: &AtomicBool) -> anyhow::Result<()> {
-    /// How often a waiting driver looks whether it has to stop.
-    const GLANCE: Duration = Duration::from_millis(50);
-    let mut next = Instant::now() + block_time;
-    while !stop.load(Ordering::Relaxed) {
-        if block_time.is_zero() {
-            if !chain.pool()?.wait_ready(Instant::now() + GLANCE) {
-                continue;
-            }
-        } else {
-            let left = next.saturating_duration_since(Instant::now());
-            if !left.is_zero() {
-                thread::sleep(left.min(GLANCE));
-                continue;
-            }
-            // Kept to the grid, without catching up after a pause.
-            next = (next + block_time).max(Instant::now());
-        }
-        driver.produce()?;
-    }
-    Ok(())
 }
 
 fn print_banner(chain: &Chain, genesis: &GenesisDoc, address: SocketAddr, dev: &Dev) -> anyhow::Result<()> {
