@@ -179,12 +179,17 @@ impl InferenceNetwork {
         self.shared.state.lock().scheduler.cancel(id);
     }
 
-    /// Keeps an answer, to a request that cost `ops`, that was made outside of the network.
+    /// Keeps an answer that was made outside of the network, to a request that cost `ops`, and tells it to those who
+    /// asked for it.
     pub fn remember(&self, id: RequestId, answer: &Answer, ops: u64) {
+        histogram!("penstock_inference_run_seconds").record(answer.took);
         let mut state = self.shared.state.lock();
+        state.run_time += answer.took;
         state.keep(id, answer.clone(), ops);
-        state.tell(id, answer);
-        self.shared.answered.notify_all();
+        if state.scheduler.knows(&id) {
+            state.tell(id, answer);
+            self.shared.answered.notify_all();
+        }
     }
 
     /// The answer, if it is there.

@@ -159,6 +159,11 @@ impl<Job> Scheduler<Job> {
         Some((id, job))
     }
 
+    /// Whether a request is queued or running.
+    pub fn knows(&self, id: &RequestId) -> bool {
+        self.states.contains_key(id)
+    }
+
     /// A run has ended.
     pub fn finish(&mut self, id: &RequestId) {
         if let Some(State::Running { dear }) = self.states.get(id) {

@@ -1,6 +1,6 @@
 //! What consensus says of a block: its name, its surroundings, and the record of it.
 
-use alloy_primitives::{Address, B256, keccak256};
+use alloy_primitives::{Address, B256};
 use penstock_abci::{
     Timestamp,
     messages::{
@@ -10,6 +10,7 @@ use penstock_abci::{
 };
 use penstock_evm::BlockContext;
 use prost::Message;
+use sha2::{Digest, Sha256};
 
 use crate::Head;
 
@@ -44,13 +45,16 @@ pub(crate) struct BlockId {
 impl BlockId {
     /// Names a block completely: an execution that is kept under it is the block's.
     pub(crate) fn fingerprint(&self, txs: &[bytes::Bytes]) -> B256 {
-        let mut preimage = Vec::new();
-        preimage.extend_from_slice(&self.height.to_be_bytes());
-        preimage.extend_from_slice(keccak256(self.consensus.encode_to_vec()).as_slice());
-        for tx in txs {
-            preimage.extend_from_slice(keccak256(tx).as_slice());
-        }
-        keccak256(preimage)
+        // Not keccak: this stays in the process, and SHA-256 has instructions of its own on most CPUs.
+        let mut digest = Sha256::new();
+        let mut add = |bytes: &[u8]| {
+            digest.update((bytes.len() as u64).to_be_bytes());
+            digest.update(bytes);
+        };
+        add(&self.height.to_be_bytes());
+        add(&self.consensus.encode_to_vec());
+        txs.iter().for_each(|tx| add(tx));
+        B256::from_slice(&digest.finalize())
     }
 
     /// The surroundings of this block's transactions, on a head.

@@ -26,6 +26,7 @@ use tracing::info;
 use crate::{
     Block, Genesis, GenesisError, Gossip, SnapshotConfig, VALIDATORS, Validator, execution::Executed,
     finalize::Finalized, simulate::HeadSimulator, snapshots::Snapshots, state_sync::Incoming, validators,
+    verify::Decoded,
 };
 
 /// Local settings of a node. Nothing here is consensus.
@@ -132,6 +133,13 @@ impl Head {
 #[derive(Debug)]
 pub(crate) struct Kept {
     pub(crate) fingerprint: B256,
+    pub(crate) block: KeptBlock,
+}
+
+/// A decoded block and its execution.
+#[derive(Debug, Clone)]
+pub(crate) struct KeptBlock {
+    pub(crate) decoded: Arc<Decoded>,
     pub(crate) executed: Arc<Executed>,
 }
 
@@ -241,7 +249,11 @@ impl Chain {
         let (number, base_fee) = (head.number(), head.next_base_fee());
         *self.head.write() = Some(head);
         if self.pool.get().is_none() {
-            let simulator = HeadSimulator { rules: self.rules.clone(), head: self.head.clone() };
+            let simulator = HeadSimulator {
+                rules: self.rules.clone(),
+                inline_ops: self.config.pool.simulation_ops,
+                head: self.head.clone(),
+            };
             let rules =
                 PoolRules { max_waves: self.rules.limits.max_waves_per_tx, ops_per_gas: self.rules.gas.ops_per_gas };
             let pool = Pool::new(self.config.pool, rules, number, base_fee);
@@ -320,18 +332,19 @@ impl Chain {
         self.config.gossip != Gossip::None && !self.live.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn keep(&self, fingerprint: B256, executed: Arc<Executed>) {
+    pub(crate) fn keep(&self, fingerprint: B256, decoded: Decoded, executed: Executed) {
+        let block = KeptBlock { decoded: Arc::new(decoded), executed: Arc::new(executed) };
         let mut kept = self.kept.lock();
         kept.retain(|other| other.fingerprint != fingerprint);
-        kept.push_back(Kept { fingerprint, executed });
+        kept.push_back(Kept { fingerprint, block });
         while kept.len() > MAX_KEPT {
             kept.pop_front();
         }
     }
 
-    pub(crate) fn find_kept(&self, fingerprint: B256) -> Option<Arc<Executed>> {
+    pub(crate) fn find_kept(&self, fingerprint: B256) -> Option<KeptBlock> {
         let kept = self.kept.lock();
-        kept.iter().find(|kept| kept.fingerprint == fingerprint).map(|kept| kept.executed.clone())
+        kept.iter().find(|kept| kept.fingerprint == fingerprint).map(|kept| kept.block.clone())
     }
 
     /// Writes the genesis state and block. Done again after a crash before the first commit, it

@@ -17,7 +17,7 @@ use tracing::{error, info};
 use crate::{
     Block, BlockResult, Chain, ChainError, Head, HeaderTx,
     block_id::BlockId,
-    chain::{empty_header, put_block},
+    chain::{KeptBlock, empty_header, put_block},
     execution::Executed,
     validators,
     verify::{Decoded, Rejection},
@@ -67,26 +67,29 @@ impl Chain {
         let not_valid = |rejection: Rejection| {
             ChainError::Consensus(format!("the decided block of height {} is not valid: {rejection}", id.height))
         };
-        let decoded = self.decode_block(txs).map_err(not_valid)?;
-        let context = id.context(&head, decoded.header.fee_recipient);
         self.note_decided(id.height);
         let kept = self.find_kept(id.fingerprint(txs));
         let source = if kept.is_some() { "proposal" } else { "block" };
         counter!("penstock_finalized_executions_total", "from" => source).increment(1);
-        let executed = match kept {
-            Some(executed) => executed,
-            None => Arc::new(self.execute(context, &decoded, OnMiss::Revert)?.map_err(not_valid)?),
+        let KeptBlock { decoded, executed } = match kept {
+            Some(kept) => kept,
+            None => {
+                let decoded = self.decode_block(txs).map_err(not_valid)?;
+                let context = id.context(&head, decoded.header.fee_recipient);
+                let executed = self.execute(context, &decoded, OnMiss::Revert)?.map_err(not_valid)?;
+                KeptBlock { decoded: Arc::new(decoded), executed: Arc::new(executed) }
+            }
         };
+        let context = id.context(&head, decoded.header.fee_recipient);
         let applied = self.state.lock().apply(&executed.changes)?;
         let header = self.header_of(&head, &context, &decoded, &executed, applied.root);
         let hash = header.hash_slow();
         let results = tx_results(&decoded, &executed);
-        let Decoded { header: header_tx, txs: users, .. } = decoded;
         let block = Arc::new(Block {
             hash,
             header,
-            header_tx: Some(Arc::new(header_tx)),
-            txs: users.into_iter().map(|(tx, _)| tx).collect(),
+            header_tx: Some(Arc::new(decoded.header.clone())),
+            txs: decoded.txs.iter().map(|(tx, _)| tx.clone()).collect(),
             receipts: executed.receipts.clone(),
         });
         let mut batch = applied.batch;

@@ -19,6 +19,7 @@ use crate::{
     BlockResult, Chain, ChainError, HeaderTx,
     block_id::BlockId,
     execution::{BlockRun, NotIncluded, Ran},
+    verify::Decoded,
 };
 
 /// Where a proposal finds results: what the block has already, what the transaction holds, what the
@@ -117,7 +118,7 @@ impl Chain {
             deadline: Instant::now() + pool.config().proposal_budget,
             only_cheap: self.saw_proposal(id.height),
         };
-        let mut txs = Vec::new();
+        let (mut txs, mut users) = (Vec::new(), Vec::new());
         let (mut included, mut deferred, mut unfit) = (Vec::new(), Vec::new(), Vec::new());
         // Senders whose next transaction is not in the block: their later ones cannot be, either.
         let mut blocked = HashSet::new();
@@ -148,6 +149,7 @@ impl Chain {
                 Attempt::Included => {
                     included.push(hash);
                     txs.push(candidate.tx.raw.0.clone());
+                    users.push((candidate.tx.tx.clone(), sender));
                 }
                 Attempt::Skipped => {
                     blocked.insert(sender);
@@ -175,7 +177,7 @@ impl Chain {
         histogram!("penstock_proposal_results").record(header.results.len() as f64);
         let executed = run.finish();
         txs.insert(0, header.encode().0);
-        self.keep(id.fingerprint(&txs), Arc::new(executed));
+        self.keep(id.fingerprint(&txs), Decoded { header, txs: users }, executed);
         pool.step(Event::Proposed(included));
         for (hash, reason) in unfit {
             pool.step(Event::Unfit { hash, reason: reason.into() });

@@ -1,11 +1,16 @@
 //! Simulation of pool transactions on the head.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    sync::Arc,
+    time::Instant,
+};
 
 use alloy_primitives::{Address, B256, U256};
 use parking_lot::RwLock;
 use penstock_evm::{Db, ExecError, Executor, OnMiss, ReadSet, Results, Rules, StateError, tx_env};
-use penstock_inference::{InferenceNetwork, InferenceResult, RequestId};
+use penstock_inference::{InferenceNetwork, InferenceRequest, InferenceResult, RequestId, network::Answer};
 use penstock_pipe::{Held, SimulateJob, Simulation, Simulator};
 use penstock_state::View;
 use revm::{
@@ -22,19 +27,57 @@ use crate::Head;
 #[derive(Debug)]
 pub(crate) struct HeadSimulator {
     pub(crate) rules: Rules,
+    /// See [`penstock_pipe::PoolConfig::simulation_ops`].
+    pub(crate) inline_ops: u64,
     pub(crate) head: Arc<RwLock<Option<Head>>>,
 }
 
-/// The results that a transaction holds, then those that the network has.
+/// The results that a transaction holds, then those that the network has, then trifles that are computed here.
 #[derive(Debug)]
 struct Known<'a> {
     held: &'a Held,
     network: &'a InferenceNetwork,
+    /// What may still be computed.
+    inline_ops: Cell<u64>,
+    /// What was found, so that the network's cache cannot lose it meanwhile.
+    found: RefCell<HashMap<RequestId, Answer>>,
+}
+
+impl Known<'_> {
+    fn find(&self, id: &RequestId, compute: impl FnOnce() -> Option<Answer>) -> Option<Arc<InferenceResult>> {
+        if let Some(answer) = self.had(id) {
+            return Some(answer.result);
+        }
+        let answer = self.network.get(id).or_else(compute)?;
+        self.found.borrow_mut().insert(*id, answer.clone());
+        Some(answer.result)
+    }
+
+    fn compute(&self, id: &RequestId, request: &InferenceRequest, ops: u64) -> Option<Answer> {
+        let left = self.inline_ops.get().checked_sub(ops)?;
+        let model = self.network.models().get(&request.model)?;
+        self.inline_ops.set(left);
+        let begin = Instant::now();
+        let result = Arc::new(model.run(&request.inputs));
+        let finished = Instant::now();
+        let answer = Answer { result, took: finished - begin, finished };
+        self.network.remember(*id, &answer, ops);
+        Some(answer)
+    }
+
+    /// The answer that a run got.
+    fn had(&self, id: &RequestId) -> Option<Answer> {
+        self.held.0.get(id).cloned().or_else(|| self.found.borrow().get(id).cloned())
+    }
 }
 
 impl Results for Known<'_> {
     fn get(&self, id: &RequestId) -> Option<Arc<InferenceResult>> {
-        self.held.get(id).or_else(|| self.network.get(id).map(|answer| answer.result))
+        self.find(id, || None)
+    }
+
+    fn answer(&self, id: &RequestId, request: &InferenceRequest, ops: u64) -> Option<Arc<InferenceResult>> {
+        self.find(id, || self.compute(id, request, ops))
     }
 }
 
@@ -45,15 +88,15 @@ impl Simulator for HeadSimulator {
         };
         // The next block's time is not known; the head's is near enough, and the proposal decides.
         let block = head.next_block(head.header.timestamp + 1, head.header.beneficiary);
-        let known = Known { held: &job.held, network };
+        let (inline_ops, found) = (Cell::new(self.inline_ops), RefCell::default());
+        let known = Known { held: &job.held, network, inline_ops, found };
         let begin = Instant::now();
         let db = CacheDB::new(Layered { before: &job.before, base: Db(head.view.clone()) });
         let mut executor = Executor::new(&self.rules, block, db, &known, OnMiss::Placeholder);
         match executor.run(tx_env(&job.tx.tx, job.tx.sender)) {
             Ok(execution) => {
                 let answered = execution.calls.iter().filter(|call| !call.missed);
-                let answer = |id: &RequestId| job.held.0.get(id).cloned().or_else(|| network.get(id));
-                let used = answered.filter_map(|call| Some((call.id, answer(&call.id)?))).collect();
+                let used = answered.filter_map(|call| Some((call.id, known.had(&call.id)?))).collect();
                 Simulation::Ran {
                     height: head.number(),
                     used,

@@ -1,6 +1,10 @@
 //! ProcessProposal: a verdict from the block and the committed state alone.
 
-use std::{collections::HashMap, sync::Arc, time::Instant};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Instant,
+};
 
 use alloy_consensus::{TxEnvelope, transaction::SignerRecoverable};
 use alloy_eips::eip2718::Decodable2718;
@@ -91,7 +95,6 @@ impl Rejection {
 pub(crate) struct Decoded {
     pub(crate) header: HeaderTx,
     pub(crate) txs: Vec<(TxEnvelope, Address)>,
-    pub(crate) results: HashMap<RequestId, Arc<InferenceResult>>,
 }
 
 impl Chain {
@@ -120,7 +123,7 @@ impl Chain {
         if let Err(rejection) = self.check_results(&decoded.header, &executed.calls) {
             return Ok(Err(rejection));
         }
-        self.keep(fingerprint, Arc::new(executed));
+        self.keep(fingerprint, decoded, executed);
         Ok(Ok(()))
     }
 
@@ -131,11 +134,9 @@ impl Chain {
             return Err(Rejection::HeaderSize(first.len()));
         }
         let header = HeaderTx::decode(first)?;
-        let mut results = HashMap::with_capacity(header.results.len());
-        for result in &header.results {
-            if results.insert(result.id, Arc::new(result.result.clone())).is_some() {
-                return Err(Rejection::Duplicate(result.id));
-            }
+        let mut ids = HashSet::with_capacity(header.results.len());
+        if let Some(twice) = header.results.iter().find(|result| !ids.insert(result.id)) {
+            return Err(Rejection::Duplicate(twice.id));
         }
         let unavailable = header.results.iter().filter(|result| result.result == Err(Failure::Unavailable)).count();
         if unavailable > self.rules.limits.max_unavailable_per_block as usize {
@@ -151,7 +152,7 @@ impl Chain {
             let sender = self.sender_of(&tx).ok_or_else(|| malformed("its signature is not valid".into()))?;
             decoded.push((tx, sender));
         }
-        Ok(Decoded { header, txs: decoded, results })
+        Ok(Decoded { header, txs: decoded })
     }
 
     /// The sender of a transaction. The pool knows it when the transaction came by it: the hash
@@ -170,7 +171,9 @@ impl Chain {
         on_miss: OnMiss,
     ) -> Result<Result<Executed, Rejection>, ChainError> {
         let begin = Instant::now();
-        let mut run = BlockRun::begin(&self.rules, block, self.head()?.view, &decoded.results, on_miss)?;
+        let results = decoded.header.results.iter().map(|result| (result.id, Arc::new(result.result.clone())));
+        let results: HashMap<RequestId, Arc<InferenceResult>> = results.collect();
+        let mut run = BlockRun::begin(&self.rules, block, self.head()?.view, &results, on_miss)?;
         for (index, (tx, sender)) in decoded.txs.iter().enumerate() {
             let _span = debug_span!("tx", index, hash = %tx.tx_hash()).entered();
             match run.run(tx, *sender) {

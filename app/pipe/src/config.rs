@@ -40,6 +40,9 @@ pub struct PoolConfig {
     /// A result that costs more than `inline_ops` goes into a proposal when it has been here this
     /// many times as long as it took to make: by then other validators have it, too. 0: at once.
     pub ripeness: f64,
+    /// Requests whose cost together is at most this are answered inside a simulation: handing them over would take
+    /// longer than running them, and a dependent one needs no simulation of its own. 0: none.
+    pub simulation_ops: u64,
     /// Threads that simulate.
     pub simulation_threads: usize,
     /// No pre-execution: models run inside the proposal, one after the other, as in older systems. For `penstock bench`
@@ -64,6 +67,7 @@ impl Default for PoolConfig {
             inline_ops: 50_000_000,
             proposal_budget: Duration::from_millis(300),
             ripeness: 1.0,
+            simulation_ops: 4_000_000, // a tenth of a millisecond
             simulation_threads: 2,
             blocking: false,
         }

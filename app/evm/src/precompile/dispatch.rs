@@ -153,7 +153,7 @@ fn run_model(
     }
     meter.charge(rules.gas.work(ops, bytes_out))?;
 
-    let result = around.results.get(&id);
+    let result = around.results.answer(&id, &question, ops);
     let question: Arc<InferenceRequest> = Arc::new(question);
     *call = Some(Call { id, request: question, ops, missed: result.is_none(), speculative: around.speculative });
     let response = match (result.as_deref(), around.on_miss) {

@@ -31,6 +31,8 @@ use revm::{
 
 pub const BALANCE: U256 = U256::from_limbs([0, 1 << 40, 0, 0]);
 pub const RULES: PoolRules = PoolRules { max_waves: 16, ops_per_gas: 1_000 };
+pub mod day;
+
 const CONTRACT: Address = Address::repeat_byte(0xcc);
 const FEES: Address = Address::repeat_byte(0xfe);
 
