@@ -47,3 +47,11 @@ fn web3_py_runs_all_scenarios() {
 fn ethers_runs_its_scenarios() {
     run("ethers.mjs");
 }
+
+#[test]
+fn stages_and_requests_are_told_over_websocket() {
+    let Some(clients) = clients::installed() else { return };
+    // Requests go to the network, so that they can be seen there.
+    let node = Node::start_with(&["--block-time", "100ms"], &[("PENSTOCK_POOL_SIMULATION_OPS", "0")]);
+    clients::run(&clients, "subscribe.mjs", &node);
+}

@@ -20,7 +20,7 @@ const SENDERS: u64 = 600;
 const SECOND: Duration = Duration::from_secs(1);
 
 fn seeds() -> Vec<u64> {
-    std::env::var("PENSTOCK_SEED").map_or_else(|_| vec![1, 2, 3], |seed| vec![seed.parse().unwrap()])
+    std::env::var("PENSTOCK_SEED").map_or_else(|_| (1..=5).collect(), |seed| vec![seed.parse().unwrap()])
 }
 
 /// Kinds of programs by how dear they are.

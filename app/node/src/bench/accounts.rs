@@ -8,7 +8,7 @@ use alloy_signer_local::PrivateKeySigner;
 use anyhow::Context;
 
 /// Enough for a base fee that full blocks have raised.
-const MAX_FEE: u128 = 100_000_000_000;
+const MAX_FEE: u128 = 40_000_000_000;
 const TIP: u128 = 1_000_000_000;
 
 /// The accounts that send, derived from a seed.
@@ -27,6 +27,11 @@ pub(super) struct Call {
 }
 
 impl Call {
+    /// The most that it may cost its sender.
+    pub(super) fn cost(&self) -> U256 {
+        U256::from(MAX_FEE) * U256::from(self.gas) + self.value
+    }
+
     pub(super) fn to(address: Address, input: Vec<u8>, gas: u64) -> Self {
         Self { to: TxKind::Call(address), value: U256::ZERO, input: input.into(), gas }
     }

@@ -26,6 +26,9 @@ sol! {
     }
 }
 
+/// Gas of the transaction that an account sends before its swaps.
+const PREPARATION_GAS: u64 = 300_000;
+
 const PRECOMPILE: Address = address!("00000000000000000000000000000000000000F4");
 
 pub(super) const DIGITS: &str = "penstock/digits-mlp";
@@ -108,6 +111,12 @@ impl Kind {
         }
     }
 
+    /// The most that a transaction costs its sender, with what has to be done before.
+    pub(super) fn cost(self) -> U256 {
+        let gas = self.gas() + if self == Self::Contended { PREPARATION_GAS } else { 0 };
+        Call { value: U256::from(1), ..Call::to(PRECOMPILE, vec![], gas) }.cost()
+    }
+
     /// Gas of a transaction, with some to spare.
     fn gas(self) -> u64 {
         match self {
@@ -162,7 +171,7 @@ impl Contracts {
     /// What an account has to do before it sends `kind`.
     pub(super) fn preparation(&self, kind: Kind) -> Option<Call> {
         let fund = fundCall { a: U256::from(1u64 << 40), b: U256::from(1u64 << 40) };
-        (kind == Kind::Contended).then(|| Call::to(self.pool, fund.abi_encode(), 300_000))
+        (kind == Kind::Contended).then(|| Call::to(self.pool, fund.abi_encode(), PREPARATION_GAS))
     }
 
     /// The `index`-th transaction of a kind; no two ask the same.

@@ -96,9 +96,7 @@ pub(crate) fn run(bench: Bench, home: Option<&Path>) -> anyhow::Result<()> {
     let mut rows = Vec::new();
     match &bench.url {
         Some(url) => {
-            let stand = Stand::of_url(url, &bench)?;
-            let kinds = scenarios.iter().flat_map(Scenario::kinds);
-            load::check_models(&stand.client, kinds)?;
+            let stand = Stand::of_url(url, &bench, &scenarios)?;
             for scenario in &scenarios {
                 rows.extend(stand.run(scenario, System::Penstock, bench.seed, || Watch::Asked)?);
             }
@@ -148,32 +146,34 @@ impl Stand {
     fn new(url: &str, senders: Vec<PrivateKeySigner>) -> anyhow::Result<Self> {
         let client = Client::new(url);
         let payer = senders.first().context("no accounts")?.clone();
-        Self::with(client, &payer, senders, 0)
+        Self::with(client, &payer, senders, None)
     }
 
     /// On a node that runs: senders are given coins.
-    fn of_url(url: &str, bench: &Bench) -> anyhow::Result<Self> {
+    fn of_url(url: &str, bench: &Bench, scenarios: &[Scenario]) -> anyhow::Result<Self> {
         let client = Client::new(url);
+        load::check_models(&client, scenarios.iter().flat_map(Scenario::kinds))?;
+        let coins = scenarios.iter().map(|scenario| scenario.cost_for_each(SENDERS_BY_URL)).sum();
         let key = bench.key.as_deref().unwrap_or(ACCOUNTS[0].1);
         let payer: PrivateKeySigner = key.trim_start_matches("0x").parse().context("--key is no private key")?;
         // Other accounts than those of a run before: what that left pending is not in the way.
         let nonce = client.nonces(&[payer.address()])?;
         let seed = bench.seed.wrapping_add(nonce.first().copied().unwrap_or_default() << 20);
-        Self::with(client, &payer, accounts::derive(seed, SENDERS_BY_URL)?, SENDERS_BY_URL)
+        Self::with(client, &payer, accounts::derive(seed, SENDERS_BY_URL)?, Some(coins))
     }
 
     fn with(
         client: Client,
         payer: &PrivateKeySigner,
         senders: Vec<PrivateKeySigner>,
-        to_fund: usize,
+        coins: Option<U256>,
     ) -> anyhow::Result<Self> {
         let chain_id = drive::chain_id(&client)?;
         let first = client.nonces(&[payer.address()])?.first().copied().unwrap_or_default();
-        // Enough for the dearest scenario at the highest fee cap.
-        let coins = U256::from(80) * U256::from(10u128.pow(18));
-        let give = |sender: &PrivateKeySigner| Call { value: coins, ..Call::to(sender.address(), vec![], 21_000) };
-        let calls = Contracts::deployments()?.into_iter().chain(senders.iter().take(to_fund).map(give));
+        let give =
+            |(sender, value): (&PrivateKeySigner, U256)| Call { value, ..Call::to(sender.address(), vec![], 21_000) };
+        let gifts = senders.iter().filter_map(|sender| Some((sender, coins?))).map(give);
+        let calls = Contracts::deployments()?.into_iter().chain(gifts);
         let signed = (first..).zip(calls).map(|(nonce, call)| Ok(call.sign(chain_id, nonce, payer)?.1));
         let signed = signed.collect::<anyhow::Result<Vec<_>>>()?;
         let receipts = client.send_and_wait(&signed).context("preparing the load")?;

@@ -3,7 +3,7 @@
 use core::str::FromStr;
 use std::time::Duration;
 
-use alloy_primitives::Address;
+use alloy_primitives::{Address, U256};
 use alloy_signer_local::PrivateKeySigner;
 use anyhow::Context;
 use clap::ValueEnum;
@@ -178,6 +178,14 @@ impl Scenario {
     /// Accounts that send: each has to be prepared for swaps.
     pub(super) fn senders(&self) -> usize {
         if self.kinds().any(|kind| kind == Kind::Contended) { 40 } else { usize::MAX }
+    }
+
+    /// The most that any of `senders` accounts may have to pay.
+    pub(super) fn cost_for_each(&self, senders: usize) -> U256 {
+        let senders = senders.min(self.senders());
+        let share = (senders / self.kinds().count().max(1)).max(1);
+        let parts = self.parts.iter().map(|part| part.kind.cost() * U256::from(part.count.div_ceil(share)));
+        parts.sum()
     }
 
     /// Time without a block that has something of the load, after which it is given up.

@@ -8,7 +8,7 @@ use std::{
 
 use alloy_primitives::B256;
 use penstock_inference::{RequestId, Scheduler};
-use penstock_pipe::{PoolConfig, PoolTx, Rejected, Stage};
+use penstock_pipe::{PoolConfig, PoolTx, Rejected};
 
 use super::{Wish, World};
 
@@ -141,9 +141,8 @@ impl Day {
                 What::Block => {
                     self.world.block(self.block_size);
                     self.blocks += 1;
-                    for (hash, _) in self.world.left.iter().filter(|(_, stage)| **stage == Stage::Included) {
-                        self.included.entry(*hash).or_insert(time);
-                    }
+                    let included = self.world.just_included.drain(..).map(|hash| (hash, time));
+                    self.included.extend(included);
                     self.at(time + self.block_time, What::Block);
                 }
             }

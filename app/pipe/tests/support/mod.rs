@@ -151,6 +151,8 @@ pub struct World {
     pub base_fee: u64,
     pub submitted: HashSet<B256>,
     pub left: HashMap<B256, Stage>,
+    /// Those that were included and not taken from here.
+    pub just_included: Vec<B256>,
     pub now: Duration,
     pub simulations: usize,
 }
@@ -170,6 +172,7 @@ impl World {
             base_fee: 1,
             submitted: HashSet::new(),
             left: HashMap::new(),
+            just_included: Vec::new(),
             now: Duration::ZERO,
             simulations: 0,
         }
@@ -202,6 +205,9 @@ impl World {
                 }
                 Action::StageChanged(change) => {
                     if matches!(change.stage, Stage::Included | Stage::Dropped) {
+                        if change.stage == Stage::Included {
+                            self.just_included.push(change.hash);
+                        }
                         let before = self.left.insert(change.hash, change.stage);
                         assert!(before.is_none(), "{} left twice", change.hash);
                     }
