@@ -1,6 +1,7 @@
 //! Performs the actions of the pool: threads that simulate, and the inference network.
 
 use std::{
+    collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, mpsc},
     thread,
@@ -70,6 +71,10 @@ struct Shared {
     outgoing: Condvar,
     network: Arc<InferenceNetwork>,
     jobs: Arc<Jobs>,
+    /// Actions in the order of the events that they follow from: a cancellation must not overtake its request.
+    outbox: Mutex<VecDeque<Action>>,
+    /// Held by whoever performs them.
+    performing: Mutex<()>,
     listeners: Listeners,
     begin: Instant,
 }
@@ -100,6 +105,8 @@ impl PoolHandle {
             outgoing: Condvar::new(),
             network,
             jobs: jobs.clone(),
+            outbox: Mutex::default(),
+            performing: Mutex::new(()),
             listeners: Listeners::default(),
             begin: Instant::now(),
         });
@@ -257,14 +264,17 @@ impl Shared {
         self.perform(pool, actions);
     }
 
-    /// Performs actions after the pool is unlocked: the network may answer at once.
+    /// Performs actions, in their order, after the pool is unlocked.
     fn perform(&self, pool: MutexGuard<'_, Pool>, actions: Vec<Action>) {
         if pool.has_outgoing() {
             self.outgoing.notify_one();
         }
         let ready = pool.has_ready();
+        self.outbox.lock().extend(actions);
         drop(pool);
-        for action in actions {
+        let performing = self.performing.lock();
+        // What others have put there meanwhile, too: they find nothing left.
+        while let Some(action) = self.next_action() {
             match action {
                 Action::Simulate(job) => self.jobs.push(job),
                 Action::Infer { id, request, ops, urgency, hash, wave } => {
@@ -276,9 +286,14 @@ impl Shared {
                 Action::StageChanged(change) => self.stage_changed(change),
             }
         }
+        drop(performing);
         if ready {
             self.ready.notify_all();
         }
+    }
+
+    fn next_action(&self) -> Option<Action> {
+        self.outbox.lock().pop_front()
     }
 
     fn stage_changed(&self, change: StageChange) {

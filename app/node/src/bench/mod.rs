@@ -76,7 +76,7 @@ pub(crate) struct Bench {
 }
 
 /// Accounts that send.
-const SENDERS: usize = 512;
+const SENDERS: usize = 1_024;
 /// The same on a node that runs: each of them is given coins first.
 const SENDERS_BY_URL: usize = 64;
 

@@ -347,6 +347,18 @@ impl World {
         count
     }
 
+    /// An empty block of another account's doing, which left one slot as it is now.
+    pub fn head_with_changed(&mut self, slot: Option<u8>) {
+        let mut before = self.slots.clone();
+        if let Some(slot) = slot {
+            *before.entry(slot).or_default() -= 1;
+        }
+        let changes = Arc::new(self.changes(&before));
+        self.height += 1;
+        let base_fee = self.base_fee;
+        self.step(Event::NewHead(NewHead { height: self.height, base_fee, included: vec![], changes }));
+    }
+
     fn changes(&self, before: &HashMap<u8, u64>) -> BundleState {
         let info = || AccountInfo { nonce: 1, ..Default::default() };
         let was = |slot: &u8| before.get(slot).copied().unwrap_or_default();
