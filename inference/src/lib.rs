@@ -30,7 +30,7 @@ pub mod tensor;
 pub use content::ContentHash;
 pub use descriptor::{Dim, ModelDescriptor, OpsCost, TensorSpec};
 pub use engine::Model;
-pub use network::{InferenceNetwork, NetworkConfig, NetworkStatus};
+pub use network::{InferenceNetwork, NetworkConfig, NetworkStatus, thread_time};
 pub use onnx::ModelError;
 pub use request::{InferenceMode, InferenceRequest, RequestId};
 pub use result::{Failure, InferenceResult};

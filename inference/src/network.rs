@@ -2,7 +2,8 @@
 //! cache of answers. Submitting never blocks; equal requests run once.
 
 use std::{
-    sync::{Arc, mpsc},
+    collections::HashMap,
+    sync::{Arc, Weak, mpsc},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -80,7 +81,55 @@ struct State {
     done: u64,
     run_time: Duration,
     listeners: Vec<mpsc::Sender<(RequestId, Answer)>>,
+    /// Orders that are not answered.
+    orders: HashMap<RequestId, Vec<Weak<Slot>>>,
     stopping: bool,
+}
+
+/// Where an order's answer is put, so that no cache can lose it.
+#[derive(Debug, Default)]
+struct Slot {
+    answer: Mutex<Option<Answer>>,
+}
+
+/// A request that somebody waits for. Dropping it takes the request back.
+#[derive(Debug)]
+pub struct Order {
+    id: RequestId,
+    slot: Arc<Slot>,
+    /// It counts in the queue.
+    counts: bool,
+    network: Arc<Shared>,
+}
+
+impl Order {
+    /// The answer, waiting for it until `deadline`.
+    pub fn wait(&self, deadline: Instant) -> Option<Answer> {
+        let mut state = self.network.state.lock();
+        loop {
+            if let Some(answer) = self.slot.answer.lock().clone() {
+                return Some(answer);
+            }
+            if state.stopping || self.network.answered.wait_until(&mut state, deadline).timed_out() {
+                return self.slot.answer.lock().clone();
+            }
+        }
+    }
+}
+
+impl Drop for Order {
+    fn drop(&mut self) {
+        let mut state = self.network.state.lock();
+        if let Some(orders) = state.orders.get_mut(&self.id) {
+            orders.retain(|slot| slot.strong_count() > 0 && !slot.ptr_eq(&Arc::downgrade(&self.slot)));
+            if orders.is_empty() {
+                state.orders.remove(&self.id);
+            }
+            if self.counts {
+                state.scheduler.cancel(&self.id);
+            }
+        }
+    }
 }
 
 struct Shared {
@@ -134,6 +183,7 @@ impl InferenceNetwork {
                 done: 0,
                 run_time: Duration::ZERO,
                 listeners: Vec::new(),
+                orders: HashMap::new(),
                 stopping: false,
             }),
             work: Condvar::new(),
@@ -174,9 +224,27 @@ impl InferenceNetwork {
         self.shared.work.notify_all();
     }
 
-    /// Takes back one [`Self::submit`]; the request leaves the queue with the last one.
-    pub fn cancel(&self, id: &RequestId) {
-        self.shared.state.lock().scheduler.cancel(id);
+    /// Asks for a result that somebody waits for. Without an answer in time it is as if it had not been asked for; a
+    /// request for a model that this machine lacks is not answered.
+    pub fn order(&self, id: RequestId, request: Arc<InferenceRequest>, ops: u64, urgency: Urgency) -> Order {
+        let slot = Arc::<Slot>::default();
+        let mut state = self.shared.state.lock();
+        let mut counts = false;
+        if let Some(answer) = state.cache.get(&id) {
+            *slot.answer.lock() = Some(answer);
+        } else if self.has_model(&request.model) {
+            state.orders.entry(id).or_default().push(Arc::downgrade(&slot));
+            counts = state.scheduler.submit(id, ops, urgency, (request, ops));
+            self.shared.work.notify_all();
+        }
+        drop(state);
+        Order { id, slot, counts, network: self.shared.clone() }
+    }
+
+    /// Takes back one [`Self::submit`]; the request leaves the queue with the last one. Answers the cost of what left
+    /// it, and so is not run.
+    pub fn cancel(&self, id: &RequestId) -> Option<u64> {
+        self.shared.state.lock().scheduler.cancel(id).map(|(_, ops)| ops)
     }
 
     /// Keeps an answer that was made outside of the network, to a request that cost `ops`, and tells it to those who
@@ -186,7 +254,7 @@ impl InferenceNetwork {
         let mut state = self.shared.state.lock();
         state.run_time += answer.took;
         state.keep(id, answer.clone(), ops);
-        if state.scheduler.knows(&id) {
+        if state.scheduler.answered(&id) {
             state.tell(id, answer);
             self.shared.answered.notify_all();
         }
@@ -195,19 +263,6 @@ impl InferenceNetwork {
     /// The answer, if it is there.
     pub fn get(&self, id: &RequestId) -> Option<Answer> {
         self.shared.state.lock().cache.get(id)
-    }
-
-    /// The answer, waiting for it until `deadline`.
-    pub fn wait(&self, id: &RequestId, deadline: Instant) -> Option<Answer> {
-        let mut state = self.shared.state.lock();
-        loop {
-            if let Some(answer) = state.cache.get(id) {
-                return Some(answer);
-            }
-            if state.stopping || self.shared.answered.wait_until(&mut state, deadline).timed_out() {
-                return state.cache.get(id);
-            }
-        }
     }
 
     /// Every answer from now on.
@@ -286,6 +341,11 @@ impl Shared {
 impl State {
     fn keep(&mut self, id: RequestId, answer: Answer, ops: u64) {
         self.done += 1;
+        for slot in self.orders.remove(&id).unwrap_or_default() {
+            if let Some(slot) = slot.upgrade() {
+                *slot.answer.lock() = Some(answer.clone());
+            }
+        }
         self.cache.keep(id, answer, ops);
     }
 
@@ -294,8 +354,8 @@ impl State {
     }
 }
 
-/// Processor time of this thread: a run that others preempt does not count their time.
-fn thread_time() -> Duration {
+/// Processor time of this thread: what others do meanwhile does not count.
+pub fn thread_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::try_from(time).unwrap_or_default()
 }

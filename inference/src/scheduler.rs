@@ -25,9 +25,9 @@ pub enum Priority {
 /// When a request runs among others; greater is sooner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Urgency {
-    /// Counts first.
+    /// Counts first, but for debtors.
     pub priority: Priority,
-    /// Whoever asks let this node compute for nothing before: behind all others of the same priority.
+    /// Whoever asks let this node compute for nothing before: behind all others, whatever the priority.
     pub in_debt: bool,
     /// Wei that the asker pays for each gas. A request's gas follows its cost: this is the fee per unit of cost.
     pub bid: u128,
@@ -42,8 +42,9 @@ impl Urgency {
         Self { priority, in_debt: false, bid: 0, ahead: 0 }
     }
 
-    fn key(&self) -> (Priority, Reverse<bool>, u128, Reverse<u64>) {
-        (self.priority, Reverse(self.in_debt), self.bid, Reverse(self.ahead))
+    fn key(&self) -> (bool, Reverse<bool>, Priority, u128, Reverse<u64>) {
+        let consensus_waits = self.priority == Priority::Verification;
+        (consensus_waits, Reverse(self.in_debt), self.priority, self.bid, Reverse(self.ahead))
     }
 }
 
@@ -112,7 +113,8 @@ impl<Job> Scheduler<Job> {
     }
 
     /// Queues a request, or joins the one that is queued or running already. A greater urgency
-    /// moves a queued one forward. Answers whether the request is new.
+    /// moves a queued one forward. Answers whether this counts, so that it has to be cancelled when it is not wanted any
+    /// more: what runs already does not.
     pub fn submit(&mut self, id: RequestId, ops: u64, urgency: Urgency, job: Job) -> bool {
         let place = Place { urgency: Reverse(urgency), sequence: self.sequence };
         match self.states.get_mut(&id) {
@@ -127,7 +129,7 @@ impl<Job> Scheduler<Job> {
                         queue.insert(place, entry);
                     }
                 }
-                false
+                true
             }
             None => {
                 self.sequence += 1;
@@ -159,11 +161,6 @@ impl<Job> Scheduler<Job> {
         Some((id, job))
     }
 
-    /// Whether a request is queued or running.
-    pub fn knows(&self, id: &RequestId) -> bool {
-        self.states.contains_key(id)
-    }
-
     /// A run has ended.
     pub fn finish(&mut self, id: &RequestId) {
         if let Some(State::Running { dear }) = self.states.get(id) {
@@ -174,16 +171,24 @@ impl<Job> Scheduler<Job> {
     }
 
     /// One of those who submitted a request does not want it any more. The last one takes it out
-    /// of the queue; a running one runs on.
-    pub fn cancel(&mut self, id: &RequestId) {
-        if let Some(State::Queued { place, dear, wanted }) = self.states.get_mut(id) {
-            *wanted -= 1;
-            if *wanted == 0 {
-                let (place, dear) = (*place, *dear);
-                self.queue(dear).remove(&place);
-                self.states.remove(id);
-            }
-        }
+    /// of the queue; a running one runs on. Answers what was taken out.
+    pub fn cancel(&mut self, id: &RequestId) -> Option<Job> {
+        let Some(State::Queued { wanted, .. }) = self.states.get_mut(id) else { return None };
+        *wanted -= 1;
+        if *wanted == 0 { self.withdraw(id) } else { None }
+    }
+
+    /// A request was answered elsewhere: it does not have to run. Answers whether anybody waits for it.
+    pub fn answered(&mut self, id: &RequestId) -> bool {
+        self.withdraw(id).is_some() || self.states.contains_key(id)
+    }
+
+    /// Takes a request out of the queue.
+    fn withdraw(&mut self, id: &RequestId) -> Option<Job> {
+        let Some(State::Queued { place, dear, .. }) = self.states.get(id) else { return None };
+        let (place, dear) = (*place, *dear);
+        self.states.remove(id);
+        self.queue(dear).remove(&place).map(|(_, job)| job)
     }
 
     /// Requests that wait, and requests that run.
@@ -230,7 +235,7 @@ mod tests {
         assert!(scheduler.submit(id(1), 1, Urgency::of(Priority::Call), ()));
         assert!(scheduler.submit(id(2), 1, TRANSACTION, ()));
         assert!(scheduler.submit(id(3), 1, TRANSACTION, ()));
-        assert!(!scheduler.submit(id(1), 1, Urgency::of(Priority::Verification), ()));
+        assert!(scheduler.submit(id(1), 1, Urgency::of(Priority::Verification), ()), "joins");
         assert_eq!(order(&mut scheduler), [id(1), id(2), id(3)]);
         assert!(!scheduler.submit(id(1), 1, TRANSACTION, ()), "still running");
         scheduler.finish(&id(1));
@@ -245,7 +250,8 @@ mod tests {
         scheduler.submit(id(3), 1, Urgency { bid: 1, ahead: 0, ..TRANSACTION }, ());
         scheduler.submit(id(4), 1, Urgency { bid: 7, ahead: 900, ..TRANSACTION }, ());
         scheduler.submit(id(5), 1, Urgency::of(Priority::Deferred), ());
-        assert_eq!(order(&mut scheduler), [id(5), id(4), id(3), id(2), id(1)]);
+        scheduler.submit(id(6), 1, Urgency { in_debt: true, ..Urgency::of(Priority::Deferred) }, ());
+        assert_eq!(order(&mut scheduler), [id(5), id(4), id(3), id(2), id(6), id(1)]);
     }
 
     #[test]
@@ -253,11 +259,15 @@ mod tests {
         let mut scheduler = Scheduler::new(2, 10);
         scheduler.submit(id(1), 1, TRANSACTION, ());
         scheduler.submit(id(1), 1, TRANSACTION, ());
-        scheduler.cancel(&id(1));
+        assert!(scheduler.cancel(&id(1)).is_none());
         assert_eq!(scheduler.counts(), (1, 0));
-        scheduler.cancel(&id(1));
+        assert!(scheduler.cancel(&id(1)).is_some());
         assert_eq!(scheduler.counts(), (0, 0));
-        scheduler.cancel(&id(1));
+        assert!(scheduler.cancel(&id(1)).is_none());
+        assert!(scheduler.start_next().is_none());
+        // Answered elsewhere: nobody has to run it.
+        scheduler.submit(id(2), 1, TRANSACTION, ());
+        assert!(scheduler.answered(&id(2)) && !scheduler.answered(&id(2)));
         assert!(scheduler.start_next().is_none());
     }
 }

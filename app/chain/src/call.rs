@@ -59,20 +59,16 @@ impl Chain {
             if missed.is_empty() {
                 break;
             }
-            let wanted: Vec<_> = missed.iter().filter(|c| self.network.has_model(&c.request.model)).collect();
-            for call in &wanted {
-                self.network.submit(call.id, call.request.clone(), call.ops, Urgency::of(Priority::Call));
-            }
-            let mut late = wanted.is_empty();
-            for call in wanted {
-                match self.network.wait(&call.id, deadline) {
-                    Some(answer) => {
-                        session.answers.insert(call.id, answer.result);
-                    }
-                    None => {
-                        self.network.cancel(&call.id);
-                        late = true;
-                    }
+            let wanted = missed.iter().filter(|c| self.network.has_model(&c.request.model));
+            let urgency = Urgency::of(Priority::Call);
+            let orders: Vec<_> = wanted
+                .map(|call| (call.id, self.network.order(call.id, call.request.clone(), call.ops, urgency)))
+                .collect();
+            let mut late = orders.is_empty();
+            for (id, order) in orders {
+                match order.wait(deadline) {
+                    Some(answer) => drop(session.answers.insert(id, answer.result)),
+                    None => late = true,
                 }
             }
             if late {

@@ -254,8 +254,11 @@ impl Chain {
                 inline_ops: self.config.pool.simulation_ops,
                 head: self.head.clone(),
             };
-            let rules =
-                PoolRules { max_waves: self.rules.limits.max_waves_per_tx, ops_per_gas: self.rules.gas.ops_per_gas };
+            let rules = PoolRules {
+                max_tx_ops: self.rules.limits.max_tx_ops,
+                max_waves: self.rules.limits.max_waves_per_tx,
+                ops_per_gas: self.rules.gas.ops_per_gas,
+            };
             let pool = Pool::new(self.config.pool, rules, number, base_fee);
             let pool = PoolHandle::start(pool, self.config.pool, self.network.clone(), Arc::new(simulator))?;
             // Heads are set by one caller at a time: nobody else has set the pool meanwhile.

@@ -147,7 +147,11 @@ impl Chain {
                 .txs
                 .iter()
                 .zip(&block.receipts)
-                .map(|(tx, receipt)| Included { hash: *tx.tx_hash(), gas_used: receipt.gas_used })
+                .map(|(tx, receipt)| Included {
+                    hash: *tx.tx_hash(),
+                    sender: receipt.sender,
+                    gas_used: receipt.gas_used,
+                })
                 .collect(),
             changes: Arc::new(executed.changes.clone()),
         };

@@ -1,7 +1,7 @@
 //! PrepareProposal: ready transactions, executed at once with their results.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::{HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
@@ -11,7 +11,7 @@ use alloy_eips::eip2718::Encodable2718;
 use metrics::{counter, histogram};
 use penstock_abci::proto_tx_size;
 use penstock_evm::{Call, OnMiss, Results};
-use penstock_inference::{Failure, InferenceNetwork, InferenceResult, RequestId, network::Answer};
+use penstock_inference::{Failure, InferenceNetwork, InferenceRequest, InferenceResult, RequestId, network::Answer};
 use penstock_pipe::{Candidate, Event, Held};
 use tracing::{debug, debug_span};
 
@@ -23,37 +23,79 @@ use crate::{
 };
 
 /// Where a proposal finds results: what the block has already, what the transaction holds, what the
-/// network has, and what was decided for this attempt (inline answers, "unavailable").
+/// network has, what was decided for this attempt ("unavailable"), and what is cheap enough to be computed here.
 struct ProposalResults<'a> {
     block: RefCell<HashMap<RequestId, Answer>>,
     attempt: RefCell<HashMap<RequestId, Answer>>,
     held: RefCell<Arc<Held>>,
     network: &'a InferenceNetwork,
+    inline: Inline,
+}
+
+/// Inference that the proposal does itself.
+struct Inline {
+    /// Cost of one request, and of all of them.
+    limit: u64,
+    left: Cell<u64>,
+    /// What the present attempt took of it.
+    taken: Cell<u64>,
+    deadline: Instant,
 }
 
 impl ProposalResults<'_> {
-    fn answer(&self, id: &RequestId) -> Option<Answer> {
+    fn begin_attempt(&self, held: &Arc<Held>) {
+        self.attempt.borrow_mut().clear();
+        self.inline.taken.set(0);
+        *self.held.borrow_mut() = held.clone();
+    }
+
+    fn had(&self, id: &RequestId) -> Option<Answer> {
         let own = |map: &RefCell<HashMap<RequestId, Answer>>| map.borrow().get(id).cloned();
-        let here = own(&self.block).or_else(|| own(&self.attempt)).or_else(|| self.held.borrow().0.get(id).cloned());
-        here.or_else(|| {
+        own(&self.block).or_else(|| own(&self.attempt)).or_else(|| self.held.borrow().0.get(id).cloned())
+    }
+
+    fn find(&self, id: &RequestId, compute: impl FnOnce() -> Option<Answer>) -> Option<Answer> {
+        self.had(id).or_else(|| {
             // Kept for the attempt: the network's cache may lose it before the block is built.
-            let answer = self.network.get(id)?;
+            let answer = self.network.get(id).or_else(compute)?;
             self.attempt.borrow_mut().insert(*id, answer.clone());
             Some(answer)
         })
+    }
+
+    /// Runs a cheap request here and now.
+    fn compute(&self, id: &RequestId, request: &InferenceRequest, ops: u64) -> Option<Answer> {
+        let inline = &self.inline;
+        let left = inline.left.get().checked_sub(ops).filter(|_| ops <= inline.limit)?;
+        let model = self.network.models().get(&request.model).filter(|_| Instant::now() < inline.deadline)?;
+        inline.left.set(left);
+        inline.taken.set(inline.taken.get() + ops);
+        let begin = Instant::now();
+        let result = Arc::new(model.run(&request.inputs));
+        let finished = Instant::now();
+        let answer = Answer { result, took: finished - begin, finished };
+        self.network.remember(*id, &answer, ops);
+        Some(answer)
+    }
+
+    /// Whether the block says of a request that nobody had its result.
+    fn is_unavailable(&self, id: &RequestId) -> bool {
+        self.block.borrow().get(id).is_some_and(|answer| *answer.result == Err(Failure::Unavailable))
     }
 }
 
 impl Results for ProposalResults<'_> {
     fn get(&self, id: &RequestId) -> Option<Arc<InferenceResult>> {
-        self.answer(id).map(|answer| answer.result)
+        self.find(id, || None).map(|answer| answer.result)
+    }
+
+    fn answer(&self, id: &RequestId, request: &InferenceRequest, ops: u64) -> Option<Arc<InferenceResult>> {
+        self.find(id, || self.compute(id, request, ops)).map(|answer| answer.result)
     }
 }
 
 /// What is left for the rest of a proposal.
 struct Budget {
-    /// Inference that the proposal may do itself.
-    inline_ops: u64,
     /// Bytes of transactions as consensus counts them, the header transaction included.
     bytes: usize,
     /// Bytes of the header transaction.
@@ -67,15 +109,6 @@ struct Budget {
 /// Candidates that are taken from the pool at once.
 const BATCH: usize = 64;
 
-/// What the proposal's own budget gives for a request.
-enum Inline {
-    Answer(Answer),
-    /// It would have been answered earlier in this proposal.
-    UsedUp,
-    /// It never is.
-    TooDear,
-}
-
 /// What became of a candidate.
 enum Attempt {
     Included,
@@ -83,6 +116,8 @@ enum Attempt {
     Skipped,
     /// More than what is left of the block; for ever, if the block is empty.
     TooLarge(&'static str),
+    /// More than any block gives.
+    Unfit(&'static str),
     /// It asks for results that are not here.
     Deferred(Vec<Call>),
 }
@@ -99,11 +134,14 @@ impl Chain {
             )));
         }
         let block = id.context(&head, self.config.fee_recipient);
+        let deadline = Instant::now() + pool.config().proposal_budget;
+        let (limit, left) = (pool.config().inline_ops, Cell::new(pool.config().inline_ops));
         let results = ProposalResults {
             block: RefCell::default(),
             attempt: RefCell::default(),
             held: RefCell::default(),
             network: &self.network,
+            inline: Inline { limit, left, taken: Cell::new(0), deadline },
         };
         let mut run = BlockRun::begin(&self.rules, block, head.view, &results, OnMiss::Abort)?;
         let mut header = HeaderTx { fee_recipient: block.beneficiary, results: Vec::new() };
@@ -111,11 +149,10 @@ impl Chain {
         const PREFIX_RESERVE: usize = 10;
         let empty_header = header.encode().len();
         let mut budget = Budget {
-            inline_ops: pool.config().inline_ops,
             bytes: max_tx_bytes.saturating_sub(empty_header + PREFIX_RESERVE),
             header_bytes: (self.rules.limits.max_header_bytes as usize).saturating_sub(empty_header),
             unavailable: self.rules.limits.max_unavailable_per_block,
-            deadline: Instant::now() + pool.config().proposal_budget,
+            deadline,
             only_cheap: self.saw_proposal(id.height),
         };
         let (mut txs, mut users) = (Vec::new(), Vec::new());
@@ -124,10 +161,8 @@ impl Chain {
         let mut blocked = HashSet::new();
         let mut order = pool.candidates();
         let mut batch = Vec::new().into_iter();
-        loop {
-            if run.gas_left() < 21_000 {
-                break;
-            }
+        let mut attempts = 0;
+        while run.gas_left() >= 21_000 && (attempts == 0 || Instant::now() < budget.deadline) {
             let Some(candidate) = batch.next() else {
                 // A few at a time: what does not fit costs nothing, whatever the pool holds.
                 batch = pool.next_candidates(&mut order, BATCH).into_iter();
@@ -136,15 +171,19 @@ impl Chain {
                 }
                 continue;
             };
-            // It will take about as long as its simulation did.
-            if Instant::now() + candidate.took >= budget.deadline {
-                debug!(height = id.height, "the time of the proposal is used up");
-                break;
-            }
             let (hash, sender) = (candidate.tx.hash(), candidate.tx.sender);
+            // The first one has all the time that it needs, so that no transaction is too long for ever; the others take
+            // about as long as their simulations did.
+            let too_long = attempts > 0 && Instant::now() + candidate.took >= budget.deadline;
+            // What has to be answered here is not even tried when there is hardly anything left for it.
+            let used_up = candidate.moved && results.inline.left.get() < limit / 8;
+            if too_long || used_up || !self.is_ripe(&results, &candidate, budget.only_cheap) {
+                blocked.insert(sender);
+            }
             if blocked.contains(&sender) {
                 continue;
             }
+            attempts += 1;
             match self.attempt(&mut run, &results, &candidate, &mut header, &mut budget)? {
                 Attempt::Included => {
                     included.push(hash);
@@ -159,6 +198,10 @@ impl Chain {
                     if included.is_empty() {
                         unfit.push((hash, reason));
                     }
+                }
+                Attempt::Unfit(reason) => {
+                    blocked.insert(sender);
+                    unfit.push((hash, reason));
                 }
                 Attempt::Deferred(calls) => {
                     blocked.insert(sender);
@@ -198,13 +241,15 @@ impl Chain {
     ) -> Result<Attempt, ChainError> {
         let tx = &candidate.tx;
         let _span = debug_span!("tx", hash = %tx.hash()).entered();
-        results.attempt.borrow_mut().clear();
-        *results.held.borrow_mut() = candidate.held.clone();
+        results.begin_attempt(&candidate.held);
         let mut given_up = 0;
         loop {
             match run.run(&tx.tx, tx.sender) {
                 Ok(ran) => {
-                    if !self.is_ripe(results, &ran, budget.only_cheap) {
+                    let waits = self.waits_for_others(results, &ran, budget.only_cheap);
+                    // Somebody else's giving up is no reason to fail this one.
+                    let forced = |call: &Call| !candidate.gives_up && results.is_unavailable(&call.id);
+                    if waits || ran.execution.calls.iter().any(forced) {
                         return Ok(Attempt::Skipped);
                     }
                     let Some(new) = block_results(results, &ran) else { return Ok(Attempt::Skipped) };
@@ -217,7 +262,7 @@ impl Chain {
                     budget.header_bytes -= header_size;
                     budget.unavailable -= given_up;
                     let answers: Vec<_> =
-                        ran.new_calls.iter().filter_map(|call| Some((call.id, results.answer(&call.id)?))).collect();
+                        ran.new_calls.iter().filter_map(|call| Some((call.id, results.had(&call.id)?))).collect();
                     results.block.borrow_mut().extend(answers);
                     header.results.extend(new);
                     run.commit(&tx.tx, tx.sender, ran);
@@ -225,21 +270,28 @@ impl Chain {
                 }
                 Err(NotIncluded::Missing { id, calls }) => {
                     let Some(missing) = calls.last().filter(|call| call.id == id) else { return Ok(Attempt::Skipped) };
-                    let answer = match self.answer_inline(missing, budget) {
-                        Inline::Answer(answer) => answer,
-                        // Nobody's fault, and the state moves on meanwhile: the next proposal answers it.
-                        Inline::UsedUp => return Ok(Attempt::Skipped),
-                        Inline::TooDear if candidate.gives_up && given_up < budget.unavailable => {
-                            given_up += 1;
-                            Answer {
-                                result: Arc::new(Err(Failure::Unavailable)),
-                                took: Duration::ZERO,
-                                finished: Instant::now(),
-                            }
-                        }
-                        Inline::TooDear => return Ok(Attempt::Deferred(calls)),
-                    };
-                    results.attempt.borrow_mut().insert(id, answer);
+                    let inline = &results.inline;
+                    let has_model = self.network.has_model(&missing.request.model);
+                    // One that takes most of what all have together is dear in sum.
+                    let dear = missing.ops > inline.limit || !has_model || inline.taken.get() > inline.limit / 2;
+                    if !dear {
+                        // Used up by others, and the state moves on meanwhile: the next proposal answers it.
+                        return Ok(Attempt::Skipped);
+                    }
+                    if !candidate.gives_up {
+                        return Ok(Attempt::Deferred(calls));
+                    }
+                    if given_up == budget.unavailable {
+                        let none_used = budget.unavailable == self.rules.limits.max_unavailable_per_block;
+                        return Ok(if none_used {
+                            Attempt::Unfit("more of its results are not here than a block may be without")
+                        } else {
+                            Attempt::Skipped
+                        });
+                    }
+                    given_up += 1;
+                    let (result, finished) = (Arc::new(Err(Failure::Unavailable)), Instant::now());
+                    results.attempt.borrow_mut().insert(id, Answer { result, took: Duration::ZERO, finished });
                 }
                 Err(NotIncluded::State(error)) => return Err(error.into()),
                 Err(NotIncluded::Ops) => return Ok(Attempt::TooLarge("its requests exceed maxBlockOps")),
@@ -251,32 +303,25 @@ impl Chain {
         }
     }
 
-    /// Runs a cheap request here and now.
-    fn answer_inline(&self, call: &Call, budget: &mut Budget) -> Inline {
-        let Some(model) = self.network.models().get(&call.request.model) else { return Inline::TooDear };
-        if call.ops > self.config.pool.inline_ops {
-            return Inline::TooDear;
-        }
-        if call.ops > budget.inline_ops || Instant::now() >= budget.deadline {
-            return Inline::UsedUp;
-        }
-        budget.inline_ops -= call.ops;
-        let begin = Instant::now();
-        let result = Arc::new(model.run(&call.request.inputs));
-        let finished = Instant::now();
-        let answer = Answer { result, took: finished - begin, finished };
-        self.network.remember(call.id, &answer, call.ops);
-        Inline::Answer(answer)
+    /// Whether other validators can be expected to have a dear result by now. In rounds above 0
+    /// there are none: a slow model can cost one round, never liveness.
+    fn has_ripened(&self, answer: &Answer, only_cheap: bool) -> bool {
+        !only_cheap && answer.finished.elapsed() >= answer.took.mul_f64(self.config.pool.ripeness)
     }
 
-    /// Whether other validators can be expected to have the dear results of a run by now. In rounds above 0
-    /// there are none: a slow model can cost one round, never liveness.
-    fn is_ripe(&self, results: &ProposalResults<'_>, ran: &Ran, only_cheap: bool) -> bool {
-        let config = &self.config.pool;
-        ran.new_calls.iter().filter(|call| call.ops > config.inline_ops).all(|call| {
-            let is_ripe = |answer: Answer| answer.finished.elapsed() >= answer.took.mul_f64(config.ripeness);
-            !only_cheap && results.answer(&call.id).is_none_or(is_ripe)
+    /// Whether all dear results of a candidate are ripe, as far as is known before it is executed.
+    fn is_ripe(&self, results: &ProposalResults<'_>, candidate: &Candidate, only_cheap: bool) -> bool {
+        candidate.dear.iter().all(|id| {
+            let in_block = results.block.borrow().contains_key(id);
+            in_block || candidate.held.0.get(id).is_none_or(|answer| self.has_ripened(answer, only_cheap))
         })
+    }
+
+    /// The same after its execution, which may have asked for something else.
+    fn waits_for_others(&self, results: &ProposalResults<'_>, ran: &Ran, only_cheap: bool) -> bool {
+        let dear = |call: &&Call| call.ops > self.config.pool.inline_ops;
+        let unripe = |call: &Call| results.had(&call.id).is_some_and(|answer| !self.has_ripened(&answer, only_cheap));
+        ran.new_calls.iter().filter(dear).any(unripe)
     }
 }
 

@@ -10,7 +10,9 @@ use std::{
 use alloy_primitives::{Address, B256, U256};
 use parking_lot::RwLock;
 use penstock_evm::{Db, ExecError, Executor, OnMiss, ReadSet, Results, Rules, StateError, tx_env};
-use penstock_inference::{InferenceNetwork, InferenceRequest, InferenceResult, RequestId, network::Answer};
+use penstock_inference::{
+    InferenceNetwork, InferenceRequest, InferenceResult, RequestId, network::Answer, thread_time,
+};
 use penstock_pipe::{Held, SimulateJob, Simulation, Simulator};
 use penstock_state::View;
 use revm::{
@@ -90,7 +92,7 @@ impl Simulator for HeadSimulator {
         let block = head.next_block(head.header.timestamp + 1, head.header.beneficiary);
         let (inline_ops, found) = (Cell::new(self.inline_ops), RefCell::default());
         let known = Known { held: &job.held, network, inline_ops, found };
-        let begin = Instant::now();
+        let begin = thread_time();
         let db = CacheDB::new(Layered { before: &job.before, base: Db(head.view.clone()) });
         let mut executor = Executor::new(&self.rules, block, db, &known, OnMiss::Placeholder);
         match executor.run(tx_env(&job.tx.tx, job.tx.sender)) {
@@ -103,7 +105,7 @@ impl Simulator for HeadSimulator {
                     reads: ReadSet::of(&execution.state, [job.tx.sender, block.beneficiary]),
                     post: Arc::new(execution.state),
                     calls: execution.calls,
-                    took: begin.elapsed(),
+                    took: thread_time().saturating_sub(begin),
                 }
             }
             Err(ExecError::Invalid(invalid)) if can_change(&invalid) => Simulation::NotNow(invalid.to_string()),
@@ -149,9 +151,14 @@ impl DatabaseRef for Layered<'_> {
     }
 
     fn code_by_hash_ref(&self, hash: B256) -> Result<Bytecode, StateError> {
-        let accounts = self.before.iter().flat_map(|layer| layer.values());
-        let mut codes = accounts.filter(|account| account.info.code_hash == hash).filter_map(|a| a.info.code.clone());
-        codes.next().map_or_else(|| self.base.code_by_hash_ref(hash), Ok)
+        // The head has nearly all of them: only what these transactions create is to be searched for.
+        let from_head = self.base.code_by_hash_ref(hash);
+        if from_head.is_ok() {
+            return from_head;
+        }
+        let created = self.before.iter().flat_map(|layer| layer.values()).filter(|account| account.is_touched());
+        let mut codes = created.filter(|account| account.info.code_hash == hash).filter_map(|a| a.info.code.clone());
+        codes.next().map_or(from_head, Ok)
     }
 
     fn storage_ref(&self, address: Address, slot: U256) -> Result<U256, StateError> {

@@ -11,7 +11,7 @@ use alloy_eips::eip2718::Decodable2718;
 use alloy_primitives::Address;
 use metrics::histogram;
 use penstock_evm::{BlockContext, Call, OnMiss, Policy};
-use penstock_inference::{Failure, InferenceResult, Priority, RequestId, Urgency};
+use penstock_inference::{Failure, InferenceResult, Priority, RequestId, Urgency, network::Order};
 use tracing::debug_span;
 
 use crate::{
@@ -196,22 +196,27 @@ impl Chain {
         }
         let claims = calls.iter().zip(results).filter(|(_, claimed)| claimed.result != Err(Failure::Unavailable));
         // All are asked for before the first is waited for: they run side by side.
-        for (call, _) in claims.clone() {
-            self.network.submit(call.id, call.request.clone(), call.ops, Urgency::of(Priority::Verification));
-        }
+        let urgency = Urgency::of(Priority::Verification);
+        let orders = claims
+            .map(|(call, claimed)| {
+                (call, claimed, self.network.order(call.id, call.request.clone(), call.ops, urgency))
+            })
+            .collect::<Vec<_>>();
         let deadline = Instant::now() + self.config.verification_budget;
-        let verdict = claims.clone().try_for_each(|(call, claimed)| self.check_result(call, claimed, deadline));
-        if verdict.is_err() {
-            claims.for_each(|(call, _)| self.network.cancel(&call.id));
-        }
-        verdict
+        orders.iter().try_for_each(|(call, claimed, own)| self.check_result(call, claimed, own, deadline))
     }
 
-    fn check_result(&self, call: &Call, claimed: &BlockResult, deadline: Instant) -> Result<(), Rejection> {
+    fn check_result(
+        &self,
+        call: &Call,
+        claimed: &BlockResult,
+        own: &Order,
+        deadline: Instant,
+    ) -> Result<(), Rejection> {
         let model = &call.request.model;
         match self.rules.registry.by_hash(model).map(|model| model.policy) {
             Some(Policy::Replicated) if self.network.has_model(model) => {
-                let own = self.network.wait(&call.id, deadline).ok_or(Rejection::Unverified(call.id))?;
+                let own = own.wait(deadline).ok_or(Rejection::Unverified(call.id))?;
                 if *own.result == claimed.result { Ok(()) } else { Err(Rejection::WrongResult(call.id)) }
             }
             _ => Err(Rejection::NoModel(call.id)),

@@ -2,15 +2,27 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use alloy_primitives::{Address, B256};
+use alloy_primitives::{Address, B256, map::HashSet};
 use penstock_evm::Call;
 use penstock_inference::{Priority, RequestId, Urgency, network::Answer};
 
-use crate::{Action, DropReason, Pool, RequestStatus, Stage, entry::Sim, leaving::forget};
+use crate::{
+    Action, Allowance, DropReason, Pool, PoolConfig, RequestStatus, Stage,
+    entry::{Entry, Sim},
+    leaving::forget,
+};
 
 /// A transaction with more known requests than this runs none behind placeholders: a loop on zeros could make the
 /// pool run hundreds that nobody will ever ask for.
 const MAX_EARLY_REQUESTS: usize = 256;
+
+impl Allowance {
+    /// When a request of a transaction runs among others.
+    fn urgency(&self, config: &PoolConfig, priority: Priority, entry: &Entry, base_fee: u64) -> Urgency {
+        let bid = entry.tx.effective_tip(base_fee).unwrap_or_default();
+        Urgency { priority, in_debt: self.is_in_debt(config), bid, ahead: self.pending }
+    }
+}
 
 impl Pool {
     /// Asks for the results that a run missed; without a miss the transaction is ready.
@@ -29,7 +41,8 @@ impl Pool {
         // same results are awaited is none.
         let known = |id: &RequestId| entry.requests.iter().any(|request| request.id == *id);
         let finds_new = missed().any(|call| !known(&call.id));
-        let finds_dear = missed().any(|call| !known(&call.id) && call.ops > config.inline_ops);
+        let new_ops = missed().filter(|call| !known(&call.id)).fold(0u64, |sum, call| sum.saturating_add(call.ops));
+        let finds_dear = new_ops > config.inline_ops;
         let by_head = core::mem::take(&mut entry.moved_by_head);
         if core::mem::take(&mut entry.moved) {
             // The state moved under it: its questions begin anew, and what it held for the old ones goes. That its own
@@ -70,8 +83,18 @@ impl Pool {
             core::mem::take(&mut entry.needed).into_iter().partition(is_wanted);
         entry.needed = kept;
         for id in gone {
-            actions.push(Action::Cancel(id));
+            actions.push(Action::Cancel { id, hash, sender: entry.tx.sender });
             forget(&mut self.waiting, &id, &hash);
+        }
+        if core::mem::take(&mut entry.pays_more) || priority == Priority::Deferred {
+            // What is queued already moves forward: asked for again, and taken back once.
+            let allowance = self.budgets.of(&config, now, &entry.tx.sender);
+            let urgency = allowance.urgency(&config, priority, entry, self.base_fee);
+            for call in wanted.iter().filter(|call| entry.needed.contains(&call.id)) {
+                let (id, request, ops, wave) = (call.id, call.request.clone(), call.ops, entry.waves);
+                actions.push(Action::Infer { id, request, ops, urgency, hash, wave });
+                actions.push(Action::Cancel { id, hash, sender: entry.tx.sender });
+            }
         }
         wanted.retain(|call| !entry.needed.contains(&call.id));
         entry.held_back = wanted;
@@ -83,13 +106,14 @@ impl Pool {
         let Some(entry) = self.entries.get_mut(&hash) else { return };
         let address = entry.tx.sender;
         let is_next = self.senders.get(&address).is_some_and(|sender| sender.account.nonce == entry.tx.nonce());
-        let bid = entry.tx.effective_tip(self.base_fee).unwrap_or_default();
         let mut held_back = core::mem::take(&mut entry.held_back).into_iter();
         for call in held_back.by_ref() {
             let allowance = self.budgets.of(&self.config, now, &address);
             let in_debt = allowance.is_in_debt(&self.config);
             let under_way = allowance.pending.saturating_add(allowance.debt);
-            let allowed = under_way.saturating_add(call.ops) <= allowance.limit || (is_next && !in_debt);
+            // The next one can be included, and so pay: it may go on, within what a transaction may cost at all.
+            let may_go_on = is_next && !in_debt && entry.work.saturating_add(call.ops) <= self.rules.max_tx_ops;
+            let allowed = under_way.saturating_add(call.ops) <= allowance.limit || may_go_on;
             if !entry.charged.contains(&call.id) {
                 if !allowed {
                     entry.held_back.push(call);
@@ -100,8 +124,8 @@ impl Pool {
                 self.budgets.charge(address, call.ops);
             }
             entry.needed.insert(call.id);
-            self.waiting.entry(call.id).or_default().push(hash);
-            let urgency = Urgency { priority, in_debt, bid, ahead: allowance.pending };
+            self.waiting.entry(call.id).or_default().insert(hash);
+            let urgency = allowance.urgency(&self.config, priority, entry, self.base_fee);
             let (id, request, ops, wave) = (call.id, call.request, call.ops, entry.waves);
             actions.push(Action::Infer { id, request, ops, urgency, hash, wave });
         }
@@ -131,13 +155,17 @@ impl Pool {
         let Some(sender) = self.senders.get(&address) else { return };
         let own: Vec<B256> = sender.by_nonce.values().copied().collect();
         for hash in own {
-            if self.entries.get(&hash).is_some_and(|entry| !entry.held_back.is_empty() && entry.sim == Sim::Good) {
-                self.dispatch(now, hash, Priority::Transaction, actions);
+            match self.entries.get(&hash).filter(|entry| !entry.held_back.is_empty()) {
+                Some(entry) if entry.sim == Sim::Good => self.dispatch(now, hash, Priority::Transaction, actions),
+                // Its simulation is under way, and asks anew.
+                Some(_) => drop(self.held_back.insert(address)),
+                None => {}
             }
         }
     }
 
     pub(crate) fn answered(&mut self, now: Duration, id: RequestId, answer: &Answer, actions: &mut Vec<Action>) {
+        let mut complete: HashSet<Address> = HashSet::default();
         for hash in self.waiting.remove(&id).unwrap_or_default() {
             let Some(entry) = self.entries.get_mut(&hash) else { continue };
             entry.hold(id, answer.clone(), now);
@@ -147,10 +175,26 @@ impl Pool {
                 entry.waits_for = Some(format!("waits for {missing} results"));
                 if missing == 0 {
                     entry.sim = Sim::Due;
-                    self.settle(now, address, actions);
+                    complete.insert(address);
                 }
             }
             self.weigh(&hash);
+        }
+        for address in complete {
+            self.settle(now, address, actions);
+        }
+    }
+
+    /// A request was cancelled before it ran: it costs its account nothing.
+    pub(crate) fn not_run(&mut self, hash: B256, sender: Address, id: RequestId, ops: u64) {
+        match self.entries.get_mut(&hash) {
+            Some(entry) => {
+                if entry.charged.remove(&id) {
+                    entry.work = entry.work.saturating_sub(ops);
+                    self.budgets.give_back(sender, ops);
+                }
+            }
+            None => self.budgets.forgive(sender, ops),
         }
     }
 

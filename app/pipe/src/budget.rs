@@ -3,9 +3,12 @@
 //! An account's requests in the pool are *pending*. When a transaction leaves the pool the cost of its requests is compared
 //! with what its included gas pays for (nothing, when it is not included): what is not paid becomes *debt*, what is paid
 //! beyond it reduces debt and then is *earned*. Pending cost and debt together stay below `free + earned`; the first
-//! transaction of an account without much debt may always go on, so that nothing blocks itself. Debt is forgiven at the
-//! rate of `free` in an hour. Unpaid work of an account within a time `t` is so at most `free · (1 + t / 1 h)`, and
-//! one transaction's, besides what it has paid for.
+//! transaction of an account without much debt may go on beyond that, up to what one transaction may cost, so that
+//! nothing blocks itself. Debt is forgiven at the rate of `free` in an hour. Unpaid work of an account within a time `t`
+//! is so at most `free · (1 + t / 1 h)`, and one transaction's, besides what it has paid for. Whoever owes much comes
+//! after everybody else.
+//!
+//! This bounds accounts. Whoever makes new ones pays at least the 42,000 gas of funding and emptying each, for `free`.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -15,6 +18,9 @@ use crate::PoolConfig;
 
 /// Accounts without a pending request that are remembered.
 const MAX_IDLE: usize = 50_000;
+
+/// The same of accounts that owe: some 20 MB.
+const MAX_DEBTORS: usize = 4 * MAX_IDLE;
 
 /// The time in which the free allowance is forgiven.
 const FORGIVEN_IN: Duration = Duration::from_secs(3_600);
@@ -69,6 +75,20 @@ impl Budgets {
         account.pending = account.pending.saturating_add(ops);
     }
 
+    /// Work that was not done for a transaction in the pool.
+    pub(crate) fn give_back(&mut self, address: Address, ops: u64) {
+        if let Some(account) = self.accounts.get_mut(&address) {
+            account.pending = account.pending.saturating_sub(ops);
+        }
+    }
+
+    /// The same for one that left the pool.
+    pub(crate) fn forgive(&mut self, address: Address, ops: u64) {
+        if let Some(account) = self.accounts.get_mut(&address) {
+            account.debt = account.debt.saturating_sub(ops);
+        }
+    }
+
     /// A transaction that cost `work` left the pool; its gas paid for `paid`.
     pub(crate) fn settle(&mut self, config: &PoolConfig, now: Duration, address: Address, work: u64, paid: u64) {
         if work == 0 && paid == 0 {
@@ -80,10 +100,17 @@ impl Budgets {
         account.earned = account.earned.saturating_add(paid.saturating_sub(debt)).min(config.earned_sender_ops);
         (account.debt, account.at) = (debt.saturating_sub(paid), now);
         self.settled.push_back((address, now));
-        while self.settled.len() > MAX_IDLE {
+        // Debts are remembered longest: nobody can have them forgotten with a flood of transfers.
+        let mut debtors = 0;
+        while self.settled.len() > MAX_IDLE && debtors < 4 {
             let Some((oldest, at)) = self.settled.pop_front() else { return };
             // One that settled again since then, or will, is remembered by that.
-            if self.accounts.get(&oldest).is_some_and(|account| account.pending == 0 && account.at == at) {
+            let is_last = |account: &&Account| account.pending == 0 && account.at == at;
+            let Some(account) = self.accounts.get(&oldest).filter(is_last) else { continue };
+            if forgiven(config, account, now) > 0 && self.settled.len() < MAX_DEBTORS {
+                self.settled.push_back((oldest, at));
+                debtors += 1;
+            } else {
                 self.accounts.remove(&oldest);
             }
         }
@@ -127,13 +154,32 @@ mod tests {
     }
 
     #[test]
+    fn a_flood_of_transfers_makes_nobody_forget_a_debt() {
+        let (mut budgets, config) = (Budgets::default(), config());
+        budgets.charge(ONE, 900);
+        budgets.settle(&config, Duration::ZERO, ONE, 900, 0);
+        for n in 0..3 * MAX_IDLE as u64 {
+            let address = Address::left_padding_from(&(n + 1_000).to_be_bytes());
+            budgets.settle(&config, Duration::from_micros(n), address, 0, 21);
+        }
+        assert_eq!(budgets.of(&config, Duration::from_secs(1), &ONE).debt, 900);
+        assert!(budgets.accounts.len() <= MAX_IDLE + 1);
+    }
+
+    #[test]
     fn the_memory_of_accounts_is_bounded() {
         let (mut budgets, config) = (Budgets::default(), config());
         for n in 0..2 * MAX_IDLE as u64 {
             let address = Address::left_padding_from(&n.to_be_bytes());
             budgets.charge(address, 1);
-            budgets.settle(&config, Duration::from_millis(n), address, 1, 0);
+            budgets.settle(&config, Duration::from_millis(n), address, 1, 5);
         }
         assert!(budgets.accounts.len() <= MAX_IDLE + 1 && budgets.settled.len() <= MAX_IDLE);
+        for n in 0..5 * MAX_IDLE as u64 {
+            let address = Address::left_padding_from(&(n + 1_000_000).to_be_bytes());
+            budgets.charge(address, 500);
+            budgets.settle(&config, Duration::from_secs(1_000), address, 500, 0);
+        }
+        assert!(budgets.accounts.len() <= MAX_DEBTORS + 1 && budgets.settled.len() <= MAX_DEBTORS);
     }
 }

@@ -87,6 +87,8 @@ impl PoolConfig {
 pub struct PoolRules {
     /// Steps of requests of one transaction that depend on each other.
     pub max_waves: u32,
+    /// Cost of all requests of one transaction.
+    pub max_tx_ops: u64,
     /// Cost of inference that one gas buys.
     pub ops_per_gas: u64,
 }

@@ -144,6 +144,8 @@ pub(crate) struct Entry {
     pub(crate) told: Option<u64>,
     /// It waits in the queue for peers.
     pub(crate) outgoing: bool,
+    /// It replaced one that paid less: what that has queued moves forward.
+    pub(crate) pays_more: bool,
     /// What it counts against the pool's bytes.
     pub(crate) bytes: usize,
 }
@@ -173,6 +175,7 @@ impl Entry {
             waits_for: None,
             told: None,
             outgoing: false,
+            pays_more: false,
             bytes: 0,
         }
     }
@@ -185,6 +188,7 @@ impl Entry {
         self.needed = core::mem::take(&mut old.needed);
         self.charged = core::mem::take(&mut old.charged);
         self.work = core::mem::take(&mut old.work);
+        self.pays_more = true;
     }
 
     /// Whether the proposal can be trusted to answer whatever moves in it.
@@ -194,16 +198,19 @@ impl Entry {
 
     /// A block changed what its last simulation read.
     pub(crate) fn state_moved(&mut self, light_ops: u64) {
-        if self.sim.stands() {
+        if self.last.is_some() {
             (self.moved, self.moved_by_head) = (true, true);
-            self.sim = if self.is_light(light_ops) { Sim::Moved } else { Sim::Due };
+        }
+        if self.sim.stands() {
+            let waits = !self.needed.is_empty() || !self.held_back.is_empty();
+            self.sim = if self.is_light(light_ops) && !waits { Sim::Moved } else { Sim::Due };
         }
     }
 
     /// An earlier transaction of the sender leaves something else behind than what it was simulated on.
     pub(crate) fn base_moved(&mut self) {
         if self.sim != Sim::NotNow {
-            self.moved |= self.sim.stands();
+            self.moved |= self.last.is_some();
             self.sim = Sim::Due;
         }
     }

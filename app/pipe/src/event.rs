@@ -62,7 +62,7 @@ pub enum Simulation {
         reads: ReadSet,
         /// What it leaves behind.
         post: Arc<EvmState>,
-        /// How long it took on this machine.
+        /// Processor time that it took on this machine.
         took: Duration,
     },
     /// It can never be executed.
@@ -89,6 +89,8 @@ pub struct NewHead {
 pub struct Included {
     /// Its hash.
     pub hash: B256,
+    /// Who signed it.
+    pub sender: Address,
     /// Gas that it paid for.
     pub gas_used: u64,
 }
@@ -123,6 +125,19 @@ pub enum Event {
         /// What it exceeds.
         reason: String,
     },
+    /// Time has passed.
+    Tick,
+    /// A request was cancelled before it ran.
+    NotRun {
+        /// The request.
+        id: RequestId,
+        /// Its cost.
+        ops: u64,
+        /// The transaction that wanted it last.
+        hash: B256,
+        /// Whose it is.
+        sender: Address,
+    },
     /// A proposal left a transaction out because it asked for results that are not here.
     Deferred {
         /// The transaction.
@@ -152,8 +167,15 @@ pub enum Action {
         /// The simulation that found it, from 1.
         wave: u32,
     },
-    /// One transaction less wants this request.
-    Cancel(RequestId),
+    /// One transaction less wants this request. When it is taken out of the queue, answer with [`Event::NotRun`].
+    Cancel {
+        /// The request.
+        id: RequestId,
+        /// The transaction.
+        hash: B256,
+        /// Whose it is.
+        sender: Address,
+    },
     /// Tell subscribers.
     StageChanged(StageChange),
 }
@@ -188,6 +210,10 @@ pub struct Candidate {
     pub held: Arc<Held>,
     /// It was deferred too often: missing results become "unavailable".
     pub gives_up: bool,
-    /// How long its last simulation took.
+    /// Processor time that its last simulation took.
     pub took: Duration,
+    /// A block changed what its last simulation read: it may ask for something else now.
+    pub moved: bool,
+    /// Requests above `inline_ops` whose results it has: other validators must have them, too.
+    pub dear: Vec<RequestId>,
 }

@@ -19,7 +19,11 @@ impl Pool {
             if let Some(entry) = self.entries.get_mut(&hash).filter(|entry| entry.stage == Stage::Proposed)
                 && !kept.contains(&hash)
             {
-                actions.extend(entry.enter(Stage::Ready, now, None));
+                // One that was to give up may have asked anew meanwhile.
+                let waits = !entry.needed.is_empty() || !entry.held_back.is_empty();
+                let reason = waits.then(|| format!("waits for {} results", entry.needed.len()));
+                let stage = if waits { Stage::Inferring } else { Stage::Ready };
+                actions.extend(entry.enter(stage, now, reason));
             }
         }
         for hash in hashes {
@@ -56,9 +60,30 @@ impl Pool {
         self.drop_overdue(now, actions);
         for address in touched {
             self.drop_used(now, address, &head.changes, actions);
+            self.drop_unpayable(now, address, actions);
             self.settle(now, address, actions);
         }
         self.tell_peers_again();
+    }
+
+    /// What time alone changes: debts are forgiven, deadlines pass.
+    pub(crate) fn tick(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        self.drop_overdue(now, actions);
+        for address in self.held_back.iter().copied().collect::<Vec<_>>() {
+            self.settle(now, address, actions);
+        }
+    }
+
+    /// An account that has less than all of its transactions may cost loses the last ones: admission made sure that
+    /// it could pay for all, and they would hold places that others pay for.
+    fn drop_unpayable(&mut self, now: Duration, address: Address, actions: &mut Vec<Action>) {
+        while let Some(sender) = self.senders.get(&address).filter(|sender| sender.cost > sender.account.balance)
+            && let Some((_, last)) = sender.by_nonce.last_key_value()
+        {
+            let (last, balance) = (*last, sender.account.balance);
+            let reason = format!("insufficient funds: its account has {balance} wei left for all of its transactions");
+            self.retire(now, &last, DropReason::Invalid(reason), actions);
+        }
     }
 
     fn take_included(
@@ -69,8 +94,10 @@ impl Pool {
         actions: &mut Vec<Action>,
     ) -> Option<Address> {
         let Some(entry) = self.remove(now, &included.hash, included.gas_used, actions) else {
-            // Another node's proposal had it although this pool had dropped it.
+            // Another node's proposal had it although this pool had dropped it, or never saw it: it has paid all the same.
             self.history.mark_included(&included.hash, head.height);
+            let paid = included.gas_used.saturating_mul(self.rules.ops_per_gas);
+            self.budgets.settle(&self.config, now, included.sender, 0, paid);
             return None;
         };
         let mut status = entry.status();
@@ -90,7 +117,7 @@ impl Pool {
     fn check_behind(&mut self, address: Address, nonce: u64, post: &EvmState, changes: &BundleState) {
         let Some(sender) = self.senders.get(&address) else { return };
         for (_, hash) in sender.by_nonce.range(nonce + 1..) {
-            let Some(entry) = self.entries.get_mut(hash) else { continue };
+            let Some(entry) = self.entries.get_mut(hash).filter(|entry| entry.sim.stands()) else { continue };
             if entry.last.as_ref().is_some_and(|last| !last.reads.survives_inclusion(post, changes)) {
                 entry.state_moved(self.config.light_ops());
             }
@@ -139,9 +166,14 @@ impl Pool {
 
     /// Drops transactions whose nonce is used.
     fn drop_used(&mut self, now: Duration, address: Address, changes: &BundleState, actions: &mut Vec<Action>) {
-        let Some(sender) = self.senders.get(&address) else { return };
-        let used = sender.by_nonce.range(..sender.account.nonce);
+        let Some(sender) = self.senders.get_mut(&address) else { return };
+        let next = sender.account.nonce;
+        let used = sender.by_nonce.range(..next);
         let used: Vec<(u64, B256)> = used.map(|(nonce, hash)| (*nonce, *hash)).collect();
+        let later = sender.ghosts.split_off(&next);
+        for (nonce, post) in core::mem::replace(&mut sender.ghosts, later) {
+            self.check_behind(address, nonce, &post, changes);
+        }
         for (nonce, hash) in used {
             if let Some(last) = self.entries.get(&hash).and_then(|entry| entry.last.as_ref()) {
                 let post = last.post.clone();

@@ -3,10 +3,17 @@
 use std::{cmp::Reverse, time::Duration};
 
 use alloy_consensus::Transaction;
-use alloy_primitives::{B256, map::HashMap};
+use alloy_primitives::{
+    B256,
+    map::{HashMap, HashSet},
+};
 use penstock_inference::RequestId;
 
 use crate::{Action, DropReason, Pool, Stage, entry::Entry};
+
+/// What a dropped transaction had left behind is remembered up to this size, and so many of an account.
+const MAX_GHOST_BYTES: usize = 16 << 10;
+const MAX_GHOSTS: usize = 16;
 
 impl Entry {
     /// Its place in the order of eviction.
@@ -34,10 +41,18 @@ impl Pool {
         (change.reason, change.label) = (status.reason.clone(), Some(reason.label()));
         actions.push(Action::StageChanged(change));
         self.history.add(status);
-        if let (Some(sender), Some(last)) = (self.senders.get_mut(&address), entry.last)
-            && sender.by_nonce.range(nonce..).next().is_some()
-        {
-            sender.ghosts.insert(nonce, last.post);
+        let (Some(sender), Some(last)) = (self.senders.get_mut(&address), entry.last) else { return };
+        if last.bytes <= MAX_GHOST_BYTES && sender.ghosts.len() < MAX_GHOSTS {
+            if sender.by_nonce.range(nonce..).next().is_some() {
+                sender.ghosts.insert(nonce, last.post);
+            }
+            return;
+        }
+        // Too much to remember: whoever was simulated on it is simulated again.
+        for (_, hash) in sender.by_nonce.range(nonce..) {
+            if let Some(entry) = self.entries.get_mut(hash) {
+                entry.base_moved();
+            }
         }
     }
 
@@ -97,20 +112,23 @@ impl Pool {
     }
 }
 
+/// Who waits for a result.
+pub(crate) type Waiting = HashMap<RequestId, HashSet<B256>>;
+
 /// A transaction wants none of its requests any more.
-pub(crate) fn release(waiting: &mut HashMap<RequestId, Vec<B256>>, entry: &mut Entry, actions: &mut Vec<Action>) {
+pub(crate) fn release(waiting: &mut Waiting, entry: &mut Entry, actions: &mut Vec<Action>) {
     entry.held_back.clear();
     let hash = entry.tx.hash();
     for id in core::mem::take(&mut entry.needed) {
-        actions.push(Action::Cancel(id));
+        actions.push(Action::Cancel { id, hash, sender: entry.tx.sender });
         forget(waiting, &id, &hash);
     }
 }
 
 /// A transaction does not wait for a request any more.
-pub(crate) fn forget(waiting: &mut HashMap<RequestId, Vec<B256>>, id: &RequestId, hash: &B256) {
+pub(crate) fn forget(waiting: &mut Waiting, id: &RequestId, hash: &B256) {
     if let Some(hashes) = waiting.get_mut(id) {
-        hashes.retain(|other| other != hash);
+        hashes.remove(hash);
         if hashes.is_empty() {
             waiting.remove(id);
         }

@@ -3,8 +3,12 @@
 use std::{cmp::Reverse, collections::BinaryHeap};
 
 use alloy_primitives::Address;
+use penstock_inference::RequestId;
 
-use crate::{Candidate, Pool, Stage, entry::Entry};
+use crate::{
+    Candidate, Pool, Stage,
+    entry::{Entry, Sim},
+};
 
 /// The next transaction of a sender, among those of others: the greatest effective tip first, then the oldest.
 type Next = (u128, Reverse<u64>, Address, u64);
@@ -13,6 +17,14 @@ type Next = (u128, Reverse<u64>, Address, u64);
 #[derive(Debug, Default)]
 pub struct Candidates {
     heap: BinaryHeap<Next>,
+}
+
+impl Entry {
+    /// Requests above a cost whose results it has.
+    fn dear(&self, inline_ops: u64) -> Vec<RequestId> {
+        let dear = self.requests.iter().filter(|request| request.ops > inline_ops);
+        dear.map(|request| request.id).filter(|id| self.held.0.contains_key(id)).collect()
+    }
 }
 
 impl Pool {
@@ -38,6 +50,8 @@ impl Pool {
                     held: entry.held.clone(),
                     gives_up: self.gives_up(entry),
                     took: entry.last.as_ref().map(|last| last.took).unwrap_or_default(),
+                    moved: entry.sim == Sim::Moved,
+                    dear: entry.dear(self.config.inline_ops),
                 });
                 candidates.heap.extend(self.place(address, nonce + 1));
             }

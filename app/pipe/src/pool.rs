@@ -12,12 +12,12 @@ use alloy_primitives::{
     Address, B256, U256,
     map::{HashMap, HashSet},
 };
-use penstock_inference::RequestId;
 use revm::{database::BundleState, state::EvmState};
 
 use crate::{
     Account, Action, Allowance, DropReason, Event, PoolAges, PoolConfig, PoolCounts, PoolRules, PoolTx, Rejected,
-    Stage, TxStatus, budget::Budgets, entry::Entry, history::History, outgoing::Outgoing, readers::Readers,
+    Stage, TxStatus, budget::Budgets, entry::Entry, history::History, leaving::Waiting, outgoing::Outgoing,
+    readers::Readers,
 };
 
 #[derive(Debug, Default)]
@@ -42,7 +42,7 @@ pub struct Pool {
     pub(crate) entries: HashMap<B256, Entry>,
     pub(crate) senders: HashMap<Address, Sender>,
     /// Who waits for a result.
-    pub(crate) waiting: HashMap<RequestId, Vec<B256>>,
+    pub(crate) waiting: Waiting,
     pub(crate) readers: Readers,
     pub(crate) budgets: Budgets,
     /// By fee cap, the newest first among equals: what a full pool evicts.
@@ -159,9 +159,9 @@ impl Pool {
         entry.inherit(replaced);
         let hash = entry.tx.hash();
         for id in &entry.needed {
-            if let Some(waiting) = self.waiting.get_mut(id) {
-                waiting.iter_mut().filter(|other| *other == old).for_each(|other| *other = hash);
-            }
+            let waiting = self.waiting.entry(*id).or_default();
+            waiting.remove(old);
+            waiting.insert(hash);
         }
         self.retire(now, old, DropReason::Replaced(hash), actions);
         Ok(())
@@ -204,6 +204,8 @@ impl Pool {
             Event::NewHead(head) => self.new_head(now, head, &mut actions),
             Event::Proposed(hashes) => self.set_proposed(now, &hashes, &mut actions),
             Event::Unfit { hash, reason } => self.drop_entry(now, &hash, DropReason::Invalid(reason), &mut actions),
+            Event::Tick => self.tick(now, &mut actions),
+            Event::NotRun { id, ops, hash, sender } => self.not_run(hash, sender, id, ops),
             Event::Deferred { hash, calls } => self.deferred(now, hash, calls, &mut actions),
         }
         self.evict_over_bytes(now, &mut actions);

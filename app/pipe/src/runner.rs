@@ -25,6 +25,9 @@ pub trait Simulator: Send + Sync + 'static {
     fn simulate(&self, job: &SimulateJob, network: &InferenceNetwork) -> Simulation;
 }
 
+/// How often time alone is an event.
+const TICK: Duration = Duration::from_secs(1);
+
 /// What subscribers hear of.
 #[derive(Debug, Clone)]
 pub enum Happening {
@@ -142,8 +145,17 @@ impl PoolHandle {
         }
         let weak = Arc::downgrade(&shared);
         thread::Builder::new().name("pool-answers".into()).spawn(move || {
-            while let Ok((id, answer)) = answers.recv() {
+            loop {
+                let answered = answers.recv_timeout(TICK);
                 let Some(shared) = weak.upgrade() else { return };
+                let (id, answer) = match answered {
+                    Ok(answered) => answered,
+                    Err(mpsc::RecvTimeoutError::Timeout) => {
+                        shared.step(Event::Tick);
+                        continue;
+                    }
+                    Err(mpsc::RecvTimeoutError::Disconnected) => return,
+                };
                 shared.tell(|| Happening::Answered {
                     id,
                     took: answer.took,
@@ -272,23 +284,42 @@ impl Shared {
         let ready = pool.has_ready();
         self.outbox.lock().extend(actions);
         drop(pool);
-        let performing = self.performing.lock();
-        // What others have put there meanwhile, too: they find nothing left.
-        while let Some(action) = self.next_action() {
-            match action {
-                Action::Simulate(job) => self.jobs.push(job),
-                Action::Infer { id, request, ops, urgency, hash, wave } => {
-                    debug!(%id, ops, %hash, wave, "inference wanted");
-                    self.tell(|| Happening::Asked { id, model: request.model, ops, hash, wave });
-                    self.network.submit(id, request, ops, urgency);
-                }
-                Action::Cancel(id) => self.network.cancel(&id),
-                Action::StageChanged(change) => self.stage_changed(change),
-            }
-        }
-        drop(performing);
+        self.perform_outbox();
         if ready {
             self.ready.notify_all();
+        }
+    }
+
+    /// Performs what is in the outbox, unless another thread is at it: that one sees what is put there meanwhile.
+    fn perform_outbox(&self) {
+        let mut not_run = Vec::new();
+        while !self.outbox.lock().is_empty()
+            && let Some(performing) = self.performing.try_lock()
+        {
+            while let Some(action) = self.next_action() {
+                match action {
+                    Action::Simulate(job) => self.jobs.push(job),
+                    Action::Infer { id, request, ops, urgency, hash, wave } => {
+                        debug!(%id, ops, %hash, wave, "inference wanted");
+                        self.tell(|| Happening::Asked { id, model: request.model, ops, hash, wave });
+                        self.network.submit(id, request, ops, urgency);
+                    }
+                    Action::Cancel { id, hash, sender } => {
+                        if let Some(ops) = self.network.cancel(&id) {
+                            not_run.push(Event::NotRun { id, ops, hash, sender });
+                        }
+                    }
+                    Action::StageChanged(change) => self.stage_changed(change),
+                }
+            }
+            drop(performing);
+        }
+        if !not_run.is_empty() {
+            let mut pool = self.pool.lock();
+            for event in not_run {
+                // Changes budgets alone: nothing follows from it.
+                pool.step(self.begin.elapsed(), event);
+            }
         }
     }
 

@@ -2,14 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use alloy_primitives::{Address, B256, map::HashMap};
-use penstock_inference::{Priority, RequestId};
+use alloy_primitives::{Address, B256};
+use penstock_inference::Priority;
 use revm::state::EvmState;
 
 use crate::{
     Action, DropReason, Haste, Pool, SimulateJob, Simulation, Stage,
     entry::{Entry, Sim, Simulated},
-    leaving::release,
+    leaving::{Waiting, release},
 };
 
 impl Pool {
@@ -96,8 +96,6 @@ impl Pool {
         if let Some(sender) = self.senders.get_mut(&address) {
             (self.gapped, sender.gap) = (self.gapped + gapped - sender.gapped, next);
             sender.gapped = gapped;
-            let from = sender.account.nonce;
-            sender.ghosts.retain(|nonce, _| *nonce >= from);
         }
         self.ask_what_was_held_back(now, address, actions);
         self.note_ready(address);
@@ -144,7 +142,15 @@ impl Pool {
                 let ops = calls.iter().fold(0u64, |sum, call| sum.saturating_add(call.ops));
                 entry.sim = Sim::Good;
                 used.into_iter().for_each(|(id, answer)| entry.hold(id, answer, now));
+                // A result that came meanwhile: it is known now, and so is what follows from it.
+                let came = calls.iter().any(|call| call.missed && entry.held.0.contains_key(&call.id));
                 self.set_last(&hash, Simulated::new(reads, post, ops, took));
+                if came {
+                    if let Some(entry) = self.entries.get_mut(&hash) {
+                        entry.sim = Sim::Due;
+                    }
+                    return self.settle(now, address, actions);
+                }
                 self.ask(now, hash, calls, Priority::Transaction, actions);
                 self.weigh(&hash);
                 self.settle(now, address, actions);
@@ -183,13 +189,7 @@ impl Pool {
 }
 
 /// A transaction cannot be executed now: what it waits for is not wanted until it can.
-fn park(
-    waiting: &mut HashMap<RequestId, Vec<B256>>,
-    entry: &mut Entry,
-    now: Duration,
-    reason: String,
-    actions: &mut Vec<Action>,
-) {
+fn park(waiting: &mut Waiting, entry: &mut Entry, now: Duration, reason: String, actions: &mut Vec<Action>) {
     if !entry.needed.is_empty() || !entry.held_back.is_empty() || matches!(entry.sim, Sim::Running(_)) {
         entry.sim = Sim::Due;
     }

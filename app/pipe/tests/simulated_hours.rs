@@ -175,7 +175,7 @@ fn asks_about(program: Program, n: u64) -> Program {
     Program { ops: program.ops + n, ..program }
 }
 
-/// What the pool runs for transactions that never pay. The README names the bound.
+/// What the pool runs for transactions that never pay: within the bound that `budget.rs` explains.
 #[test]
 fn whoever_makes_the_pool_compute_and_then_invalidates_the_transaction_can_not_do_so_for_free_for_long() {
     const HOURS: u64 = 10;

@@ -74,7 +74,7 @@ pub(super) struct Outcome {
     pub(super) blocks: usize,
     /// Proposals that left a transaction out for a new request.
     pub(super) deferrals: u64,
-    /// Processor time of model runs over the time that the threads had.
+    /// Processor time of model runs over the time that the cores had (as many as requests run at once).
     pub(super) efficiency: Option<f64>,
 }
 
@@ -300,7 +300,11 @@ fn failed(client: &Client, blocks: &[Seen], kinds: &HashMap<B256, Kind>) -> anyh
     for block in with_own {
         let receipts = client.call("eth_getBlockReceipts", json!([format!("{:#x}", block.number)]))?;
         let receipts = receipts.as_array().context("receipts of a block")?;
-        failed += receipts.iter().filter(|receipt| receipt["status"] != "0x1").count();
+        let own = |receipt: &Value| {
+            let hash = receipt["transactionHash"].as_str().and_then(|hash| hash.parse::<B256>().ok());
+            hash.is_some_and(|hash| kinds.contains_key(&hash))
+        };
+        failed += receipts.iter().filter(|receipt| own(receipt) && receipt["status"] != "0x1").count();
     }
     Ok(failed)
 }

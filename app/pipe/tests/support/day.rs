@@ -8,7 +8,7 @@ use std::{
 
 use alloy_primitives::B256;
 use penstock_inference::{RequestId, Scheduler};
-use penstock_pipe::{PoolConfig, PoolTx, Rejected};
+use penstock_pipe::{Event, PoolConfig, PoolTx, Rejected};
 
 use super::{Wish, World};
 
@@ -110,7 +110,11 @@ impl Day {
             match wish {
                 Wish::Ask { id, .. } if self.known.contains(&id) => self.at(now, What::Inferred(id)),
                 Wish::Ask { id, ops, urgency, .. } => drop(self.scheduler.submit(id, ops, urgency, ops)),
-                Wish::Cancel(id) => self.scheduler.cancel(&id),
+                Wish::Cancel { id, hash, sender } => {
+                    if let Some(ops) = self.scheduler.cancel(&id) {
+                        self.world.step(Event::NotRun { id, ops, hash, sender });
+                    }
+                }
             }
         }
         while let Some((id, ops)) = self.scheduler.start_next() {

@@ -30,7 +30,7 @@ use revm::{
 };
 
 pub const BALANCE: U256 = U256::from_limbs([0, 1 << 40, 0, 0]);
-pub const RULES: PoolRules = PoolRules { max_waves: 16, ops_per_gas: 1_000 };
+pub const RULES: PoolRules = PoolRules { max_waves: 16, max_tx_ops: 1 << 50, ops_per_gas: 1_000 };
 pub mod day;
 
 const CONTRACT: Address = Address::repeat_byte(0xcc);
@@ -132,7 +132,7 @@ pub fn tx(from: u16, nonce: u64, fee: u128, program: Program) -> PoolTx {
 #[derive(Debug, Clone)]
 pub enum Wish {
     Ask { id: RequestId, ops: u64, urgency: Urgency, hash: B256 },
-    Cancel(RequestId),
+    Cancel { id: RequestId, hash: B256, sender: Address },
 }
 
 pub struct World {
@@ -194,14 +194,14 @@ impl World {
                     *self.wanted.entry(id).or_default() += 1;
                     self.wishes.push(Wish::Ask { id, ops, urgency, hash });
                 }
-                Action::Cancel(id) => {
+                Action::Cancel { id, hash, sender } => {
                     if let Some(count) = self.wanted.get_mut(&id) {
                         *count -= 1;
                         if *count == 0 {
                             self.wanted.remove(&id);
                         }
                     }
-                    self.wishes.push(Wish::Cancel(id));
+                    self.wishes.push(Wish::Cancel { id, hash, sender });
                 }
                 Action::StageChanged(change) => {
                     if matches!(change.stage, Stage::Included | Stage::Dropped) {
@@ -327,7 +327,7 @@ impl World {
             if let Some(slot) = program.writes_on(value) {
                 *self.slots.entry(slot).or_default() += 1;
             }
-            included.push(Included { hash: tx.hash(), gas_used: program.gas() });
+            included.push(Included { hash: tx.hash(), sender: tx.sender, gas_used: program.gas() });
         }
         self.step(Event::Proposed(included.iter().map(|tx| tx.hash).collect()));
         for (hash, calls) in deferred {
