@@ -208,3 +208,28 @@ fn light_questions_that_move_are_left_to_the_proposal_which_answers_them_within_
         assert_eq!(status.deferrals, 0, "a question that is cheap is nobody's fault");
     }
 }
+
+#[test]
+fn a_transaction_that_takes_longer_than_a_proposal_may_is_the_first_of_a_block_and_holds_up_nobody() {
+    let chain = TestChain::with(PoolConfig { proposal_budget: std::time::Duration::ZERO, ..config() }, true);
+    for sender in 0..3 {
+        chain.submit(&Tx::ask(0, [sender.into(), 1]), sender);
+    }
+    let blocks: Vec<usize> = (0..3).map(|_| chain.produce().txs.len() - 1).collect();
+    assert_eq!(blocks, [1, 1, 1]);
+}
+
+#[test]
+fn a_dear_result_waits_until_others_have_it_and_delays_nobody_meanwhile() {
+    let chain = TestChain::with(PoolConfig { inline_ops: 0, simulation_ops: 0, ripeness: 20_000.0, ..config() }, true);
+    let dear = chain.submit(&Tx { tip: 9_000_000_000, ..Tx::ask(0, [1, 1]) }, 0);
+    chain.submit(&Tx::transfer(0), 1);
+    assert_eq!(chain.produce().txs.len(), 2, "the transfer alone");
+    assert_eq!(chain.chain.pool().unwrap().read(|pool| pool.status(&dear)).unwrap().stage, Stage::Ready);
+    let begin = std::time::Instant::now();
+    while chain.chain.pool().unwrap().read(|pool| pool.get(&dear).is_some()) {
+        assert!(begin.elapsed().as_secs() < 60, "it never ripens");
+        chain.produce();
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}

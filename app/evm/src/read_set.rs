@@ -156,6 +156,18 @@ pub fn changed_keys(changes: &BundleState) -> impl Iterator<Item = ReadKey> {
     })
 }
 
+/// Whether a block left everything that a transaction was expected to write as expected.
+pub fn happened(post: &EvmState, changes: &BundleState) -> bool {
+    post.iter().all(|(address, account)| {
+        let changed = changes.state.get(address);
+        let mut written = account.storage.iter().filter(|(_, slot)| slot.is_changed());
+        written.all(|(key, slot)| {
+            let now = changed.and_then(|changed| changed.storage.get(key));
+            now.is_some_and(|now| now.present_value == slot.present_value)
+        })
+    })
+}
+
 fn info_of(account: &Account) -> Info {
     if account.is_selfdestructed() {
         return Info::default();

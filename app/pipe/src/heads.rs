@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use alloy_primitives::{Address, B256, map::HashSet};
-use penstock_evm::changed_keys;
+use penstock_evm::{changed_keys, happened};
 use revm::{database::BundleState, state::EvmState};
 
 use crate::{Action, DropReason, Included, NewHead, Pool, Stage, entry::Sim};
@@ -116,8 +116,16 @@ impl Pool {
     /// A block decided what a transaction leaves behind: those of its sender that read something else there are due.
     fn check_behind(&mut self, address: Address, nonce: u64, post: &EvmState, changes: &BundleState) {
         let Some(sender) = self.senders.get(&address) else { return };
+        let as_expected = happened(post, changes);
         for (_, hash) in sender.by_nonce.range(nonce + 1..) {
-            let Some(entry) = self.entries.get_mut(hash).filter(|entry| entry.sim.stands()) else { continue };
+            let Some(entry) = self.entries.get_mut(hash) else { continue };
+            if !entry.sim.stands() {
+                // What a running simulation has read is not known yet.
+                if !as_expected {
+                    entry.base_moved();
+                }
+                continue;
+            }
             if entry.last.as_ref().is_some_and(|last| !last.reads.survives_inclusion(post, changes)) {
                 entry.state_moved(self.config.light_ops());
             }

@@ -8,7 +8,7 @@ mod support;
 use std::{collections::HashSet, time::Duration};
 
 use alloy_primitives::{B256, U256};
-use penstock_pipe::{PoolConfig, Rejected, Stage};
+use penstock_pipe::{Event, PoolConfig, Rejected, Stage};
 use proptest::prelude::*;
 use support::{BALANCE, Program, World, sender, tx};
 
@@ -30,14 +30,26 @@ fn config() -> PoolConfig {
 
 #[derive(Debug, Clone)]
 enum Happening {
-    Submit { from: u16, ahead: u64, fee: u128, program: Program },
+    Submit {
+        from: u16,
+        ahead: u64,
+        fee: u128,
+        program: Program,
+    },
     Simulate(usize),
     Answer(usize),
     Block(usize),
-    Jump { from: u16, by: u64 },
+    Jump {
+        from: u16,
+        by: u64,
+    },
     BaseFee(u64),
-    Poor { from: u16 },
+    Poor {
+        from: u16,
+    },
     Wait(u64),
+    /// A proposal that is not decided.
+    Undecided(usize),
 }
 
 fn program() -> impl Strategy<Value = Program> {
@@ -67,6 +79,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => prop_oneof![Just(1u64), Just(2_500), Just(4_500)].prop_map(Happening::BaseFee),
         1 => (1u16..6).prop_map(|from| Happening::Poor { from }),
         1 => (1u64..4_000).prop_map(Happening::Wait),
+        1 => (0usize..6).prop_map(Happening::Undecided),
     ]
 }
 
@@ -87,6 +100,10 @@ fn happen(world: &mut World, happening: Happening) {
             world.balances.insert(sender(from), if poor { U256::from(1) } else { BALANCE });
             world.dirty.insert(sender(from));
         }
+        Happening::Undecided(count) => {
+            let hashes = world.candidates().into_iter().take(count).map(|candidate| candidate.tx.hash()).collect();
+            world.step(Event::Proposed(hashes));
+        }
         Happening::Wait(seconds) => world.now += Duration::from_secs(seconds),
         _ => {}
     }
@@ -94,7 +111,7 @@ fn happen(world: &mut World, happening: Happening) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 3_000, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_happens_no_transaction_is_lost_doubled_or_stuck(story in proptest::collection::vec(happening(), 1..160)) {
@@ -125,7 +142,7 @@ proptest! {
         prop_assert!(world.wanted.is_empty());
         // Nothing is remembered of what left.
         for tx in inside {
-            world.step(penstock_pipe::Event::Unfit { hash: tx, reason: "the story ends".into() });
+            world.step(Event::Unfit { hash: tx, reason: "the story ends".into() });
         }
         prop_assert!(world.pool.is_clean());
     }
@@ -259,4 +276,43 @@ fn when_an_early_transaction_of_sixteen_is_replaced_only_those_that_read_its_wri
     assert_eq!(world.simulations - before, 1 + 3, "itself and the three that read slot 0");
     world.check_ready(config().inline_ops);
     assert_eq!(world.block(16), 16);
+}
+
+#[test]
+fn an_account_that_can_not_pay_for_all_any_more_loses_the_last_ones() {
+    let mut world = World::new(config());
+    let hashes: Vec<B256> = (0..4).map(|nonce| world.submit(tx(1, nonce, 1_000, Program::TRANSFER)).unwrap()).collect();
+    world.settle();
+    world.balances.insert(sender(1), U256::from(2 * 21_000 * 1_000));
+    world.dirty.insert(sender(1));
+    world.block(0);
+    let stage = |world: &World, n: usize| world.pool.status(&hashes[n]).unwrap().stage;
+    assert_eq!([0, 1, 2, 3].map(|n| stage(&world, n)), [Stage::Ready, Stage::Ready, Stage::Dropped, Stage::Dropped]);
+    assert!(world.pool.status(&hashes[3]).unwrap().reason.unwrap().contains("insufficient funds"));
+}
+
+#[test]
+fn a_request_that_never_ran_costs_its_account_nothing_and_one_that_did_becomes_debt() {
+    const DEAR: u64 = 400_000_000;
+    let mut world = World::new(config());
+    let asks = Program { questions: 1, ops: DEAR, ..Program::TRANSFER };
+    world.submit(tx(1, 0, 1_000, asks)).unwrap();
+    world.simulate(0);
+    let asked = *world.wanted.keys().next().unwrap();
+    assert_eq!(world.pool.allowance(world.now, &sender(1)).pending, DEAR);
+    let cancel = world.submit(tx(1, 0, 2_000, Program::TRANSFER)).unwrap();
+    world.simulate(0);
+    // The network took it out of its queue.
+    world.step(Event::NotRun { id: asked, ops: DEAR, hash: cancel, sender: sender(1) });
+    let allowance = world.pool.allowance(world.now, &sender(1));
+    assert_eq!((allowance.pending, allowance.debt), (0, 0));
+    world.block(1);
+    // The same, but it ran: the gas of a transfer pays for a part.
+    world.submit(tx(1, 1, 1_000, asks)).unwrap();
+    world.settle();
+    world.submit(tx(1, 1, 2_000, Program::TRANSFER)).unwrap();
+    world.settle();
+    world.block(1);
+    let earned = 2 * 21_000 * 1_000;
+    assert_eq!(world.pool.allowance(world.now, &sender(1)).debt, DEAR - earned / 2);
 }
