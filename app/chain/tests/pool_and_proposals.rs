@@ -233,3 +233,39 @@ fn a_dear_result_waits_until_others_have_it_and_delays_nobody_meanwhile() {
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
 }
+
+#[test]
+fn what_a_path_behind_a_placeholder_does_besides_asking_counts_for_nothing() {
+    // Reverts, divides by zero, asks until the gas ends, writes until the gas ends: only as long as the answer is zero,
+    // which it is as a placeholder alone.
+    for otherwise in 0..4u8 {
+        let chain = TestChain::with(PoolConfig { simulation_ops: 0, ..config() }, true);
+        let call = support::askUnlessZeroCall { model: "penstock/linear".into(), x: 5, otherwise };
+        let hash = chain.submit(&Tx::call(0, call.abi_encode()), 0);
+        let status = chain.chain.pool().unwrap().read(|pool| pool.status(&hash)).unwrap();
+        let done = chain.chain.network().status().done;
+        assert!(status.waves <= 2 && done <= 300, "{otherwise}: {} waves, {done} runs", status.waves);
+        chain.produce();
+        assert!(chain.chain.block(1).unwrap().unwrap().receipts[0].success, "{otherwise}");
+        assert_eq!(results(&chain).len(), 2, "{otherwise}: the two questions of the real path");
+    }
+}
+
+#[test]
+fn sixteen_waves_are_within_the_limit_and_one_more_is_not() {
+    // ModelChain's `iterate` asks about the answer before, `depth` times; nothing is answered inside a simulation.
+    let (mut genesis, app_state) = support::genesis();
+    genesis.inference.limits.max_waves_per_tx = 16;
+    let chain = TestChain::of_genesis(genesis, &app_state, true, PoolConfig { simulation_ops: 0, ..config() });
+    chain.init();
+    let model_chain = chain.deploy("ModelChain", 0);
+    let iterate = |depth: u64| support::iterateCall { x: depth as i128, depth: U256::from(depth) }.abi_encode();
+    let hash = chain.submit(&Tx { to: model_chain, ..Tx::call(1, iterate(16)) }, 0);
+    assert_eq!(chain.chain.pool().unwrap().read(|pool| pool.status(&hash)).unwrap().waves, 16);
+    let late = chain.chain.admit(Tx { to: model_chain, ..Tx::call(2, iterate(17)) }.sign(0)).unwrap();
+    chain.wait_for(late, Stage::Dropped);
+    let status = chain.chain.pool().unwrap().read(|pool| pool.status(&late)).unwrap();
+    assert_eq!(status.reason.unwrap(), "its requests depend on each other in more than 16 waves");
+    chain.produce();
+    assert!(chain.chain.block(2).unwrap().unwrap().receipts[0].success);
+}

@@ -179,8 +179,12 @@ impl Pool {
             return Err(Rejected::SenderFull(self.config.max_per_sender));
         }
         let gap = own.map_or(account_nonce, |own| own.gap.max(account_nonce));
-        if tx.nonce() > gap && self.gapped >= self.config.max_gapped {
-            return Err(Rejected::Full(self.gapped));
+        if tx.nonce() > gap {
+            // No account has more than a sixteenth of those places.
+            let own_share = own.is_some_and(|own| own.gapped >= (self.config.max_gapped / 16).max(16));
+            if self.gapped >= self.config.max_gapped || own_share {
+                return Err(Rejected::Full(self.gapped));
+            }
         }
         if self.entries.len() >= self.config.max_txs {
             let fee_cap = tx.tx.max_fee_per_gas();

@@ -43,6 +43,8 @@ sol! {
     function bump();
     function askVolatile(string model);
     function askTwoWays(string model, int128 x, int128 threshold);
+    function iterate(int128 x, uint256 depth);
+    function askUnlessZero(string model, int128 x, uint8 otherwise);
 }
 
 pub fn repository() -> PathBuf {
@@ -217,6 +219,18 @@ impl TestChain {
         hash
     }
 
+    /// Deploys a contract of `app/contracts` in a block of its own, from an account without transactions.
+    pub fn deploy(&self, name: &str, sender: u8) -> Address {
+        let artifact = std::fs::read(repository().join(format!("app/contracts/out/{name}.json"))).unwrap();
+        let artifact: Value = serde_json::from_slice(&artifact).unwrap();
+        let code: Bytes = artifact["bytecode"].as_str().unwrap().parse().unwrap();
+        let hash =
+            self.chain.admit(Tx { input: code, gas: 5_000_000, ..Tx::transfer(0) }.sign_creation(sender)).unwrap();
+        self.wait_for(hash, Stage::Ready);
+        self.produce();
+        account(sender).address().create(0)
+    }
+
     /// One height of a single validator.
     pub fn produce(&self) -> TestBlock {
         let block = self.propose();
@@ -268,13 +282,22 @@ impl Tx {
     }
 
     pub fn sign(&self, sender: u8) -> Bytes {
+        self.sign_to(TxKind::Call(self.to), sender)
+    }
+
+    /// As the creation of a contract, without value.
+    pub fn sign_creation(&self, sender: u8) -> Bytes {
+        Self { value: U256::ZERO, ..self.clone() }.sign_to(TxKind::Create, sender)
+    }
+
+    fn sign_to(&self, to: TxKind, sender: u8) -> Bytes {
         let tx = TxEip1559 {
             chain_id: 7483,
             nonce: self.nonce,
             gas_limit: self.gas,
             max_fee_per_gas: 100_000_000_000,
             max_priority_fee_per_gas: self.tip,
-            to: TxKind::Call(self.to),
+            to,
             value: self.value,
             input: self.input.clone(),
             access_list: Default::default(),

@@ -44,6 +44,8 @@ contract Probe {
     uint256 public counter;
     /// @notice The counter that the last `askVolatile` saw.
     uint256 public counterAsked;
+    /// @notice What `askUnlessZero` fills.
+    mapping(uint256 => uint256) public stored;
     /// @notice Which way `askTwoWays` went last: 1 below or at the threshold, 2 above; 0 never.
     uint8 public way;
 
@@ -151,6 +153,20 @@ contract Probe {
         bool above = _pair(model, x, 0).numbers[0].values[0].toFixed(18) > Decimals.whole(threshold).toFixed(18);
         way = above ? 2 : 1;
         _keep(_pair(model, x, above ? int128(1) : int128(-1)));
+    }
+
+    /// @notice Asks `model` about (x, 0), whose answer must not be 0, and then about (x, 1), and keeps the second answer.
+    /// @param otherwise What happens when the first answer is 0, as every placeholder is: 0 reverts, 1 divides by it, 2
+    /// asks on and on until the gas ends, 3 writes to storage without an end.
+    function askUnlessZero(string calldata model, int128 x, uint8 otherwise) external {
+        int256 answer = _pair(model, x, 0).numbers[0].values[0].toFixed(18);
+        if (answer == 0) {
+            require(otherwise != 0, "zero");
+            if (otherwise == 1) counter = 1 / uint256(answer);
+            for (uint256 i = 0; otherwise == 2; i++) _pair(model, x, int128(uint128(i + 2)));
+            for (uint256 i = 0; otherwise == 3; i++) stored[i] = i + 1;
+        }
+        _keep(_pair(model, x, 1));
     }
 
     function _pair(string calldata model, int128 x0, int128 x1) private returns (ModelOutput memory) {
