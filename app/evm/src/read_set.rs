@@ -126,6 +126,17 @@ impl ReadSet {
         })
     }
 
+    /// Whether something was read that an earlier transaction, which leaves `post` behind, wrote.
+    pub fn reads_what_was_written(&self, post: &EvmState) -> bool {
+        post.iter().filter_map(|(address, account)| Some((account, self.accounts.get(address)?))).any(
+            |(account, read)| {
+                let written = account.storage.iter().filter(|(_, slot)| slot.is_changed());
+                let info = read.info.is_some() && info_of(account) != original_info_of(account);
+                info || written.into_iter().any(|(key, _)| read.slots.contains_key(key))
+            },
+        )
+    }
+
     /// Bytes of memory, about, with those of an index of it.
     pub fn memory_bytes(&self) -> usize {
         self.accounts.values().map(|read| 450 + 330 * read.slots.len()).sum()
@@ -214,6 +225,7 @@ mod tests {
         assert!(!reads.survives_change_before(Some(&post(5, 6)), &post(5, 7)));
         assert!(!reads.survives_change_before(Some(&post(5, 6)), &EvmState::default()), "its write is gone");
         assert!(reads.survives_change_before(Some(&EvmState::default()), &EvmState::default()));
+        assert!(reads.reads_what_was_written(&post(5, 6)) && !reads.reads_what_was_written(&post(6, 6)));
         assert!(!reads.survives_change_before(None, &post(5, 7)), "a write that was not there");
     }
 

@@ -35,6 +35,7 @@ impl Pool {
         actions: &mut Vec<Action>,
     ) {
         let config = self.config;
+        let tentative = self.is_tentative(&hash);
         let Some(entry) = self.entries.get_mut(&hash) else { return };
         let missed = || calls.iter().filter(|call| call.missed);
         // A wave is a step: a run that found requests which were not known. Running again while the
@@ -70,9 +71,11 @@ impl Pool {
             }
         }
         let mut wanted: Vec<Call> = Vec::new();
+        entry.withheld = false;
         for call in missed() {
             let too_many = entry.requests.len() > MAX_EARLY_REQUESTS;
-            let early = call.speculative && (call.ops > config.speculative_ops || too_many);
+            let early = (call.speculative || tentative) && (call.ops > config.speculative_ops || too_many);
+            entry.withheld |= early && tentative;
             if !early && !wanted.iter().any(|other| other.id == call.id) {
                 wanted.push(call.clone());
             }
@@ -99,6 +102,15 @@ impl Pool {
         wanted.retain(|call| !entry.needed.contains(&call.id));
         entry.held_back = wanted;
         self.dispatch(now, hash, priority, actions);
+    }
+
+    /// Whether a transaction read something that an earlier one of its account wrote on a placeholder.
+    fn is_tentative(&self, hash: &B256) -> bool {
+        let Some(entry) = self.entries.get(hash) else { return false };
+        let (Some(last), Some(sender)) = (&entry.last, self.senders.get(&entry.tx.sender)) else { return false };
+        let earlier = sender.by_nonce.range(sender.account.nonce..entry.tx.nonce());
+        let mut waiting = earlier.filter_map(|(_, hash)| self.entries.get(hash)).filter(|entry| entry.waits());
+        waiting.any(|entry| entry.last.as_ref().is_some_and(|post| last.reads.reads_what_was_written(&post.post)))
     }
 
     /// Asks for as much of what is held back as the account's budget allows, and says what the transaction waits for.
@@ -140,6 +152,8 @@ impl Pool {
             (Stage::Inferring, Some(reason))
         } else if !entry.needed.is_empty() {
             (Stage::Inferring, Some(format!("waits for {} results", entry.needed.len())))
+        } else if entry.withheld {
+            (Stage::Inferring, Some("waits for the answers of the sender's transaction before it".to_owned()))
         } else {
             (Stage::Ready, None)
         };
@@ -171,7 +185,7 @@ impl Pool {
             entry.hold(id, answer.clone(), now);
             entry.needed.remove(&id);
             let (address, missing) = (entry.tx.sender, entry.needed.len());
-            if entry.stage == Stage::Inferring && entry.held_back.is_empty() {
+            if entry.stage == Stage::Inferring && entry.held_back.is_empty() && !entry.withheld {
                 entry.waits_for = Some(format!("waits for {missing} results"));
                 if missing == 0 {
                     entry.sim = Sim::Due;

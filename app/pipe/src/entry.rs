@@ -144,6 +144,8 @@ pub(crate) struct Entry {
     pub(crate) told: Option<u64>,
     /// It waits in the queue for peers.
     pub(crate) outgoing: bool,
+    /// Its requests may be others once an earlier transaction of the account has its answers: dear ones wait for that.
+    pub(crate) withheld: bool,
     /// It replaced one that paid less: what that has queued moves forward.
     pub(crate) pays_more: bool,
     /// What it counts against the pool's bytes.
@@ -175,6 +177,7 @@ impl Entry {
             waits_for: None,
             told: None,
             outgoing: false,
+            withheld: false,
             pays_more: false,
             bytes: 0,
         }
@@ -191,6 +194,11 @@ impl Entry {
         self.pays_more = true;
     }
 
+    /// Whether what it leaves behind is not what it will leave behind: it was simulated with placeholders.
+    pub(crate) fn waits(&self) -> bool {
+        !self.needed.is_empty() || !self.held_back.is_empty() || self.withheld
+    }
+
     /// Whether the proposal can be trusted to answer whatever moves in it.
     pub(crate) fn is_light(&self, light_ops: u64) -> bool {
         self.last.as_ref().is_some_and(|last| last.ops <= light_ops)
@@ -202,8 +210,7 @@ impl Entry {
             (self.moved, self.moved_by_head) = (true, true);
         }
         if self.sim.stands() {
-            let waits = !self.needed.is_empty() || !self.held_back.is_empty();
-            self.sim = if self.is_light(light_ops) && !waits { Sim::Moved } else { Sim::Due };
+            self.sim = if self.is_light(light_ops) && !self.waits() { Sim::Moved } else { Sim::Due };
         }
     }
 

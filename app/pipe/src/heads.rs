@@ -20,9 +20,8 @@ impl Pool {
                 && !kept.contains(&hash)
             {
                 // One that was to give up may have asked anew meanwhile.
-                let waits = !entry.needed.is_empty() || !entry.held_back.is_empty();
-                let reason = waits.then(|| format!("waits for {} results", entry.needed.len()));
-                let stage = if waits { Stage::Inferring } else { Stage::Ready };
+                let reason = entry.waits().then(|| format!("waits for {} results", entry.needed.len()));
+                let stage = if entry.waits() { Stage::Inferring } else { Stage::Ready };
                 actions.extend(entry.enter(stage, now, reason));
             }
         }

@@ -118,6 +118,7 @@ pub(crate) type Waiting = HashMap<RequestId, HashSet<B256>>;
 /// A transaction wants none of its requests any more.
 pub(crate) fn release(waiting: &mut Waiting, entry: &mut Entry, actions: &mut Vec<Action>) {
     entry.held_back.clear();
+    entry.withheld = false;
     let hash = entry.tx.hash();
     for id in core::mem::take(&mut entry.needed) {
         actions.push(Action::Cancel { id, hash, sender: entry.tx.sender });

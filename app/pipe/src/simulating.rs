@@ -26,7 +26,7 @@ impl Pool {
         let exact_until = own.iter().rev().find(|(_, hash)| !is_light(hash)).map(|(nonce, _)| *nonce);
         let (mut next, mut gapped) = (account.nonce, 0);
         let mut blocked: Option<u64> = None;
-        let mut unsettled = false;
+        let (mut unsettled, mut waits_before) = (false, false);
         let mut before: Vec<Arc<EvmState>> = Vec::new();
         for (nonce, hash) in own {
             let Some(entry) = self.entries.get_mut(&hash) else { continue };
@@ -63,6 +63,10 @@ impl Pool {
                 }
                 _ => {}
             }
+            // Those before it have their answers: what it asks for is certain now.
+            if entry.withheld && !waits_before && !unsettled && entry.sim.stands() {
+                entry.sim = Sim::Due;
+            }
             if entry.sim == Sim::Due {
                 let mut haste = Haste::Progress;
                 let mut why = Some("waits for the simulation of the sender's transaction before it".to_owned());
@@ -91,6 +95,7 @@ impl Pool {
                 }
             }
             unsettled |= !entry.sim.stands();
+            waits_before |= entry.waits();
             before.extend(entry.last.as_ref().map(|last| last.post.clone()));
         }
         if let Some(sender) = self.senders.get_mut(&address) {
@@ -190,7 +195,7 @@ impl Pool {
 
 /// A transaction cannot be executed now: what it waits for is not wanted until it can.
 fn park(waiting: &mut Waiting, entry: &mut Entry, now: Duration, reason: String, actions: &mut Vec<Action>) {
-    if !entry.needed.is_empty() || !entry.held_back.is_empty() || matches!(entry.sim, Sim::Running(_)) {
+    if entry.waits() || matches!(entry.sim, Sim::Running(_)) {
         entry.sim = Sim::Due;
     }
     release(waiting, entry, actions);

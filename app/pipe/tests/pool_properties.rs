@@ -316,3 +316,32 @@ fn a_request_that_never_ran_costs_its_account_nothing_and_one_that_did_becomes_d
     let earned = 2 * 21_000 * 1_000;
     assert_eq!(world.pool.allowance(world.now, &sender(1)).debt, DEAR - earned / 2);
 }
+
+#[test]
+fn dear_questions_about_what_an_earlier_transaction_wrote_on_a_placeholder_wait_for_its_answer() {
+    const DEAR: u64 = 400_000_000;
+    let mut world = World::new(PoolConfig::default());
+    // Each asks about the slot that the one before it writes; the last about another one.
+    let asks = |reads, writes| Program { reads, writes, questions: 1, volatile: true, ops: DEAR, ..Program::TRANSFER };
+    let chain = [asks(9, 0), asks(0, 1), asks(1, 2), asks(7, 3)];
+    let hashes: Vec<B256> =
+        (0..).zip(chain).map(|(nonce, program)| world.submit(tx(1, nonce, 1_000, program)).unwrap()).collect();
+    while !world.jobs.is_empty() {
+        world.simulate(0);
+    }
+    let reason = |world: &World, n: usize| world.pool.status(&hashes[n]).unwrap().reason.unwrap_or_default();
+    assert_eq!(world.wanted.len(), 2, "the first one's, and that of the last, which reads nothing of theirs");
+    assert_eq!(reason(&world, 1), "waits for the answers of the sender's transaction before it");
+    assert!(reason(&world, 3).starts_with("waits for 1 results"));
+    let mut asked = 0;
+    while !world.wanted.is_empty() {
+        world.answer_nth(0);
+        asked += 1;
+        while !world.jobs.is_empty() {
+            world.simulate(0);
+        }
+    }
+    assert_eq!(asked, 4, "none for nothing");
+    world.check_ready(PoolConfig::default().inline_ops);
+    assert_eq!(world.block(4), 4);
+}
