@@ -61,7 +61,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    logs::start(cli.log_format);
+    logs::start(cli.log_format, matches!(cli.command, Command::Bench(_)));
     let home = cli.home.or_else(default_home);
     let result = match cli.command {
         Command::Dev(dev) => commands::dev::run(dev, home.as_deref()),

@@ -293,7 +293,8 @@ fn what_does_a_full_pool_say() {
     let low = |nonce: u64| Tx { max_fee: 1_000, tip: 1_000, ..Tx::of(nonce) };
     stand.node.send(&low(0).sign(&account(0)));
     stand.node.send(&low(1).sign(&account(0)));
-    assert!(refused(&low(2), 0).starts_with("nonce too high"));
+    assert_eq!(refused(&low(2), 0), "account limit exceeded: 2 pending transactions");
+    assert!(refused(&low(3), 0).starts_with("nonce too high"));
     stand.node.send(&low(1).sign(&account(1)));
     assert!(refused(&low(1), 2).starts_with("txpool is full: 1 transactions wait for a nonce"));
     assert!(refused(&low(0), 2).starts_with("transaction underpriced: gas fee cap 1000"));

@@ -112,10 +112,14 @@ impl Pool {
         if nonce < account.nonce {
             return Err(Rejected::NonceTooLow { nonce, next: account.nonce });
         }
-        if nonce - account.nonce >= self.config.max_per_sender as u64 {
-            return Err(Rejected::NonceTooHigh { nonce, next: account.nonce });
-        }
         let own = self.senders.get(&address);
+        if nonce - account.nonce >= self.config.max_per_sender as u64 {
+            // With all before it here it is one too many; otherwise it is too far ahead.
+            return Err(match own.is_some_and(|own| own.gap == nonce) {
+                true => Rejected::SenderFull(self.config.max_per_sender),
+                false => Rejected::NonceTooHigh { nonce, next: account.nonce },
+            });
+        }
         let replaced = own.and_then(|own| own.by_nonce.get(&nonce)).copied();
         let freed = replaced.and_then(|old| self.entries.get(&old)).map(|old| old.tx.cost()).unwrap_or_default();
         let pending = own.map(|own| own.cost).unwrap_or_default().saturating_sub(freed);

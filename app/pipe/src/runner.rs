@@ -11,7 +11,8 @@ use std::{
 use alloy_primitives::{Address, B256};
 use metrics::{counter, histogram};
 use parking_lot::{Condvar, Mutex, MutexGuard};
-use penstock_inference::{ContentHash, InferenceNetwork, RequestId};
+use penstock_evm::Call;
+use penstock_inference::{ContentHash, InferenceNetwork, RequestId, network::Answer};
 use tracing::{debug, info, trace};
 
 use crate::{
@@ -43,7 +44,7 @@ pub enum Happening {
         ops: u64,
         /// The transaction.
         hash: B256,
-        /// The simulation that found it, from 1.
+        /// The simulation that found it, from 1; 0 when it was answered there and then.
         wave: u32,
     },
     /// A result is there.
@@ -136,8 +137,9 @@ impl PoolHandle {
                     let outcome =
                         catch_unwind(simulate).unwrap_or_else(|_| Simulation::Invalid("internal error".into()));
                     trace!(%hash, "simulated");
-                    if let Simulation::Ran { took, .. } = &outcome {
+                    if let Simulation::Ran { took, calls, used, .. } = &outcome {
                         histogram!("penstock_simulation_seconds").record(*took);
+                        shared.tell_of_trifles(&job, calls, used);
                     }
                     shared.step(Event::Simulated { hash, ticket: job.ticket, outcome });
                 }
@@ -146,21 +148,17 @@ impl PoolHandle {
         let weak = Arc::downgrade(&shared);
         thread::Builder::new().name("pool-answers".into()).spawn(move || {
             loop {
-                let answered = answers.recv_timeout(TICK);
+                let next = answers.recv_timeout(TICK);
                 let Some(shared) = weak.upgrade() else { return };
-                let (id, answer) = match answered {
-                    Ok(answered) => answered,
+                let (id, answer) = match next {
+                    Ok(next) => next,
                     Err(mpsc::RecvTimeoutError::Timeout) => {
                         shared.step(Event::Tick);
                         continue;
                     }
                     Err(mpsc::RecvTimeoutError::Disconnected) => return,
                 };
-                shared.tell(|| Happening::Answered {
-                    id,
-                    took: answer.took,
-                    failure: answer.result.as_ref().as_ref().err().map(ToString::to_string),
-                });
+                shared.tell(|| answered(id, &answer));
                 shared.step(Event::Answered { id, answer });
             }
         })?;
@@ -343,6 +341,16 @@ impl Shared {
         self.tell(|| Happening::Stage(change));
     }
 
+    /// What was answered inside a simulation, or was known already.
+    fn tell_of_trifles(&self, job: &SimulateJob, calls: &[Call], used: &[(RequestId, Answer)]) {
+        for (id, answer) in used.iter().filter(|(id, _)| !job.held.0.contains_key(id)) {
+            let Some(call) = calls.iter().find(|call| call.id == *id) else { continue };
+            let (id, model, ops, hash) = (*id, call.request.model, call.ops, job.tx.hash());
+            self.tell(|| Happening::Asked { id, model, ops, hash, wave: 0 });
+            self.tell(|| answered(id, answer));
+        }
+    }
+
     fn tell(&self, happening: impl FnOnce() -> Happening) {
         let mut listeners = self.listeners.lock();
         if !listeners.is_empty() {
@@ -350,6 +358,11 @@ impl Shared {
             listeners.retain(|listener| listener.send(happening.clone()).is_ok());
         }
     }
+}
+
+fn answered(id: RequestId, answer: &Answer) -> Happening {
+    let failure = answer.result.as_ref().as_ref().err().map(ToString::to_string);
+    Happening::Answered { id, took: answer.took, failure }
 }
 
 /// Simulations go before inference and behind consensus when the cores are busy. On Linux the nice value belongs to the

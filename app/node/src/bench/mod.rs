@@ -38,9 +38,14 @@ use crate::{
 ///
 /// Without --url each scenario runs on a fresh node in this process, and those that ask models run a second time with
 /// inference inside execution, one request after the other, as older systems did it: the baseline.
+///
+/// Columns of the table: latency from sending to the block; block: time between blocks; fullest: most of its transactions in
+/// one block; defer: proposals that left a transaction out for a new request; eff.: processor time of models over the time
+/// of the cores. With a small --scale everything is in one block, and its moment decides over all figures.
 #[derive(Debug, Args)]
 pub(crate) struct Bench {
-    /// What to measure [default: idle transfers light direct medium dependent contended mixed]
+    /// What to measure [default: idle transfers light direct medium dependent contended mixed; with --url without
+    /// medium and mixed, whose models have to be in the chain's genesis]
     #[arg(value_enum)]
     scenarios: Vec<Name>,
     /// JSON-RPC of a running node; its chain needs the models of the scenarios
@@ -88,7 +93,18 @@ pub(crate) fn run(bench: Bench, home: Option<&Path>) -> anyhow::Result<()> {
     if !(bench.scale > 0.0 && bench.scale <= 100.0 && bench.rate > 0.0) {
         bail!("--scale must be more than 0 and at most 100, and --rate more than 0");
     }
-    let names = if bench.scenarios.is_empty() { Name::DEFAULT.to_vec() } else { bench.scenarios.clone() };
+    if bench.duration.0.is_zero() {
+        bail!("--duration must be more than 0");
+    }
+    if let Some(path) = &bench.json {
+        // Before minutes are spent on it.
+        fs::File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    let names = match (bench.scenarios.as_slice(), &bench.url) {
+        ([], None) => Name::DEFAULT.to_vec(),
+        ([], Some(_)) => Name::DEFAULT_BY_URL.to_vec(),
+        (names, _) => names.to_vec(),
+    };
     let scenarios: Vec<Scenario> = names
         .into_iter()
         .map(|name| Scenario::new(name, bench.scale, &bench.mix, bench.rate, bench.duration.0))
@@ -151,11 +167,11 @@ impl Stand {
 
     /// On a node that runs: senders are given coins.
     fn of_url(url: &str, bench: &Bench, scenarios: &[Scenario]) -> anyhow::Result<Self> {
+        let key = bench.key.as_deref().unwrap_or(ACCOUNTS[0].1);
+        let payer: PrivateKeySigner = key.trim_start_matches("0x").parse().context("--key is no private key")?;
         let client = Client::new(url);
         load::check_models(&client, scenarios.iter().flat_map(Scenario::kinds))?;
         let coins = scenarios.iter().map(|scenario| scenario.cost_for_each(SENDERS_BY_URL)).sum();
-        let key = bench.key.as_deref().unwrap_or(ACCOUNTS[0].1);
-        let payer: PrivateKeySigner = key.trim_start_matches("0x").parse().context("--key is no private key")?;
         // Other accounts than those of a run before: what that left pending is not in the way.
         let nonce = client.nonces(&[payer.address()])?;
         let seed = bench.seed.wrapping_add(nonce.first().copied().unwrap_or_default() << 20);

@@ -33,7 +33,7 @@ pub(crate) enum Name {
     Direct,
     /// 500 questions to a model of 10 ms at once: how well the cores are used
     Medium,
-    /// 20 questions to a model of more than a second at once
+    /// 20 questions to a model of most of a second at once
     Heavy,
     /// 300 transactions at once with eight requests each, every one about the answer before
     Dependent,
@@ -56,6 +56,12 @@ impl Name {
         Self::Contended,
         Self::Mixed,
     ];
+}
+
+impl Name {
+    /// Those of them that every chain with the bundled models can run.
+    pub(super) const DEFAULT_BY_URL: [Self; 6] =
+        [Self::Idle, Self::Transfers, Self::Light, Self::Direct, Self::Dependent, Self::Contended];
 }
 
 /// Shares of kinds of transactions.
