@@ -136,6 +136,9 @@ impl Settings {
         if !(0.0..=1_000.0).contains(&self.pool.ripeness) {
             bail!("[pool] ripeness must be from 0 to 1000");
         }
+        if self.pool.max_bytes < 1 << 20 {
+            bail!("[pool] max_bytes must be at least 1048576: the pool could hold nothing");
+        }
         let at_least_one = [
             ("[rpc] max_calls", self.rpc.max_calls),
             ("[rpc] max_connections", self.rpc.max_connections as usize),
@@ -247,6 +250,7 @@ mod tests {
             "[inference]\nthreads = 20000",
             "[rpc]\nmax_batch = 0",
             "[pool]\nripeness = -1.0",
+            "[pool]\nmax_bytes = 1000",
         ] {
             let error = format!("{:#}", with(text, &[]).unwrap_err());
             assert!(error.contains(" must be "), "{error}");

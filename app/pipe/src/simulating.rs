@@ -55,9 +55,7 @@ impl Pool {
                     blocked = Some(nonce);
                     continue;
                 }
-                Sim::Moved if exact_until.is_some_and(|last| nonce <= last) || entry.tx.cost() > account.balance => {
-                    entry.sim = Sim::Due;
-                }
+                Sim::Moved if exact_until.is_some_and(|last| nonce <= last) => entry.sim = Sim::Due,
                 Sim::Good | Sim::Moved if entry.stage == Stage::Queued => {
                     actions.extend(entry.enter(Stage::Ready, now, None));
                 }
@@ -75,7 +73,10 @@ impl Pool {
                     self.tickets += 1;
                     entry.sim = Sim::Running(self.tickets);
                     haste = match entry.stage {
-                        Stage::Inferring if !entry.needed.is_empty() || !entry.held_back.is_empty() => {
+                        // A block moved it while it waits; what its own account makes certain is no such thing.
+                        Stage::Inferring
+                            if entry.moved_by_head && (!entry.needed.is_empty() || !entry.held_back.is_empty()) =>
+                        {
                             Haste::Background
                         }
                         Stage::Ready | Stage::Proposed => Haste::Refresh,
