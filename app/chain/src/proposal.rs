@@ -30,6 +30,9 @@ struct ProposalResults<'a> {
     held: RefCell<Arc<Held>>,
     network: &'a InferenceNetwork,
     inline: Inline,
+    /// Dear requests that the present attempt may do without, and those that it did without.
+    may_lack: Cell<u32>,
+    lacked: Cell<u32>,
 }
 
 /// Inference that the proposal does itself.
@@ -42,10 +45,20 @@ struct Inline {
     deadline: Instant,
 }
 
+impl Inline {
+    /// Whether a request is none of the proposal's business. One of a transaction that takes most of what all have
+    /// together is dear in sum.
+    fn is_dear(&self, ops: u64) -> bool {
+        ops > self.limit || self.taken.get() > self.limit / 2
+    }
+}
+
 impl ProposalResults<'_> {
-    fn begin_attempt(&self, held: &Arc<Held>) {
+    fn begin_attempt(&self, held: &Arc<Held>, may_lack: u32) {
         self.attempt.borrow_mut().clear();
         self.inline.taken.set(0);
+        self.may_lack.set(may_lack);
+        self.lacked.set(0);
         *self.held.borrow_mut() = held.clone();
     }
 
@@ -76,6 +89,16 @@ impl ProposalResults<'_> {
         Some(answer)
     }
 
+    /// Gives a dear request up, as often as the attempt may.
+    fn give_up(&self, request: &InferenceRequest, ops: u64) -> Option<Answer> {
+        let dear = self.inline.is_dear(ops) || !self.network.has_model(&request.model);
+        if !dear || self.lacked.get() >= self.may_lack.get() {
+            return None;
+        }
+        self.lacked.set(self.lacked.get() + 1);
+        Some(Answer { result: Arc::new(Err(Failure::Unavailable)), took: Duration::ZERO, finished: Instant::now() })
+    }
+
     /// Whether the block says of a request that nobody had its result.
     fn is_unavailable(&self, id: &RequestId) -> bool {
         self.block.borrow().get(id).is_some_and(|answer| *answer.result == Err(Failure::Unavailable))
@@ -88,7 +111,8 @@ impl Results for ProposalResults<'_> {
     }
 
     fn answer(&self, id: &RequestId, request: &InferenceRequest, ops: u64) -> Option<Arc<InferenceResult>> {
-        self.find(id, || self.compute(id, request, ops)).map(|answer| answer.result)
+        let last_resort = || self.compute(id, request, ops).or_else(|| self.give_up(request, ops));
+        self.find(id, last_resort).map(|answer| answer.result)
     }
 }
 
@@ -140,6 +164,8 @@ impl Chain {
             held: RefCell::default(),
             network: &self.network,
             inline: Inline { limit, left, taken: Cell::new(0), deadline },
+            may_lack: Cell::new(0),
+            lacked: Cell::new(0),
         };
         let mut run = BlockRun::begin(&self.rules, block, head.view, &results, OnMiss::Abort)?;
         let mut header = HeaderTx { fee_recipient: block.beneficiary, results: Vec::new() };
@@ -239,64 +265,53 @@ impl Chain {
     ) -> Result<Attempt, ChainError> {
         let tx = &candidate.tx;
         let _span = debug_span!("tx", hash = %tx.hash()).entered();
-        results.begin_attempt(&candidate.held);
-        let mut given_up = 0;
-        loop {
-            match run.run(&tx.tx, tx.sender) {
-                Ok(ran) => {
-                    let waits = self.waits_for_others(results, &ran, budget.only_cheap);
-                    // Somebody else's giving up is no reason to fail this one.
-                    let forced = |call: &Call| !candidate.gives_up && results.is_unavailable(&call.id);
-                    if waits || ran.execution.calls.iter().any(forced) {
-                        return Ok(Attempt::Skipped);
-                    }
-                    let Some(new) = block_results(results, &ran) else { return Ok(Attempt::Skipped) };
-                    let header_size = new.iter().map(BlockResult::encoded_len).sum::<usize>();
-                    let size = header_size + proto_tx_size(tx.tx.encode_2718_len());
-                    if size > budget.bytes || header_size > budget.header_bytes {
-                        return Ok(Attempt::TooLarge("it and its results exceed the bytes of a block"));
-                    }
-                    budget.bytes -= size;
-                    budget.header_bytes -= header_size;
-                    budget.unavailable -= given_up;
-                    let answers: Vec<_> =
-                        ran.new_calls.iter().filter_map(|call| Some((call.id, results.had(&call.id)?))).collect();
-                    results.block.borrow_mut().extend(answers);
-                    header.results.extend(new);
-                    run.commit(&tx.tx, tx.sender, ran);
-                    return Ok(Attempt::Included);
-                }
-                Err(NotIncluded::Missing { id, calls }) => {
-                    let Some(missing) = calls.last().filter(|call| call.id == id) else { return Ok(Attempt::Skipped) };
-                    let inline = &results.inline;
-                    let has_model = self.network.has_model(&missing.request.model);
-                    // One that takes most of what all have together is dear in sum.
-                    let dear = missing.ops > inline.limit || !has_model || inline.taken.get() > inline.limit / 2;
-                    if !dear {
-                        // Used up by others, and the state moves on meanwhile: the next proposal answers it.
-                        return Ok(Attempt::Skipped);
-                    }
-                    if !candidate.gives_up {
-                        return Ok(Attempt::Deferred(calls));
-                    }
-                    if given_up == budget.unavailable {
-                        let none_used = budget.unavailable == self.rules.limits.max_unavailable_per_block;
-                        return Ok(if none_used {
-                            Attempt::Unfit("more of its results are not here than a block may be without")
-                        } else {
-                            Attempt::Skipped
-                        });
-                    }
-                    given_up += 1;
-                    let (result, finished) = (Arc::new(Err(Failure::Unavailable)), Instant::now());
-                    results.attempt.borrow_mut().insert(id, Answer { result, took: Duration::ZERO, finished });
-                }
-                Err(NotIncluded::State(error)) => return Err(error.into()),
-                Err(NotIncluded::Ops) => return Ok(Attempt::TooLarge("its requests exceed maxBlockOps")),
-                Err(reason) => {
-                    debug!(hash = %tx.hash(), %reason, "left out of the proposal");
+        results.begin_attempt(&candidate.held, if candidate.gives_up { budget.unavailable } else { 0 });
+        match run.run(&tx.tx, tx.sender) {
+            Ok(ran) => {
+                let waits = self.waits_for_others(results, &ran, budget.only_cheap);
+                // Somebody else's giving up is no reason to fail this one.
+                let forced = |call: &Call| !candidate.gives_up && results.is_unavailable(&call.id);
+                if waits || ran.execution.calls.iter().any(forced) {
                     return Ok(Attempt::Skipped);
                 }
+                let Some(new) = block_results(results, &ran) else { return Ok(Attempt::Skipped) };
+                let header_size = new.iter().map(BlockResult::encoded_len).sum::<usize>();
+                let size = header_size + proto_tx_size(tx.tx.encode_2718_len());
+                if size > budget.bytes || header_size > budget.header_bytes {
+                    return Ok(Attempt::TooLarge("it and its results exceed the bytes of a block"));
+                }
+                budget.bytes -= size;
+                budget.header_bytes -= header_size;
+                budget.unavailable -= results.lacked.get();
+                let answers: Vec<_> =
+                    ran.new_calls.iter().filter_map(|call| Some((call.id, results.had(&call.id)?))).collect();
+                results.block.borrow_mut().extend(answers);
+                header.results.extend(new);
+                run.commit(&tx.tx, tx.sender, ran);
+                Ok(Attempt::Included)
+            }
+            Err(NotIncluded::Missing { id, calls }) => {
+                let Some(missing) = calls.last().filter(|call| call.id == id) else { return Ok(Attempt::Skipped) };
+                let has_model = self.network.has_model(&missing.request.model);
+                if !results.inline.is_dear(missing.ops) && has_model {
+                    // Used up by others, and the state moves on meanwhile: the next proposal answers it.
+                    return Ok(Attempt::Skipped);
+                }
+                if !candidate.gives_up {
+                    return Ok(Attempt::Deferred(calls));
+                }
+                let none_used = budget.unavailable == self.rules.limits.max_unavailable_per_block;
+                Ok(if none_used {
+                    Attempt::Unfit("more of its results are not here than a block may be without")
+                } else {
+                    Attempt::Skipped
+                })
+            }
+            Err(NotIncluded::State(error)) => Err(error.into()),
+            Err(NotIncluded::Ops) => Ok(Attempt::TooLarge("its requests exceed maxBlockOps")),
+            Err(reason) => {
+                debug!(hash = %tx.hash(), %reason, "left out of the proposal");
+                Ok(Attempt::Skipped)
             }
         }
     }
