@@ -4,9 +4,12 @@
 //! Out: the exact decimal expansion, rounded half to even to 28 significant digits, without
 //! trailing zeros, `decimals >= 0` (`../shared/INTERFACE.md` section 2).
 
-use alloy_primitives::U512;
+use alloy_primitives::Uint;
 
-/// Significant digits of a float32 that leaves as a decimal.
+/// Holds the digits of every float64: 2^1023, and 2^53 · 5^1074.
+type Wide = Uint<2560, 40>;
+
+/// Significant digits of a fraction that leaves as a decimal.
 const DIGITS: usize = 28;
 
 /// Accepted magnitudes of `decimals`: beyond them a number is [`OutOfRange`], whatever its value.
@@ -33,19 +36,32 @@ impl Decimal {
     /// # Errors
     /// [`OutOfRange`] when the number rounds to infinity or `|decimals|` > [`MAX_DECIMALS`].
     pub fn to_f32(self) -> Result<f32, OutOfRange> {
+        // The standard library's parser is correctly rounded, on every platform.
+        let number: f32 = self.text()?.parse().map_err(|_| OutOfRange)?;
+        if number.is_finite() { Ok(number) } else { Err(OutOfRange) }
+    }
+
+    /// The nearest float64, ties to even; tiny numbers become zero (of their sign).
+    ///
+    /// # Errors
+    /// [`OutOfRange`] when the number rounds to infinity or `|decimals|` > [`MAX_DECIMALS`].
+    pub fn to_f64(self) -> Result<f64, OutOfRange> {
+        let number: f64 = self.text()?.parse().map_err(|_| OutOfRange)?;
+        if number.is_finite() { Ok(number) } else { Err(OutOfRange) }
+    }
+
+    fn text(self) -> Result<String, OutOfRange> {
         if self.decimals.unsigned_abs() > MAX_DECIMALS.unsigned_abs() {
             return Err(OutOfRange);
         }
-        // The standard library's parser is correctly rounded, on every platform.
-        let number: f32 = format!("{}e{}", self.value, -self.decimals).parse().map_err(|_| OutOfRange)?;
-        if number.is_finite() { Ok(number) } else { Err(OutOfRange) }
+        Ok(format!("{}e{}", self.value, -self.decimals))
     }
 
     /// The nearest integer, ties to even.
     ///
     /// # Errors
     /// [`OutOfRange`] when it does not fit, or `|decimals|` > [`MAX_DECIMALS`].
-    pub fn to_i64(self) -> Result<i64, OutOfRange> {
+    pub fn to_integer(self) -> Result<i128, OutOfRange> {
         if self.decimals.unsigned_abs() > MAX_DECIMALS.unsigned_abs() {
             return Err(OutOfRange);
         }
@@ -63,7 +79,7 @@ impl Decimal {
                 None => 0, // |value| < 1.8e38 and the scale is at least 1e39: below one half
             }
         };
-        integer.try_into().map_err(|_| OutOfRange)
+        Ok(integer)
     }
 
     /// The decimal expansion of a finite float32.
@@ -72,16 +88,24 @@ impl Decimal {
     /// [`OutOfRange`] for NaN, infinities, and magnitudes of 2^127 and more (they do not fit
     /// `int128` without negative decimals).
     pub fn from_f32(number: f32) -> Result<Self, OutOfRange> {
-        if !number.is_finite() {
+        Self::from_f64(number.into())
+    }
+
+    /// The decimal expansion of a finite float64.
+    ///
+    /// # Errors
+    /// As for [`Self::from_f32`].
+    pub fn from_f64(number: f64) -> Result<Self, OutOfRange> {
+        if !number.is_finite() || number.abs() >= 2f64.powi(127) {
             return Err(OutOfRange);
         }
         let (mantissa, exponent) = split(number);
         // mantissa · 2^exponent, as digits · 10^-decimals, exactly.
         let (digits, mut decimals) = if exponent >= 0 {
-            (U512::from(mantissa) << exponent as usize, 0i128)
+            (Wide::from(mantissa) << exponent as usize, 0i128)
         } else {
             let places = -exponent;
-            (U512::from(mantissa) * U512::from(5).pow(U512::from(places)), places as i128)
+            (Wide::from(mantissa) * Wide::from(5).pow(Wide::from(places)), places as i128)
         };
         let mut digits = digits.to_string().into_bytes();
         if digits.len() > DIGITS {
@@ -106,19 +130,21 @@ impl Decimal {
     }
 
     /// An integer as a decimal.
-    pub fn from_i64(number: i64) -> Self {
-        Self { value: number.into(), decimals: 0 }
+    pub fn from_integer(number: i128) -> Self {
+        Self { value: number, decimals: 0 }
     }
 }
 
-/// |number| = mantissa · 2^exponent.
-fn split(number: f32) -> (u32, i32) {
+/// |number| = mantissa · 2^exponent, with an odd mantissa unless it is zero: the fewer digits, the less to do.
+fn split(number: f64) -> (u64, i32) {
     let bits = number.to_bits();
-    let fraction = bits & 0x007f_ffff;
-    match ((bits >> 23) & 0xff) as i32 {
-        0 => (fraction, -149),
-        biased => (fraction | 0x0080_0000, biased - 150),
-    }
+    let fraction = bits & ((1 << 52) - 1);
+    let (mantissa, exponent) = match ((bits >> 52) & 0x7ff) as i32 {
+        0 => (fraction, -1074),
+        biased => (fraction | 1 << 52, biased - 1075),
+    };
+    let zeros = if mantissa == 0 { 0 } else { mantissa.trailing_zeros() };
+    (mantissa >> zeros, exponent + zeros as i32)
 }
 
 /// Rounds a digit string of more than [`DIGITS`] digits to [`DIGITS`], half to even. Where the carry runs
@@ -204,7 +230,31 @@ mod tests {
             (dec(i64::MAX.into(), 0), Ok(i64::MAX)),
             (dec(i64::MAX as i128 + 1, 0), Err(OutOfRange)),
         ] {
-            assert_eq!(decimal.to_i64(), expected, "{decimal:?}");
+            assert_eq!(decimal.to_integer().and_then(|i| i64::try_from(i).map_err(|_| OutOfRange)), expected, "{decimal:?}");
+        }
+    }
+
+    #[test]
+    fn doubles_leave_with_28_digits_and_come_back() {
+        for (number, value, decimals) in [
+            (0.1f64, 1000000000000000055511151231, 28),
+            (1.0 / 3.0, 3333333333333333148296162562, 28),
+            (5e-324, 4940656458412465441765687929, 351),
+            (-2.5, -25, 1),
+            (1e30, 1000000000000000019884624838656, 0),
+        ] {
+            assert_eq!(Decimal::from_f64(number), Ok(dec(value, decimals)), "{number:e}");
+        }
+        assert_eq!(Decimal::from_f64(2f64.powi(127)), Err(OutOfRange));
+        let mut bits = 1u64;
+        for _ in 0..5_000 {
+            bits = bits.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let number = f64::from_bits(bits);
+            if let Ok(decimal) = Decimal::from_f64(number)
+                && decimal.decimals <= MAX_DECIMALS
+            {
+                assert_eq!(decimal.to_f64(), Ok(number), "{number:e}");
+            }
         }
     }
 

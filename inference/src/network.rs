@@ -3,7 +3,11 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Weak, mpsc},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+        mpsc,
+    },
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -13,9 +17,9 @@ use parking_lot::{Condvar, Mutex};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ContentHash, Failure, InferenceRequest, InferenceResult, Model, ModelStore, RequestId,
+    ContentHash, InferenceRequest, InferenceResult, Model, ModelStore, RequestId, Tensor,
     cache::Cache,
-    scheduler::{Scheduler, Urgency},
+    scheduler::{Scheduler, Urgency, Withdrawn},
 };
 
 /// Size of the network.
@@ -28,6 +32,10 @@ pub struct NetworkConfig {
     pub dear_ops: u64,
     /// Bytes of results that are kept for those who ask later.
     pub cache_bytes: usize,
+    /// Bytes of models that are kept in memory.
+    pub model_bytes: u64,
+    /// Cheap requests for one model that wait are run together, at most so many. 1: each by itself.
+    pub batch: usize,
 }
 
 impl Default for NetworkConfig {
@@ -36,6 +44,8 @@ impl Default for NetworkConfig {
             threads: std::thread::available_parallelism().map_or(2, usize::from),
             dear_ops: 100_000_000, // some milliseconds of a core
             cache_bytes: 64 << 20,
+            model_bytes: 4 << 30,
+            batch: 32,
         }
     }
 }
@@ -64,12 +74,31 @@ pub struct NetworkStatus {
     pub cached: usize,
     /// Requests that run at once.
     pub threads: usize,
+    /// Requests that were run together with others.
+    pub together: u64,
     /// Processor time that the runs took, all of them together.
     pub run_time: Duration,
+    /// Models in memory.
+    pub models: usize,
+    /// Bytes that they take.
+    pub model_bytes: u64,
 }
 
-/// How a request is run. Answers must be those of [`Model::run`]; how long they take is its own business.
-pub type Run = dyn Fn(&Model, &InferenceRequest) -> InferenceResult + Send + Sync;
+/// Another way to run some requests: those that it answers. Answers must be those of [`Model::run`]; how long they take
+/// is its own business.
+pub type Run = dyn Fn(&Model, &InferenceRequest) -> Option<InferenceResult> + Send + Sync;
+
+/// Runs below this cost have one thread even on an idle machine: sharing them out would cost more than it saves.
+const PARALLEL_OPS: u64 = 20_000_000;
+
+/// A run under way.
+#[derive(Debug, Default)]
+struct Control {
+    cancelled: AtomicBool,
+    /// Cost of what is done.
+    done: AtomicU64,
+    ops: u64,
+}
 
 /// A request and its cost.
 type Job = (Arc<InferenceRequest>, u64);
@@ -79,8 +108,11 @@ struct State {
     scheduler: Scheduler<Job>,
     cache: Cache,
     done: u64,
+    together: u64,
     run_time: Duration,
     listeners: Vec<mpsc::Sender<(RequestId, Answer)>>,
+    /// Runs under way.
+    controls: HashMap<RequestId, Arc<Control>>,
     /// Orders that are not answered.
     orders: HashMap<RequestId, Vec<Weak<Slot>>>,
     stopping: bool,
@@ -97,8 +129,6 @@ struct Slot {
 pub struct Order {
     id: RequestId,
     slot: Arc<Slot>,
-    /// It counts in the queue.
-    counts: bool,
     network: Arc<Shared>,
 }
 
@@ -120,14 +150,13 @@ impl Order {
 impl Drop for Order {
     fn drop(&mut self) {
         let mut state = self.network.state.lock();
+        // An order that was answered is not among those that wait, and has nothing to take back.
         if let Some(orders) = state.orders.get_mut(&self.id) {
             orders.retain(|slot| slot.strong_count() > 0 && !slot.ptr_eq(&Arc::downgrade(&self.slot)));
             if orders.is_empty() {
                 state.orders.remove(&self.id);
             }
-            if self.counts {
-                state.scheduler.cancel(&self.id);
-            }
+            state.cancel(&self.id);
         }
     }
 }
@@ -135,7 +164,7 @@ impl Drop for Order {
 struct Shared {
     models: ModelStore,
     config: NetworkConfig,
-    run: Box<Run>,
+    run: Option<Box<Run>>,
     state: Mutex<State>,
     /// A request was queued, or the network stops.
     work: Condvar,
@@ -163,14 +192,14 @@ impl InferenceNetwork {
     /// # Errors
     /// When the system gives no threads.
     pub fn start(models: ModelStore, config: NetworkConfig) -> std::io::Result<Self> {
-        Self::start_with(models, config, Box::new(|model, request| model.run(&request.inputs)))
+        Self::start_with(models, config, None)
     }
 
-    /// The same with another way to run requests: on other machines, or as a benchmark needs it.
+    /// The same with another way to run some requests: on other machines, or as a benchmark needs it.
     ///
     /// # Errors
     /// When the system gives no threads.
-    pub fn start_with(models: ModelStore, config: NetworkConfig, run: Box<Run>) -> std::io::Result<Self> {
+    pub fn start_with(models: ModelStore, config: NetworkConfig, run: Option<Box<Run>>) -> std::io::Result<Self> {
         let scheduler = Scheduler::new(config.threads, config.dear_ops);
         let lanes = scheduler.slots();
         let shared = Arc::new(Shared {
@@ -181,8 +210,10 @@ impl InferenceNetwork {
                 scheduler,
                 cache: Cache::new(config.cache_bytes),
                 done: 0,
+                together: 0,
                 run_time: Duration::ZERO,
                 listeners: Vec::new(),
+                controls: HashMap::new(),
                 orders: HashMap::new(),
                 stopping: false,
             }),
@@ -200,7 +231,7 @@ impl InferenceNetwork {
 
     /// Whether this machine has the model's file.
     pub fn has_model(&self, model: &ContentHash) -> bool {
-        self.shared.models.get(model).is_some()
+        self.shared.models.has(model)
     }
 
     /// The models of this machine.
@@ -229,30 +260,36 @@ impl InferenceNetwork {
     pub fn order(&self, id: RequestId, request: Arc<InferenceRequest>, ops: u64, urgency: Urgency) -> Order {
         let slot = Arc::<Slot>::default();
         let mut state = self.shared.state.lock();
-        let mut counts = false;
         if let Some(answer) = state.cache.get(&id) {
             *slot.answer.lock() = Some(answer);
         } else if self.has_model(&request.model) {
             state.orders.entry(id).or_default().push(Arc::downgrade(&slot));
-            counts = state.scheduler.submit(id, ops, urgency, (request, ops));
+            state.scheduler.submit(id, ops, urgency, (request, ops));
             self.shared.work.notify_all();
         }
         drop(state);
-        Order { id, slot, counts, network: self.shared.clone() }
+        Order { id, slot, network: self.shared.clone() }
     }
 
-    /// Takes back one [`Self::submit`]; the request leaves the queue with the last one. Answers the cost of what left
-    /// it, and so is not run.
+    /// Takes back one [`Self::submit`] that was not answered. With the last one the request leaves the queue, or its run
+    /// is ended at the next node. Answers the cost of what left the queue, and so is not run.
     pub fn cancel(&self, id: &RequestId) -> Option<u64> {
-        self.shared.state.lock().scheduler.cancel(id).map(|(_, ops)| ops)
+        self.shared.state.lock().cancel(id)
+    }
+
+    /// How much of a run under way is done, from 0 to 1.
+    pub fn progress(&self, id: &RequestId) -> Option<f64> {
+        let control = self.shared.state.lock().controls.get(id)?.clone();
+        Some((control.done.load(Ordering::Relaxed) as f64 / control.ops.max(1) as f64).min(1.0))
     }
 
     /// Runs a request in the caller's thread: for trifles, which are done sooner than handed over. Its answer is kept, and
-    /// told to those who asked for it. `None` without the model.
+    /// told to those who asked for it. `None` without the model in memory: the caller does not wait for a disk.
     pub fn run_here(&self, id: RequestId, request: &InferenceRequest, ops: u64) -> Option<Answer> {
-        let model = self.models().get(&request.model)?;
+        let model = self.models().warm(&request.model)?;
         let begin = Instant::now();
-        let result = Arc::new((self.shared.run)(model, request));
+        let other = self.shared.run.as_ref().and_then(|run| run(&model, request));
+        let result = Arc::new(other.unwrap_or_else(|| model.run(&request.inputs)));
         let finished = Instant::now();
         let answer = Answer { result, took: finished - begin, finished };
         self.remember(id, &answer, ops);
@@ -284,6 +321,7 @@ impl InferenceNetwork {
 
     /// Numbers for people.
     pub fn status(&self) -> NetworkStatus {
+        let (models, model_bytes) = self.shared.models.in_memory();
         let state = self.shared.state.lock();
         let (queued, running) = state.scheduler.counts();
         let threads = state.scheduler.slots() - 1;
@@ -291,9 +329,12 @@ impl InferenceNetwork {
             queued,
             running,
             done: state.done,
+            together: state.together,
             cached: state.cache.len(),
             threads,
             run_time: state.run_time,
+            models,
+            model_bytes,
         }
     }
 }
@@ -316,9 +357,9 @@ impl Shared {
     fn serve(&self) {
         lower_priority();
         loop {
-            let (id, (request, ops)) = {
+            let (jobs, control, idle) = {
                 let mut state = self.state.lock();
-                loop {
+                let first = loop {
                     if state.stopping {
                         return;
                     }
@@ -326,29 +367,105 @@ impl Shared {
                         break next;
                     }
                     self.work.wait(&mut state);
-                }
+                };
+                let control = Arc::new(Control { ops: first.1.1, ..Control::default() });
+                state.controls.insert(first.0, control.clone());
+                let jobs = self.with_others(first, &mut state.scheduler);
+                (jobs, control, state.scheduler.is_idle())
             };
             let (start, begin) = (Instant::now(), thread_time());
-            let result = match self.models.get(&request.model) {
-                Some(model) => (self.run)(model, &request),
-                None => Err(Failure::Engine), // `submit` refuses requests without a model
-            };
+            let results = self.run(&jobs, &control, idle);
             let finished = Instant::now();
-            histogram!("penstock_inference_run_seconds").record(finished - start);
-            let answer = Answer { result: Arc::new(result), took: finished - start, finished };
+            let took = (finished - start) / jobs.len().max(1) as u32;
             let mut state = self.state.lock();
-            state.scheduler.finish(&id);
             state.run_time += thread_time().saturating_sub(begin);
-            state.keep(id, answer.clone(), ops);
-            state.tell(id, &answer);
+            state.together += if jobs.len() > 1 { jobs.len() as u64 } else { 0 };
+            for ((id, (_, ops)), result) in jobs.into_iter().zip(results) {
+                state.controls.remove(&id);
+                // A run that was ended has no answer. Whoever asked again meanwhile is queued again.
+                if let Some(result) = result {
+                    histogram!("penstock_inference_run_seconds").record(took);
+                    let answer = Answer { result: Arc::new(result), took, finished };
+                    state.scheduler.finish(&id);
+                    state.keep(id, answer.clone(), ops);
+                    state.tell(id, &answer);
+                } else {
+                    state.scheduler.finish(&id);
+                }
+            }
+            drop(state);
             self.answered.notify_all();
             // A dear run that ended may have freed its place for another thread's.
             self.work.notify_all();
         }
     }
+
+    /// A request that starts, with those that wait for the same model and can run together with it: nobody waits for
+    /// others to come, so that a batch delays nothing.
+    fn with_others(&self, first: (RequestId, Job), scheduler: &mut Scheduler<Job>) -> Vec<(RequestId, Job)> {
+        let (request, ops) = first.1.clone();
+        let mut jobs = vec![first];
+        if self.config.batch <= 1 || ops > self.config.dear_ops {
+            return jobs;
+        }
+        let Some(model) = self.models.warm(&request.model).filter(|model| model.batches()) else { return jobs };
+        // Together no dearer than a cheap request may be, and with rows of the same shape.
+        let mut left = self.config.dear_ops.saturating_sub(ops);
+        let rows = |request: &InferenceRequest| -> Vec<Vec<usize>> {
+            request.inputs.iter().map(|tensor| tensor.shape().get(1..).unwrap_or_default().to_vec()).collect()
+        };
+        let shape = rows(&request);
+        jobs.extend(scheduler.start_together(self.config.batch - 1, |(other, ops)| {
+            let fits = other.model == model.hash() && *ops <= left && rows(other) == shape;
+            if fits {
+                left -= ops;
+            }
+            fits
+        }));
+        jobs
+    }
+
+    /// The answers; `None` for a run that was ended.
+    fn run(&self, jobs: &[(RequestId, Job)], control: &Control, idle: bool) -> Vec<Option<InferenceResult>> {
+        let Some((_, (request, ops))) = jobs.first() else { return vec![] };
+        let Some(model) = self.models.get(&request.model) else {
+            // `submit` refuses requests without a model; one whose file has gone meanwhile cannot be answered.
+            return vec![None; jobs.len()];
+        };
+        // Whoever has another way answers first; a batch is only of what nobody answers otherwise.
+        let others: Vec<Option<InferenceResult>> =
+            jobs.iter().map(|(_, (request, _))| self.run.as_ref().and_then(|run| run(&model, request))).collect();
+        if others.iter().any(Option::is_some) {
+            let all = others.into_iter().zip(jobs);
+            return all.map(|(other, (_, (request, _)))| other.or_else(|| Some(model.run(&request.inputs)))).collect();
+        }
+        if jobs.len() > 1 {
+            let inputs: Vec<&[Tensor]> = jobs.iter().map(|(_, (request, _))| request.inputs.as_slice()).collect();
+            if let Some(results) = model.run_batch(&inputs, 1) {
+                return results.into_iter().map(Some).collect();
+            }
+            return jobs.iter().map(|(_, (request, _))| Some(model.run(&request.inputs))).collect();
+        }
+        // All of the machine for one run that is worth it, when there is nothing else to do.
+        let threads = if idle && *ops > PARALLEL_OPS { self.config.threads } else { 1 };
+        vec![model.run_watched(&request.inputs, threads, Some(&control.cancelled), Some(&control.done))]
+    }
 }
 
 impl State {
+    fn cancel(&mut self, id: &RequestId) -> Option<u64> {
+        match self.scheduler.cancel(id) {
+            Withdrawn::No => None,
+            Withdrawn::Queued((_, ops)) => Some(ops),
+            Withdrawn::Running => {
+                if let Some(control) = self.controls.get(id) {
+                    control.cancelled.store(true, Ordering::Relaxed);
+                }
+                None
+            }
+        }
+    }
+
     fn keep(&mut self, id: RequestId, answer: Answer, ops: u64) {
         self.done += 1;
         for slot in self.orders.remove(&id).unwrap_or_default() {

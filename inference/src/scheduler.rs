@@ -3,6 +3,8 @@
 //! Greater [`Urgency`] first, then first come first served. Requests up to a cost are *cheap*; the others are *dear*, and
 //! as many of them run at once as there are lanes. One more lane is for cheap requests alone, so that none of them
 //! ever waits behind dear ones, however many those are.
+//!
+//! A run that nobody wants any more is to be ended; whoever asks for it again meanwhile gets a new one.
 
 use core::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, HashMap};
@@ -68,9 +70,27 @@ struct Place {
 }
 
 #[derive(Debug)]
-enum State {
+enum State<Job> {
     Queued { place: Place, dear: bool, wanted: usize },
-    Running { dear: bool },
+    Running {
+        dear: bool,
+        /// It occupies a lane; one that runs together with another does not.
+        lane: bool,
+        wanted: usize,
+        /// Nobody wants it: its thread was told to end it. Whoever asks again is here.
+        ended: Option<Vec<(u64, Urgency, Job)>>,
+    },
+}
+
+/// What became of a request that somebody took back.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Withdrawn<Job> {
+    /// Others want it still, or it is not here.
+    No,
+    /// It left the queue.
+    Queued(Job),
+    /// It runs, and nobody wants it: it is to be ended.
+    Running,
 }
 
 type Queue<Job> = BTreeMap<Place, (RequestId, Job)>;
@@ -83,7 +103,7 @@ pub struct Scheduler<Job> {
     sequence: u64,
     cheap: Queue<Job>,
     dear: Queue<Job>,
-    states: HashMap<RequestId, State>,
+    states: HashMap<RequestId, State<Job>>,
     running_dear: usize,
     running: usize,
 }
@@ -113,12 +133,12 @@ impl<Job> Scheduler<Job> {
     }
 
     /// Queues a request, or joins the one that is queued or running already. A greater urgency
-    /// moves a queued one forward. Answers whether this counts, so that it has to be cancelled when it is not wanted any
-    /// more: what runs already does not.
-    pub fn submit(&mut self, id: RequestId, ops: u64, urgency: Urgency, job: Job) -> bool {
+    /// moves a queued one forward. Each is to be cancelled when it is not wanted any more, unless it was answered.
+    pub fn submit(&mut self, id: RequestId, ops: u64, urgency: Urgency, job: Job) {
         let place = Place { urgency: Reverse(urgency), sequence: self.sequence };
         match self.states.get_mut(&id) {
-            Some(State::Running { .. }) => false,
+            Some(State::Running { ended: Some(again), .. }) => again.push((ops, urgency, job)),
+            Some(State::Running { wanted, .. }) => *wanted += 1,
             Some(State::Queued { place: old, dear, wanted }) => {
                 *wanted += 1;
                 if urgency > old.urgency.0 {
@@ -129,14 +149,12 @@ impl<Job> Scheduler<Job> {
                         queue.insert(place, entry);
                     }
                 }
-                true
             }
             None => {
                 self.sequence += 1;
                 let dear = ops > self.dear_ops;
                 self.states.insert(id, State::Queued { place, dear, wanted: 1 });
                 self.queue(dear).insert(place, (id, job));
-                true
             }
         }
     }
@@ -157,25 +175,78 @@ impl<Job> Scheduler<Job> {
         let (_, (id, job)) = self.queue(dear).pop_first()?;
         self.running += 1;
         self.running_dear += usize::from(dear);
-        self.states.insert(id, State::Running { dear });
+        self.begin(id, dear, true);
         Some((id, job))
     }
 
-    /// A run has ended.
+    fn begin(&mut self, id: RequestId, dear: bool, lane: bool) {
+        let wanted = match self.states.get(&id) {
+            Some(State::Queued { wanted, .. }) => *wanted,
+            _ => 1,
+        };
+        self.states.insert(id, State::Running { dear, lane, wanted, ended: None });
+    }
+
+    /// Cheap requests that wait and may run together with one that starts, without a lane of their own: at most `most`,
+    /// in their order, as long as `fits` says so. They are looked for among those that would run soon.
+    pub fn start_together(&mut self, most: usize, mut fits: impl FnMut(&Job) -> bool) -> Vec<(RequestId, Job)> {
+        let near = most.saturating_mul(4);
+        let places: Vec<Place> =
+            self.cheap.iter().take(near).filter(|(_, (_, job))| fits(job)).map(|(place, _)| *place).take(most).collect();
+        let mut jobs = Vec::with_capacity(places.len());
+        for place in places {
+            if let Some((id, job)) = self.cheap.remove(&place) {
+                self.begin(id, false, false);
+                jobs.push((id, job));
+            }
+        }
+        jobs
+    }
+
+    /// A run has ended, with an answer or because nobody wanted it any more.
     pub fn finish(&mut self, id: &RequestId) {
-        if let Some(State::Running { dear }) = self.states.get(id) {
+        let Some(State::Running { dear, lane, .. }) = self.states.get(id) else { return };
+        if *lane {
             self.running -= 1;
             self.running_dear -= usize::from(*dear);
-            self.states.remove(id);
+        }
+        if let Some(State::Running { ended: Some(again), .. }) = self.states.remove(id) {
+            for (ops, urgency, job) in again {
+                self.submit(*id, ops, urgency, job);
+            }
         }
     }
 
-    /// One of those who submitted a request does not want it any more. The last one takes it out
-    /// of the queue; a running one runs on. Answers what was taken out.
-    pub fn cancel(&mut self, id: &RequestId) -> Option<Job> {
-        let Some(State::Queued { wanted, .. }) = self.states.get_mut(id) else { return None };
-        *wanted -= 1;
-        if *wanted == 0 { self.withdraw(id) } else { None }
+    /// One of those who submitted a request does not want it any more. The last one takes it out of the queue, or has it
+    /// ended.
+    pub fn cancel(&mut self, id: &RequestId) -> Withdrawn<Job> {
+        match self.states.get_mut(id) {
+            Some(State::Queued { wanted, .. }) => {
+                *wanted -= 1;
+                if *wanted > 0 {
+                    return Withdrawn::No;
+                }
+                self.withdraw(id).map_or(Withdrawn::No, Withdrawn::Queued)
+            }
+            Some(State::Running { ended: Some(again), .. }) => {
+                again.pop();
+                Withdrawn::No
+            }
+            Some(State::Running { wanted, ended, .. }) => {
+                *wanted = wanted.saturating_sub(1);
+                if *wanted > 0 {
+                    return Withdrawn::No;
+                }
+                *ended = Some(vec![]);
+                Withdrawn::Running
+            }
+            None => Withdrawn::No,
+        }
+    }
+
+    /// Whether nothing waits and at most one runs: the machine has nothing else to do.
+    pub fn is_idle(&self) -> bool {
+        self.running <= 1 && self.cheap.is_empty() && self.dear.is_empty()
     }
 
     /// A request was answered elsewhere: it does not have to run. Answers whether anybody waits for it.
@@ -209,8 +280,8 @@ mod tests {
         RequestId(B256::repeat_byte(n))
     }
 
-    fn order(scheduler: &mut Scheduler<()>) -> Vec<RequestId> {
-        core::iter::from_fn(|| scheduler.start_next().map(|(id, ())| id)).collect()
+    fn order<Job>(scheduler: &mut Scheduler<Job>) -> Vec<RequestId> {
+        core::iter::from_fn(|| scheduler.start_next().map(|(id, _)| id)).collect()
     }
 
     #[test]
@@ -232,14 +303,54 @@ mod tests {
     #[test]
     fn priority_goes_before_arrival_and_equal_requests_run_once() {
         let mut scheduler = Scheduler::new(8, 10);
-        assert!(scheduler.submit(id(1), 1, Urgency::of(Priority::Call), ()));
-        assert!(scheduler.submit(id(2), 1, TRANSACTION, ()));
-        assert!(scheduler.submit(id(3), 1, TRANSACTION, ()));
-        assert!(scheduler.submit(id(1), 1, Urgency::of(Priority::Verification), ()), "joins");
+        scheduler.submit(id(1), 1, Urgency::of(Priority::Call), ());
+        scheduler.submit(id(2), 1, TRANSACTION, ());
+        scheduler.submit(id(3), 1, TRANSACTION, ());
+        scheduler.submit(id(1), 1, Urgency::of(Priority::Verification), ());
         assert_eq!(order(&mut scheduler), [id(1), id(2), id(3)]);
-        assert!(!scheduler.submit(id(1), 1, TRANSACTION, ()), "still running");
+        scheduler.submit(id(1), 1, TRANSACTION, ());
+        assert_eq!(order(&mut scheduler), [], "still running");
         scheduler.finish(&id(1));
-        assert!(scheduler.submit(id(1), 1, TRANSACTION, ()));
+        scheduler.submit(id(1), 1, TRANSACTION, ());
+        assert_eq!(order(&mut scheduler), [id(1)]);
+    }
+
+    #[test]
+    fn a_run_that_the_last_one_cancels_is_ended_and_asked_for_again_it_runs_again() {
+        let mut scheduler = Scheduler::new(1, 10);
+        scheduler.submit(id(1), 100, TRANSACTION, ());
+        assert_eq!(order(&mut scheduler), [id(1)]);
+        scheduler.submit(id(1), 100, TRANSACTION, ());
+        assert_eq!(scheduler.cancel(&id(1)), Withdrawn::No, "the other one wants it");
+        assert_eq!(scheduler.cancel(&id(1)), Withdrawn::Running);
+        scheduler.submit(id(1), 100, TRANSACTION, ());
+        scheduler.submit(id(1), 100, TRANSACTION, ());
+        assert_eq!(scheduler.cancel(&id(1)), Withdrawn::No);
+        assert!(scheduler.start_next().is_none(), "its lane is not free yet");
+        scheduler.finish(&id(1));
+        assert_eq!(order(&mut scheduler), [id(1)]);
+        assert_eq!(scheduler.cancel(&id(1)), Withdrawn::Running, "one of the two was taken back");
+        scheduler.finish(&id(1));
+        assert!(scheduler.states.is_empty() && scheduler.is_idle());
+    }
+
+    #[test]
+    fn what_runs_together_takes_one_lane() {
+        let mut scheduler = Scheduler::new(1, 10);
+        for n in 0..10 {
+            scheduler.submit(id(n), 1, TRANSACTION, n);
+        }
+        let (first, _) = scheduler.start_next().unwrap();
+        assert_eq!(first, id(0));
+        let together = scheduler.start_together(3, |n| n % 2 == 0);
+        assert_eq!(together.iter().map(|(_, n)| *n).collect::<Vec<_>>(), [2, 4, 6]);
+        assert_eq!(scheduler.start_next().unwrap().1, 1, "the second lane");
+        assert!(scheduler.start_next().is_none());
+        for n in [0, 2, 4, 6] {
+            scheduler.finish(&id(n));
+        }
+        assert_eq!(scheduler.counts(), (5, 1));
+        assert_eq!(scheduler.start_next().unwrap().1, 3);
     }
 
     #[test]
@@ -259,11 +370,11 @@ mod tests {
         let mut scheduler = Scheduler::new(2, 10);
         scheduler.submit(id(1), 1, TRANSACTION, ());
         scheduler.submit(id(1), 1, TRANSACTION, ());
-        assert!(scheduler.cancel(&id(1)).is_none());
+        assert_eq!(scheduler.cancel(&id(1)), Withdrawn::No);
         assert_eq!(scheduler.counts(), (1, 0));
-        assert!(scheduler.cancel(&id(1)).is_some());
+        assert_eq!(scheduler.cancel(&id(1)), Withdrawn::Queued(()));
         assert_eq!(scheduler.counts(), (0, 0));
-        assert!(scheduler.cancel(&id(1)).is_none());
+        assert_eq!(scheduler.cancel(&id(1)), Withdrawn::No);
         assert!(scheduler.start_next().is_none());
         // Answered elsewhere: nobody has to run it.
         scheduler.submit(id(2), 1, TRANSACTION, ());

@@ -1,24 +1,34 @@
-//! The models of this machine, by content hash.
+//! Models on this machine: a folder of files by content, and the loaded ones within a memory budget.
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc};
+use std::{
+    collections::HashMap,
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use crate::{ContentHash, Model, ModelError};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use crate::{ContentHash, Model, ModelError, content, onnx};
 
 /// Where a model's file comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ModelSource {
     /// Bytes that are part of the program.
     Embedded(&'static [u8]),
-    /// A file.
+    /// A file, with its external data beside it.
     File(PathBuf),
 }
 
-/// Why a model could not be loaded.
+/// Why a model could not be loaded, added or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The file cannot be read.
-    #[error("cannot read {path}: {reason}")]
-    Read {
+    /// The file cannot be read or written.
+    #[error("{path}: {reason}")]
+    Io {
         /// The file.
         path: PathBuf,
         /// What the system says.
@@ -35,40 +45,344 @@ pub enum StoreError {
     /// The file is no model that the engine runs.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// The folder has no such model.
+    #[error("there is no model `{0}` here (`penstock model list` names them)")]
+    Unknown(String),
+    /// The name is another model's.
+    #[error("`{name}` is the name of {owner} already")]
+    NameTaken {
+        /// The name.
+        name: String,
+        /// Whose it is.
+        owner: ContentHash,
+    },
 }
 
-/// Loaded models.
-#[derive(Debug, Default)]
+impl StoreError {
+    fn io(path: &Path) -> impl Fn(std::io::Error) -> Self + '_ {
+        |reason| Self::Io { path: path.to_owned(), reason }
+    }
+}
+
+impl ModelSource {
+    /// The model as one file.
+    fn read(&self) -> Result<Bytes, StoreError> {
+        match self {
+            Self::Embedded(bytes) => Ok((*bytes).into()),
+            Self::File(path) => {
+                let bytes = fs::read(path).map_err(StoreError::io(path))?;
+                Ok(onnx::one_file(bytes.into(), path.parent().unwrap_or(Path::new(".")))?)
+            }
+        }
+    }
+}
+
+/// Loads a model and verifies that it is the one that `expected` names.
+fn load(expected: ContentHash, source: &ModelSource) -> Result<Arc<Model>, StoreError> {
+    let bytes = source.read()?;
+    let found = ContentHash::of(&bytes);
+    if found != expected {
+        return Err(StoreError::WrongContent { expected, found });
+    }
+    Ok(Arc::new(Model::load(bytes)?))
+}
+
+/// The models that this process runs. All are loaded once at the start, which verifies them; those that were not used for
+/// longest make room when they exceed the budget, and are loaded, and verified, again when they are asked for.
+#[derive(Debug)]
 pub struct ModelStore {
-    models: HashMap<ContentHash, Arc<Model>>,
+    budget: u64,
+    sources: HashMap<ContentHash, ModelSource>,
+    warm: Mutex<Warm>,
+}
+
+#[derive(Debug, Default)]
+struct Warm {
+    models: HashMap<ContentHash, (Arc<Model>, u64)>,
+    clock: u64,
+}
+
+impl Default for ModelStore {
+    fn default() -> Self {
+        Self::with_budget(u64::MAX)
+    }
 }
 
 impl ModelStore {
+    /// A store that keeps models of so many bytes in memory, and always the one that was used last.
+    pub fn with_budget(budget: u64) -> Self {
+        Self { budget, sources: HashMap::new(), warm: Mutex::default() }
+    }
+
     /// Loads a model and verifies that it is the one that `expected` names.
     ///
     /// # Errors
     /// [`StoreError`]; the store is unchanged.
     pub fn load(&mut self, expected: ContentHash, source: &ModelSource) -> Result<Arc<Model>, StoreError> {
-        if let Some(model) = self.models.get(&expected) {
-            return Ok(model.clone());
+        if let Some(model) = self.warm(&expected) {
+            return Ok(model);
         }
-        let bytes: bytes::Bytes = match source {
-            ModelSource::Embedded(bytes) => (*bytes).into(),
-            ModelSource::File(path) => {
-                std::fs::read(path).map_err(|reason| StoreError::Read { path: path.clone(), reason })?.into()
-            }
-        };
-        let found = ContentHash::of(&bytes);
-        if found != expected {
-            return Err(StoreError::WrongContent { expected, found });
-        }
-        let model = Arc::new(Model::load(bytes)?);
-        self.models.insert(expected, model.clone());
+        let model = load(expected, source)?;
+        self.sources.insert(expected, source.clone());
+        self.keep(expected, &model);
         Ok(model)
     }
 
-    /// A loaded model.
-    pub fn get(&self, hash: &ContentHash) -> Option<&Arc<Model>> {
-        self.models.get(hash)
+    /// Whether the model can be had.
+    pub fn has(&self, hash: &ContentHash) -> bool {
+        self.sources.contains_key(hash)
+    }
+
+    /// The model if it is in memory: for those who must not wait for a disk.
+    pub fn warm(&self, hash: &ContentHash) -> Option<Arc<Model>> {
+        let mut warm = self.warm.lock();
+        warm.clock += 1;
+        let clock = warm.clock;
+        let (model, used) = warm.models.get_mut(hash)?;
+        *used = clock;
+        Some(model.clone())
+    }
+
+    /// The model, read from its file again if it is not in memory. `None` if this machine has it not, or not any more.
+    pub fn get(&self, hash: &ContentHash) -> Option<Arc<Model>> {
+        if let Some(model) = self.warm(hash) {
+            return Some(model);
+        }
+        match load(*hash, self.sources.get(hash)?) {
+            Ok(model) => {
+                self.keep(*hash, &model);
+                Some(model)
+            }
+            Err(error) => {
+                tracing::error!(model = %hash, %error, "a model that was here at the start cannot be read any more");
+                None
+            }
+        }
+    }
+
+    fn keep(&self, hash: ContentHash, model: &Arc<Model>) {
+        let mut warm = self.warm.lock();
+        warm.clock += 1;
+        let clock = warm.clock;
+        warm.models.insert(hash, (model.clone(), clock));
+        while warm.models.len() > 1 && warm.bytes() > self.budget {
+            let oldest = warm.models.iter().min_by_key(|(_, (_, used))| *used).map(|(hash, _)| *hash);
+            if let Some(oldest) = oldest {
+                warm.models.remove(&oldest);
+            }
+        }
+    }
+
+    /// Models in memory, and the bytes that they take.
+    pub fn in_memory(&self) -> (usize, u64) {
+        let warm = self.warm.lock();
+        (warm.models.len(), warm.bytes())
+    }
+}
+
+impl Warm {
+    fn bytes(&self) -> u64 {
+        self.models.values().map(|(model, _)| model.memory_bytes()).fold(0, u64::saturating_add)
+    }
+}
+
+/// What the folder remembers of a model, beside its file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredModel {
+    /// SHA-256 of the file.
+    pub hash: ContentHash,
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// IPFS CIDs, names that were given (a base64url blob id, say), and the name of the file that it came from.
+    pub names: Vec<String>,
+}
+
+/// A folder of models by content: `<sha256>.onnx`, with a `<sha256>.json` of names beside it.
+#[derive(Debug, Clone)]
+pub struct ModelFolder(PathBuf);
+
+impl ModelFolder {
+    /// The folder, which need not exist yet.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    fn file(&self, hash: &ContentHash) -> PathBuf {
+        self.0.join(format!("{}.onnx", &hash.to_string()[2..]))
+    }
+
+    fn record(&self, hash: &ContentHash) -> PathBuf {
+        self.0.join(format!("{}.json", &hash.to_string()[2..]))
+    }
+
+    /// The file of a model, if it is here. Whoever loads it verifies its content.
+    pub fn path(&self, hash: &ContentHash) -> Option<PathBuf> {
+        Some(self.file(hash)).filter(|path| path.is_file())
+    }
+
+    /// Adds a model as one file, after checking that the engine runs it. Adding it again adds names.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the folder is unchanged.
+    pub fn add(&self, path: &Path, names: &[String]) -> Result<(StoredModel, Model), StoreError> {
+        let bytes = ModelSource::File(path.to_owned()).read()?;
+        let model = Model::load(bytes.clone())?;
+        let hash = model.hash();
+        let known = self.list()?;
+        let mut stored = known.iter().find(|stored| stored.hash == hash).cloned().unwrap_or_else(|| StoredModel {
+            hash,
+            bytes: bytes.len() as u64,
+            names: vec![content::cid_v0(&bytes), content::cid_v1(&bytes)],
+        });
+        for name in names {
+            if let Some(other) = known.iter().find(|other| other.hash != hash && other.names.contains(name)) {
+                return Err(StoreError::NameTaken { name: name.clone(), owner: other.hash });
+            }
+            if !stored.names.contains(name) {
+                stored.names.push(name.clone());
+            }
+        }
+        fs::create_dir_all(&self.0).map_err(StoreError::io(&self.0))?;
+        // Whole or not at all, whenever the machine stops: the record comes last and is what counts.
+        write_whole(&self.file(&hash), &bytes)?;
+        let record = serde_json::to_vec_pretty(&stored).unwrap_or_default();
+        write_whole(&self.record(&hash), &record)?;
+        Ok((stored, model))
+    }
+
+    /// The models, by hash.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] when the folder cannot be read.
+    pub fn list(&self) -> Result<Vec<StoredModel>, StoreError> {
+        let entries = match fs::read_dir(&self.0) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(vec![]),
+            Err(error) => return Err(StoreError::io(&self.0)(error)),
+        };
+        let mut models = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(StoreError::io(&self.0))?.path();
+            if path.extension().is_some_and(|extension| extension == "json") {
+                let text = fs::read(&path).map_err(StoreError::io(&path))?;
+                match serde_json::from_slice::<StoredModel>(&text) {
+                    Ok(stored) => models.push(stored),
+                    Err(error) => tracing::warn!(path = %path.display(), %error, "not a record of a model"),
+                }
+            }
+        }
+        models.sort_by_key(|stored| stored.hash);
+        Ok(models)
+    }
+
+    /// The model of a name: its hash (with or without 0x, or the first digits of it), a CID, or a name that was given.
+    ///
+    /// # Errors
+    /// [`StoreError::Unknown`] when there is none, or the digits are those of several.
+    pub fn find(&self, name: &str) -> Result<StoredModel, StoreError> {
+        let models = self.list()?;
+        if let Some(stored) = models.iter().find(|stored| stored.names.iter().any(|n| n == name)) {
+            return Ok(stored.clone());
+        }
+        let digits = name.strip_prefix("0x").unwrap_or(name).to_lowercase();
+        let mut found = models.iter().filter(|stored| digits.len() >= 6 && stored.hash.to_string()[2..].starts_with(&digits));
+        match (found.next(), found.next()) {
+            (Some(stored), None) => Ok(stored.clone()),
+            _ => Err(StoreError::Unknown(name.to_owned())),
+        }
+    }
+
+    /// Loads a model of the folder and verifies its content.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it is not there, or not what it was.
+    pub fn load(&self, name: &str) -> Result<Arc<Model>, StoreError> {
+        let stored = self.find(name)?;
+        load(stored.hash, &ModelSource::File(self.file(&stored.hash)))
+    }
+
+    /// Removes a model.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it is not there or cannot be removed.
+    pub fn remove(&self, name: &str) -> Result<StoredModel, StoreError> {
+        let stored = self.find(name)?;
+        let record = self.record(&stored.hash);
+        fs::remove_file(&record).map_err(StoreError::io(&record))?;
+        let file = self.file(&stored.hash);
+        fs::remove_file(&file).map_err(StoreError::io(&file))?;
+        Ok(stored)
+    }
+}
+
+/// Writes a file under another name first, to disk, and then gives it its name.
+fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let partial = path.with_extension(format!("{}.partial", std::process::id()));
+    let write = || -> std::io::Result<()> {
+        let mut file = fs::File::create(&partial)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&partial, path)
+    };
+    write().map_err(|error| {
+        let _ = fs::remove_file(&partial);
+        StoreError::io(path)(error)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::synthetic;
+
+    #[test]
+    fn a_folder_adds_finds_verifies_and_removes() {
+        let folder = tempfile::tempdir().unwrap();
+        let source = folder.path().join("some.onnx");
+        fs::write(&source, synthetic::wide_mlp(1, 1)).unwrap();
+        let models = ModelFolder::new(folder.path().join("models"));
+        assert_eq!(models.list().unwrap(), []);
+        let (stored, model) = models.add(&source, &["a-name".to_owned()]).unwrap();
+        let (again, _) = models.add(&source, &["another".to_owned()]).unwrap();
+        assert_eq!(again.names.len(), stored.names.len() + 1);
+        let hash = model.hash().to_string();
+        for name in [hash.as_str(), &hash[2..], &hash[..12], "a-name", "another", &again.names[0], &again.names[1]] {
+            assert_eq!(models.find(name).unwrap(), again, "{name}");
+            assert_eq!(models.load(name).unwrap().hash(), model.hash());
+        }
+        assert!(matches!(models.find("0x"), Err(StoreError::Unknown(_))));
+        let other = folder.path().join("other.onnx");
+        fs::write(&other, synthetic::wide_mlp(2, 1)).unwrap();
+        assert!(matches!(models.add(&other, &["a-name".to_owned()]), Err(StoreError::NameTaken { .. })));
+        // One byte that changed is noticed.
+        let path = models.path(&model.hash()).unwrap();
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[100] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        assert!(matches!(models.load("a-name"), Err(StoreError::WrongContent { .. })));
+        models.remove("another").unwrap();
+        assert_eq!(models.list().unwrap(), []);
+        assert!(matches!(models.remove("a-name"), Err(StoreError::Unknown(_))));
+    }
+
+    #[test]
+    fn models_beyond_the_budget_leave_and_come_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut hashes = Vec::new();
+        let mut store = ModelStore::with_budget(15 << 20);
+        for rows in 1..=3 {
+            let bytes = synthetic::wide_mlp(rows, 1);
+            let path = folder.path().join(format!("{rows}.onnx"));
+            fs::write(&path, &bytes).unwrap();
+            hashes.push(ContentHash::of(&bytes));
+            store.load(hashes[rows as usize - 1], &ModelSource::File(path)).unwrap();
+        }
+        assert!(store.in_memory().0 < 3, "{:?}", store.in_memory());
+        assert!(store.warm(&hashes[0]).is_none() && store.warm(&hashes[2]).is_some());
+        assert!(store.get(&hashes[0]).is_some() && store.warm(&hashes[0]).is_some());
+        // Its file is gone: what is in memory stays, what is not is missed.
+        (1..=3).for_each(|rows| fs::remove_file(folder.path().join(format!("{rows}.onnx"))).unwrap());
+        assert!(store.get(&hashes[0]).is_some());
+        assert!(hashes.iter().filter(|hash| store.get(hash).is_none()).count() >= 1);
     }
 }

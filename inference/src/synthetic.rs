@@ -50,6 +50,7 @@ pub fn wide_mlp(rows: u32, layers: usize) -> Vec<u8> {
         ],
         input: vec![value("x", &[1, 4])],
         output: vec![value("y", &[1, 1])],
+        sparse_initializer: vec![],
     };
     ModelProto {
         ir_version: Some(8),
@@ -90,5 +91,5 @@ fn weights(name: &str, dims: &[i64], seed: u32, scale: f32) -> TensorProto {
 fn value(name: &str, dims: &[i64]) -> ValueInfoProto {
     let dim = dims.iter().map(|size| DimensionProto { dim_value: Some(*size), dim_param: None }).collect();
     let tensor_type = TensorTypeProto { elem_type: FLOAT, shape: Some(TensorShapeProto { dim }) };
-    ValueInfoProto { name: name.into(), r#type: Some(TypeProto { tensor_type: Some(tensor_type) }) }
+    ValueInfoProto { name: name.into(), r#type: Some(TypeProto { tensor_type: Some(tensor_type), ..Default::default() }) }
 }

@@ -27,7 +27,7 @@ fn shape(value: &Value) -> Vec<usize> {
 fn inputs(model: &Model, sample: &Value) -> Vec<Tensor> {
     let input = |name: &str| &sample["inputs"][name];
     let tensor = |name: &str| Tensor::new(shape(input(name)), TensorValues::Float32(floats(input(name)))).unwrap();
-    model.descriptor().inputs.iter().map(|spec| tensor(&spec.name)).collect()
+    model.descriptor().unwrap().inputs.iter().map(|spec| tensor(&spec.name)).collect()
 }
 
 #[test]
@@ -37,7 +37,7 @@ fn outputs_equal_those_of_onnxruntime_within_1e_4() {
         assert!(samples.len() >= 10, "{name}");
         for sample in &samples {
             let outputs = model.run(&inputs(&model, sample)).unwrap();
-            for (spec, output) in model.descriptor().outputs.iter().zip(&outputs) {
+            for (spec, output) in model.descriptor().unwrap().outputs.iter().zip(&outputs) {
                 let expected = &sample["outputs"][&spec.name];
                 assert_eq!(output.shape(), shape(expected), "{name} {}", spec.name);
                 match output.values() {
@@ -52,6 +52,7 @@ fn outputs_equal_those_of_onnxruntime_within_1e_4() {
                             expected["values"].as_array().unwrap().iter().map(|x| x.as_i64().unwrap()).collect();
                         assert_eq!(*values, expected, "{name}");
                     }
+                    other => panic!("{name}: {other:?}"),
                 }
             }
         }
@@ -62,7 +63,7 @@ fn outputs_equal_those_of_onnxruntime_within_1e_4() {
 fn a_row_has_the_same_bits_alone_and_in_a_batch() {
     for name in MODELS {
         let (model, samples) = load(name);
-        for sample in samples.iter().filter(|s| shape(&s["inputs"][&model.descriptor().inputs[0].name])[0] > 1) {
+        for sample in samples.iter().filter(|s| shape(&s["inputs"][&model.descriptor().unwrap().inputs[0].name])[0] > 1) {
             let batch = inputs(&model, sample);
             let rows = batch[0].shape()[0];
             let together = model.run(&batch).unwrap();
@@ -81,6 +82,7 @@ fn take_row(tensor: &Tensor, row: usize, rows: usize) -> Tensor {
     let values = match tensor.values() {
         TensorValues::Float32(v) => TensorValues::Float32(v[row * v.len() / rows..(row + 1) * v.len() / rows].to_vec()),
         TensorValues::Int64(v) => TensorValues::Int64(v[row * v.len() / rows..(row + 1) * v.len() / rows].to_vec()),
+        other => panic!("{other:?}"),
     };
     Tensor::new(shape, values).unwrap()
 }

@@ -8,8 +8,8 @@ use std::{
 };
 
 use penstock_inference::{
-    ContentHash, InferenceMode, InferenceNetwork, InferenceRequest, ModelSource, ModelStore, NetworkConfig, Priority,
-    Tensor, TensorValues, Urgency,
+    ContentHash, InferenceMode, InferenceNetwork, InferenceRequest, Model, ModelSource, ModelStore, NetworkConfig, Priority,
+    Tensor, TensorValues, Urgency, synthetic,
 };
 
 fn network(cache_bytes: usize, threads: usize, pause: Duration) -> (InferenceNetwork, ContentHash) {
@@ -17,12 +17,12 @@ fn network(cache_bytes: usize, threads: usize, pause: Duration) -> (InferenceNet
     let hash = ContentHash::of(&std::fs::read(file).unwrap());
     let mut models = ModelStore::default();
     models.load(hash, &ModelSource::File(file.into())).unwrap();
-    let config = NetworkConfig { threads, cache_bytes, dear_ops: 0 };
-    let run = move |model: &penstock_inference::Model, request: &InferenceRequest| {
+    let config = NetworkConfig { threads, cache_bytes, dear_ops: 0, ..NetworkConfig::default() };
+    let run = move |_: &Model, _: &InferenceRequest| {
         std::thread::sleep(pause);
-        model.run(&request.inputs)
+        None
     };
-    (InferenceNetwork::start_with(models, config, Box::new(run)).unwrap(), hash)
+    (InferenceNetwork::start_with(models, config, Some(Box::new(run))).unwrap(), hash)
 }
 
 fn request(model: ContentHash, n: f32) -> Arc<InferenceRequest> {
@@ -74,4 +74,84 @@ fn an_order_that_is_given_up_leaves_the_queue_and_takes_nobody_elses_place() {
     assert!(network.status().queued <= 1);
     assert!(blocking.wait(deadline).is_some());
     assert_eq!(network.status().done, 3, "what nobody wants is not run");
+}
+
+/// Waits until something is so.
+fn until(mut test: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !test() {
+        assert!(Instant::now() < deadline, "it never was so");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn a_run_that_nobody_wants_any_more_ends_at_the_next_node_and_runs_again_when_asked_for() {
+    // Minutes of a core in thousands of nodes.
+    let file = synthetic::wide_mlp(256, 20_000);
+    let hash = ContentHash::of(&file);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("long.onnx");
+    std::fs::write(&path, file).unwrap();
+    let mut models = ModelStore::default();
+    models.load(hash, &ModelSource::File(path)).unwrap();
+    let network = InferenceNetwork::start(models, NetworkConfig { threads: 1, ..NetworkConfig::default() }).unwrap();
+    let x = Tensor::new(vec![1, 4], TensorValues::Float32(vec![1.0; 4])).unwrap();
+    let request = Arc::new(InferenceRequest { model: hash, mode: InferenceMode::Vanilla, inputs: vec![x] });
+    let (id, ops, urgency) = (request.id(), 5_000_000_000_000, Urgency::of(Priority::Transaction));
+    let first = network.order(id, request.clone(), ops, urgency);
+    until(|| network.progress(&id).is_some_and(|done| done > 0.0));
+    let second = network.order(id, request.clone(), ops, urgency);
+    drop(first);
+    assert_eq!(network.status().running, 1, "the second one wants it");
+    drop(second);
+    until(|| network.status().running == 0);
+    assert_eq!((network.status().done, network.progress(&id)), (0, None));
+    let again = network.order(id, request, ops, urgency);
+    until(|| network.status().running == 1);
+    drop(again);
+    until(|| network.status().running == 0);
+}
+
+#[test]
+fn requests_that_wait_for_one_model_run_together_and_each_gets_its_own_bits() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/models/digits-mlp/digits-mlp.onnx");
+    let hash = ContentHash::of(&std::fs::read(file).unwrap());
+    let mut models = ModelStore::default();
+    let model = models.load(hash, &ModelSource::File(file.into())).unwrap();
+    assert!(model.batches());
+    let gate = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let held = gate.clone();
+    // The lanes are held by requests of two rows until all others wait.
+    let run = move |_: &Model, request: &InferenceRequest| {
+        while request.inputs[0].shape()[0] == 2 && !held.load(std::sync::atomic::Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        None
+    };
+    let config = NetworkConfig { threads: 1, ..NetworkConfig::default() };
+    let network = InferenceNetwork::start_with(models, config, Some(Box::new(run))).unwrap();
+    let spec = model.descriptor().unwrap().inputs[0].clone();
+    let request = |rows: usize, n: usize| {
+        let shape = spec.shape_for(&penstock_inference::Sizes::batch(rows));
+        let values = (0..shape.iter().product()).map(|i: usize| ((i * 7 + n * 13) % 17) as f32).collect();
+        let x = Tensor::new(shape, TensorValues::Float32(values)).unwrap();
+        Arc::new(InferenceRequest { model: hash, mode: InferenceMode::Vanilla, inputs: vec![x] })
+    };
+    let urgency = Urgency::of(Priority::Transaction);
+    let order = |request: &Arc<InferenceRequest>| network.order(request.id(), request.clone(), 7_000, urgency);
+    let blockers = [request(2, 1), request(2, 2)];
+    let held: Vec<_> = blockers.iter().map(&order).collect();
+    until(|| network.status().running == 2);
+    let requests: Vec<_> = (0..100).map(|n| request(1 + 2 * (n % 2), n)).collect();
+    let orders: Vec<_> = requests.iter().map(&order).collect();
+    gate.store(true, std::sync::atomic::Ordering::Relaxed);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    for (request, order) in requests.iter().zip(&orders).chain(blockers.iter().zip(&held)) {
+        let answer = order.wait(deadline).unwrap();
+        assert_eq!(*answer.result, model.run(&request.inputs));
+    }
+    let status = network.status();
+    assert_eq!(status.done, 102);
+    assert!(status.together >= 90, "{status:?}");
 }

@@ -9,7 +9,7 @@ use alloy_eips::{
 use alloy_genesis::GenesisAccount;
 use alloy_primitives::{Address, Bytes, U256};
 use penstock_evm::{GasSchedule, INFERENCE, INFERENCE_V1, Limits, Policy, RegisteredModel, Registry, Rules};
-use penstock_inference::{ContentHash, ModelDescriptor, OpsCost, TensorSpec};
+use penstock_inference::{ContentHash, ModelDescriptor, OpsCost, Sizes, TensorSpec};
 use revm::primitives::hardfork::SpecId;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -168,7 +168,7 @@ fn yes() -> bool {
 impl GenesisModel {
     /// Inputs, outputs and cost.
     pub fn descriptor(&self) -> ModelDescriptor {
-        ModelDescriptor { inputs: self.inputs.clone(), outputs: self.outputs.clone(), ops: self.ops }
+        ModelDescriptor { inputs: self.inputs.clone(), outputs: self.outputs.clone(), ops: self.ops.clone() }
     }
 }
 
@@ -239,7 +239,7 @@ impl Genesis {
             if model.outputs.is_empty() || model.outputs.len() > 255 {
                 return error("outputs", "there must be from 1 to 255".into());
             }
-            let ops = model.ops.of(1);
+            let ops = model.ops.of(&Sizes::default());
             if ops > limits.max_request_ops {
                 return error(
                     "ops",

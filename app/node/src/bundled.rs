@@ -20,6 +20,7 @@ pub(crate) fn model(hash: &ContentHash) -> Option<&'static [u8]> {
 #[cfg(test)]
 mod tests {
     use penstock_chain::GenesisDoc;
+    use penstock_inference::content;
 
     use super::*;
 
@@ -28,9 +29,10 @@ mod tests {
         let genesis = GenesisDoc::parse(GENESIS).unwrap().genesis;
         assert_eq!(genesis.models.len(), MODELS.len());
         for registered in &genesis.models {
-            let model = penstock_inference::Model::load(model(&registered.hash).unwrap()).unwrap();
-            assert_eq!(registered.descriptor(), *model.descriptor(), "{}", registered.id);
-            assert_eq!(registered.aliases, [model.cid().unwrap()], "{}", registered.id);
+            let file = model(&registered.hash).unwrap();
+            let model = penstock_inference::Model::load(file).unwrap();
+            assert_eq!(registered.descriptor(), *model.descriptor().unwrap(), "{}", registered.id);
+            assert_eq!(registered.aliases, [content::cid_v0(file)], "{}", registered.id);
         }
     }
 }

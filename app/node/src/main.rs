@@ -54,7 +54,7 @@ enum Command {
     Start(commands::start::Start),
     /// Generate load and measure throughput, latency and block intervals
     Bench(bench::Bench),
-    /// Look at ONNX models and run them as the chain does
+    /// Keep ONNX models on this machine, look at them, and run them as the chain does
     #[command(subcommand)]
     Model(commands::model::Model),
 }
@@ -69,7 +69,7 @@ fn main() -> ExitCode {
         Command::Testnet(testnet) => commands::testnet::run(&testnet),
         Command::Start(start) => commands::start::run(start, home.as_deref()),
         Command::Bench(bench) => bench::run(bench, home.as_deref()),
-        Command::Model(model) => commands::model::run(model),
+        Command::Model(model) => commands::model::run(model, &models::folder(home.as_deref())),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use penstock_chain::GenesisModel;
-use penstock_inference::{ModelSource, ModelStore};
+use penstock_inference::{ModelFolder, ModelSource, ModelStore};
 use tracing::warn;
 
 use crate::bundled;
@@ -18,15 +18,31 @@ pub(crate) enum Missing {
     Follow,
 }
 
-/// Loads the models of a genesis. `folder` is where the genesis document is: its `file`s are relative to it.
+/// The models that `penstock model add` has put on this machine.
+pub(crate) fn folder(home: Option<&Path>) -> ModelFolder {
+    ModelFolder::new(home.unwrap_or(Path::new(".penstock")).join("models"))
+}
+
+/// Loads the models of a genesis: those that are part of the program, then files beside the genesis document in `folder`,
+/// then what `stored` has. At most `budget` bytes of them stay in memory.
 ///
 /// # Errors
 /// When a file is missing and `missing` says so, or is not the model that the genesis describes.
-pub(crate) fn load(models: &[GenesisModel], folder: Option<&Path>, missing: Missing) -> anyhow::Result<ModelStore> {
-    let mut store = ModelStore::default();
+pub(crate) fn load(
+    models: &[GenesisModel],
+    folder: Option<&Path>,
+    stored: &ModelFolder,
+    budget: u64,
+    missing: Missing,
+) -> anyhow::Result<ModelStore> {
+    let mut store = ModelStore::with_budget(budget);
     for (index, model) in models.iter().enumerate() {
         let place = || format!("genesis: app_state.models[{index}] ({})", model.id);
-        let file = folder.zip(model.file.as_ref()).map(|(folder, file)| folder.join(file));
+        let named = folder.zip(model.file.as_ref()).map(|(folder, file)| folder.join(file));
+        let file = match stored.path(&model.hash) {
+            Some(path) if !named.as_ref().is_some_and(|file| file.exists()) => Some(path),
+            _ => named,
+        };
         let source = match (bundled::model(&model.hash), file) {
             (Some(bytes), _) => ModelSource::Embedded(bytes),
             (None, file) if missing == Missing::Follow && !file.as_ref().is_some_and(|file| file.exists()) => {
@@ -38,10 +54,14 @@ pub(crate) fn load(models: &[GenesisModel], folder: Option<&Path>, missing: Miss
             }
             (None, Some(file)) if file.exists() => ModelSource::File(file),
             (None, Some(file)) => bail!("{}: the file {} is missing", place(), file.display()),
-            (None, None) => bail!("{}: no file is named, and it is not a bundled model", place()),
+            (None, None) => bail!(
+                "{}: no file is named, it is not a bundled model, and not in HOME/models (`penstock model add` puts it there)",
+                place()
+            ),
         };
         let loaded = store.load(model.hash, &source).with_context(place)?;
-        if *loaded.descriptor() != model.descriptor() {
+        let descriptor = loaded.descriptor().map_err(Clone::clone).with_context(place)?;
+        if *descriptor != model.descriptor() {
             bail!(
                 "{}: inputs, outputs or ops differ from the file's; `penstock model inspect` prints the right entry",
                 place()

@@ -146,6 +146,7 @@ impl Settings {
             ("[pool] max_txs", self.pool.max_txs),
             ("[pool] max_per_sender", self.pool.max_per_sender),
             ("[snapshots] keep", self.snapshots.keep),
+            ("[inference] batch", self.inference.batch),
         ];
         if let Some((name, _)) = at_least_one.iter().find(|(_, value)| *value == 0) {
             bail!("{name} must be at least 1");

@@ -140,6 +140,9 @@ pub(crate) struct Output {
     shape: Vec<usize>,
     /// `[value, decimals]` of each number, as decimal texts; `null` where no decimal stands for it.
     numbers: Vec<Option<[String; 2]>>,
+    /// The texts of a tensor of strings, which has no numbers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    strings: Option<Vec<String>>,
 }
 
 /// A result in a block.
@@ -365,11 +368,12 @@ fn outputs(result: &InferenceResult, model: Option<&RegisteredModel>) -> Option<
 
 fn output(tensor: &Tensor, name: Option<String>) -> Output {
     let text = |decimal: Decimal| [decimal.value.to_string(), decimal.decimals.to_string()];
-    let numbers = match tensor.values() {
-        TensorValues::Float32(values) => values.iter().map(|x| Decimal::from_f32(*x).ok().map(text)).collect(),
-        TensorValues::Int64(values) => values.iter().map(|x| Some(text(Decimal::from_i64(*x)))).collect(),
+    let numbers = tensor.decimals().into_iter().map(|decimal| decimal.map(text)).collect();
+    let strings = match tensor.values() {
+        TensorValues::String(values) => Some(values.clone()),
+        _ => None,
     };
-    Output { name, dtype: tensor.dtype(), shape: tensor.shape().to_vec(), numbers }
+    Output { name, dtype: tensor.dtype(), shape: tensor.shape().to_vec(), numbers, strings }
 }
 
 fn block_inferences(eth: &Eth, block: BlockNumberOrTag) -> RpcResult<Option<Vec<BlockInference>>> {
@@ -401,7 +405,7 @@ fn model_of(eth: &Eth, model: &RegisteredModel) -> Model {
         available: eth.chain.network().has_model(&model.hash),
         inputs: model.descriptor.inputs.clone(),
         outputs: model.descriptor.outputs.clone(),
-        ops: model.descriptor.ops,
+        ops: model.descriptor.ops.clone(),
     }
 }
 

@@ -1,15 +1,40 @@
-//! Models and their execution: a graph is compiled once, a plan is made for each batch size, and a
-//! run only walks the plan.
+//! Models and their execution.
+//!
+//! ```text
+//!  file ──► compile::compile ──► Program (steps, constants folded, weights laid out)
+//!                                   │ traced once for each set of input shapes:
+//!                                   ▼ types, cost, memory, what follows from shapes alone
+//!                                 Trace ──► describe: the cost as a formula of the dimensions
+//!                                   │
+//!                        inputs ──► run ──► outputs
+//! ```
+//!
+//! An operator is one function: it finds the type and the cost of its output from the types of its inputs, and then, if
+//! the inputs' elements are there, computes it ([`cx::Cx::emit`]). So inference of shapes and execution cannot disagree.
 
-pub mod kernels;
+#[allow(
+    clippy::useless_conversion,
+    clippy::unnecessary_fallible_conversions,
+    reason = "macros write the same text for every element type"
+)]
+pub(crate) mod array;
+mod compile;
+mod cx;
+mod describe;
+mod kernels;
 mod model;
+mod numeric;
+#[allow(
+    clippy::useless_conversion,
+    clippy::unnecessary_cast,
+    clippy::unnecessary_fallible_conversions,
+    clippy::absurd_extreme_comparisons,
+    clippy::unnecessary_min_or_max,
+    reason = "macros write the same text for every element type"
+)]
 mod ops;
-mod plan;
+mod program;
+mod rows;
 mod value;
 
-pub use model::Model;
-
-/// Names of the operators that the engine runs, in alphabetical order.
-pub fn supported_operators() -> &'static [&'static str] {
-    &ops::NAMES
-}
+pub use model::{Argument, EvaluationError, Model, NodeCost};

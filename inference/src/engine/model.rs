@@ -2,57 +2,82 @@
 
 use core::fmt;
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::HashMap,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64},
+    },
 };
 
-use burn_flex::Flex;
 use bytes::Bytes;
 use parking_lot::Mutex;
+use prost::Message;
 
 use super::{
-    kernels::Kernels,
-    ops::{self, Operator, PackedConstants},
-    plan::Plan,
-    value::{TensorType, Value},
+    array::Array,
+    compile::compile,
+    cx::{Cx, Stop},
+    describe::{self, Declared},
+    program::{Program, Trace},
+    rows,
+    value::Value,
 };
 use crate::{
-    ContentHash, DType, Dim, Failure, InferenceResult, ModelDescriptor, ModelError, OpsCost, Tensor, TensorSpec,
-    content,
-    onnx::{Graph, ValueId, is_default},
+    ContentHash, Dim, Failure, InferenceResult, ModelDescriptor, ModelError, Sizes, Tensor, TensorSpec,
+    onnx::{self, proto::ModelProto},
 };
 
-/// Plans kept for the batch sizes used last.
-const MAX_PLANS: usize = 32;
-
-/// A node, ready to run.
-#[derive(Debug)]
-pub(super) struct Step<B: Kernels> {
-    pub(super) label: String,
-    pub(super) operator: Box<dyn Operator<B>>,
-    pub(super) inputs: Vec<ValueId>,
-    pub(super) output: ValueId,
-}
-
-/// A graph whose operators are parsed and whose constants are on the backend.
-#[derive(Debug)]
-pub(super) struct Compiled<B: Kernels> {
-    pub(super) inputs: Vec<(ValueId, TensorSpec)>,
-    pub(super) outputs: Vec<(ValueId, TensorSpec)>,
-    pub(super) constants: HashMap<ValueId, (Value<B>, TensorType)>,
-    pub(super) steps: Vec<Step<B>>,
-    pub(super) value_count: usize,
-}
+/// Larger files are refused before they are parsed.
+const MAX_FILE_BYTES: usize = 8 << 30;
+/// Traces kept for the input shapes used last.
+const MAX_PLANS: usize = 64;
 
 /// A model that is ready to run.
 pub struct Model {
     hash: ContentHash,
-    cid: Option<String>,
-    descriptor: ModelDescriptor,
-    operators: Vec<(String, usize)>,
-    compiled: Compiled<Flex>,
-    plans: Mutex<HashMap<usize, Arc<Plan>>>,
+    bytes: u64,
+    inputs: Vec<Declared>,
+    outputs: Vec<Declared>,
+    descriptor: Result<ModelDescriptor, ModelError>,
+    program: Program,
+    /// Requests may be run together.
+    batches: bool,
+    plans: Mutex<HashMap<Vec<Vec<usize>>, Arc<Trace>>>,
+}
+
+/// What the nodes of one operator cost together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeCost {
+    /// The operator.
+    pub operator: String,
+    /// Its nodes that a run evaluates.
+    pub nodes: usize,
+    /// Their cost.
+    pub ops: u64,
+}
+
+/// An argument or an output of [`Model::evaluate`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Argument {
+    /// A tensor.
+    Tensor(Tensor),
+    /// A sequence.
+    Sequence(Vec<Argument>),
+    /// An optional value that is not there.
+    Nothing,
+}
+
+/// Why an evaluation gave nothing, for people.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EvaluationError {
+    /// The model cannot be run on these inputs.
+    #[error("{0}")]
+    Failed(ModelError),
+    /// The engine has a fault.
+    #[error("the engine failed: {0}")]
+    Panicked(String),
 }
 
 impl fmt::Debug for Model {
@@ -62,19 +87,44 @@ impl fmt::Debug for Model {
 }
 
 impl Model {
-    /// Reads, checks and compiles an ONNX file.
+    /// Reads, checks and compiles an ONNX file that has all its data inside.
     ///
     /// # Errors
-    /// [`ModelError`] for whatever would go wrong later: a request for a loaded model can only fail
-    /// with one of the fixed [`Failure`]s.
+    /// [`ModelError`] for a file that the engine cannot run.
     pub fn load(file: impl Into<Bytes>) -> Result<Self, ModelError> {
         let file = file.into();
-        let (hash, cid) = (ContentHash::of(&file), content::cid_v0(&file));
-        let graph = Graph::load(file)?;
-        let operators = count_operators(&graph)?;
-        let compiled = Compiled::new(&graph)?;
-        let descriptor = describe(&compiled)?;
-        Ok(Self { hash, cid, descriptor, operators, compiled, plans: Mutex::default() })
+        if file.len() > MAX_FILE_BYTES {
+            return Err(ModelError::TooLarge { bytes: file.len(), limit: MAX_FILE_BYTES });
+        }
+        // A file may be anything: whatever goes wrong in reading it is an error of the file.
+        catch_unwind(AssertUnwindSafe(|| Self::compile(file)))
+            .unwrap_or_else(|_| Err(ModelError::Graph("the engine failed to read it".into())))
+    }
+
+    /// The same for a file whose constants may be in other files of its folder ("external data"). What is loaded, and
+    /// hashed, is the model as one file: [`crate::onnx::one_file`].
+    ///
+    /// # Errors
+    /// [`ModelError`] for a file that the engine cannot run, or whose data is not in its folder.
+    pub fn load_in(file: impl Into<Bytes>, folder: &Path) -> Result<Self, ModelError> {
+        Self::load(onnx::one_file(file.into(), folder)?)
+    }
+
+    fn compile(file: Bytes) -> Result<Self, ModelError> {
+        let (hash, bytes) = (ContentHash::of(&file), file.len() as u64);
+        let mut model =
+            ModelProto::decode(file).map_err(|error| ModelError::NotOnnx(error.to_string()))?;
+        let graph = match (model.ir_version, model.graph.take()) {
+            (Some(1..), Some(graph)) => graph,
+            _ => return Err(ModelError::NotOnnx("no graph or no IR version".into())),
+        };
+        let program = compile(&model, &graph)?;
+        let constant = |name: &str| graph.initializer.iter().any(|tensor| tensor.name == name);
+        let given: Vec<_> = graph.input.iter().filter(|info| !constant(&info.name)).collect();
+        let (inputs, outputs) = describe::declare(&given, &graph.output)?;
+        let descriptor = describe::describe(&program, &inputs, &outputs);
+        let batches = descriptor.as_ref().is_ok_and(|descriptor| batches(&program, descriptor));
+        Ok(Self { hash, bytes, inputs, outputs, descriptor, program, batches, plans: Mutex::default() })
     }
 
     /// SHA-256 of the file.
@@ -82,150 +132,248 @@ impl Model {
         self.hash
     }
 
-    /// IPFS CIDv0 of the file, if it fits one chunk.
-    pub fn cid(&self) -> Option<&str> {
-        self.cid.as_deref()
+    /// Bytes that the model takes in memory, about: its constants, as they are and laid out for the kernels.
+    pub fn memory_bytes(&self) -> u64 {
+        self.bytes.saturating_mul(2).saturating_add(64 << 10)
     }
 
     /// Inputs, outputs and cost.
-    pub fn descriptor(&self) -> &ModelDescriptor {
-        &self.descriptor
+    ///
+    /// # Errors
+    /// Why a chain cannot register the model although it runs here: what a run costs depends on its input's elements,
+    /// or an input is no tensor.
+    pub fn descriptor(&self) -> Result<&ModelDescriptor, &ModelError> {
+        self.descriptor.as_ref()
     }
 
-    /// The operators of the graph with their number of nodes, in alphabetical order.
-    pub fn operators(&self) -> &[(String, usize)] {
-        &self.operators
+    /// Names of the inputs.
+    pub fn inputs(&self) -> impl Iterator<Item = &str> {
+        self.inputs.iter().map(|input| input.name.as_str())
+    }
+
+    /// Names of the outputs.
+    pub fn outputs(&self) -> impl Iterator<Item = &str> {
+        self.outputs.iter().map(|output| output.name.as_str())
+    }
+
+    /// The operators with the number of their nodes and their cost in a run of these sizes, the dearest first.
+    ///
+    /// # Errors
+    /// [`ModelError`] when the model has no static cost.
+    pub fn cost_by_operator(&self, sizes: &Sizes) -> Result<Vec<NodeCost>, ModelError> {
+        let descriptor = self.descriptor.as_ref().map_err(Clone::clone)?;
+        let trace = self.trace(&descriptor.inputs, sizes).map_err(describe::failed)?;
+        let list = describe::by_operator(&self.program, &trace);
+        Ok(list.into_iter().map(|(operator, nodes, ops)| NodeCost { operator, nodes, ops }).collect())
+    }
+
+    /// The bytes that the values of a run of these sizes take at most at one time.
+    ///
+    /// # Errors
+    /// [`ModelError`] when the model has no static cost.
+    pub fn peak_bytes(&self, sizes: &Sizes) -> Result<u64, ModelError> {
+        let descriptor = self.descriptor.as_ref().map_err(Clone::clone)?;
+        let mut cx = Cx::tracing();
+        self.program
+            .trace(&mut cx, describe::unknown(&descriptor.inputs, sizes))
+            .map_err(describe::failed)?;
+        Ok(cx.peak)
+    }
+
+    fn trace(&self, specs: &[TensorSpec], sizes: &Sizes) -> Result<Trace, super::program::Failed> {
+        self.program.trace(&mut Cx::tracing(), describe::unknown(specs, sizes))
     }
 
     /// Runs the model on inputs in the order of the graph. Equal inputs give equal output bits, on
     /// every machine. A panic inside a kernel is contained and becomes [`Failure::Engine`].
     pub fn run(&self, inputs: &[Tensor]) -> InferenceResult {
-        let batch = self.batch_of(inputs).ok_or(Failure::Engine)?;
-        let plan = self.plan(batch).map_err(|_| Failure::Engine)?;
-        let values = inputs.iter().map(Value::from_host).collect::<Option<Vec<_>>>().ok_or(Failure::Engine)?;
-        let outputs = catch_unwind(AssertUnwindSafe(|| plan.run(&self.compiled, values)))
-            .map_err(|_| Failure::Engine)?
-            .map_err(|_| Failure::Engine)?;
-        let outputs = outputs.into_iter().map(Value::into_host).collect::<Option<Vec<_>>>().ok_or(Failure::Engine)?;
-        if outputs.iter().all(Tensor::is_finite) { Ok(outputs) } else { Err(Failure::NonFinite) }
+        self.run_watched(inputs, 1, None, None).unwrap_or(Err(Failure::Engine))
     }
 
-    /// The batch size of inputs that fit the model; `None` when they do not.
-    fn batch_of(&self, inputs: &[Tensor]) -> Option<usize> {
-        let specs = &self.descriptor.inputs;
-        let batch = specs.iter().zip(inputs).find_map(|(spec, tensor)| {
-            let axis = spec.shape.iter().position(|dim| *dim == Dim::Batch)?;
-            tensor.shape().get(axis).copied()
-        });
-        let batch = batch.unwrap_or(1);
-        let fits = specs.len() == inputs.len()
-            && batch > 0
-            && specs.iter().zip(inputs).all(|(s, t)| s.dtype == t.dtype() && s.shape_for(batch) == t.shape());
-        fits.then_some(batch)
+    /// The same with up to so many threads; ended between two nodes when `cancelled` becomes true, and then
+    /// without a result; `progress` tells the cost done so far.
+    pub fn run_watched(
+        &self,
+        inputs: &[Tensor],
+        threads: usize,
+        cancelled: Option<&AtomicBool>,
+        progress: Option<&AtomicU64>,
+    ) -> Option<InferenceResult> {
+        Some(match self.evaluate_planned(inputs, threads, cancelled, progress)? {
+            Ok(outputs) if !outputs.iter().all(Tensor::is_finite) => Err(Failure::NonFinite),
+            result => result,
+        })
     }
 
-    fn plan(&self, batch: usize) -> Result<Arc<Plan>, ModelError> {
-        if let Some(plan) = self.plans.lock().get(&batch) {
+    /// The outputs, finite or not.
+    fn evaluate_planned(
+        &self,
+        inputs: &[Tensor],
+        threads: usize,
+        cancelled: Option<&AtomicBool>,
+        progress: Option<&AtomicU64>,
+    ) -> Option<InferenceResult> {
+        let Ok(descriptor) = &self.descriptor else { return Some(Err(Failure::Engine)) };
+        let mut sizes = Sizes::default();
+        let fits = descriptor.inputs.len() == inputs.len()
+            && descriptor.inputs.iter().zip(inputs).all(|(spec, tensor)| {
+                spec.dtype == tensor.dtype() && sizes.bind_shape(&spec.shape, tensor.shape())
+            });
+        if !fits {
+            return Some(Err(Failure::Engine));
+        }
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            let plan = self.plan(inputs)?;
+            let arguments = inputs.iter().map(|tensor| Value::Known(Array::from_host(tensor.clone()))).collect();
+            let mut cx = Cx::running(threads, cancelled, progress);
+            self.program.run(&mut cx, arguments, Some(&plan)).map_err(|failed| failed.stop)
+        }));
+        let outputs = match result {
+            Ok(Ok(outputs)) => outputs,
+            Ok(Err(Stop::Cancelled)) => return None,
+            Ok(Err(_)) | Err(_) => return Some(Err(Failure::Engine)),
+        };
+        let outputs: Option<Vec<Tensor>> = outputs
+            .iter()
+            .map(|value| match value {
+                Value::Known(array) => array.to_host(),
+                _ => None,
+            })
+            .collect();
+        Some(outputs.ok_or(Failure::Engine))
+    }
+
+    /// Whether requests may be run together, as the rows of one batch: the graph provably keeps rows apart.
+    pub fn batches(&self) -> bool {
+        self.batches
+    }
+
+    /// Runs requests together, whose inputs differ in the number of rows only; each gets the bits that it gets alone.
+    /// `None` when [`Self::batches`] says no, the inputs do not fit, or the run failed for one of them: they are to be
+    /// run one by one then.
+    pub fn run_batch(&self, requests: &[&[Tensor]], threads: usize) -> Option<Vec<InferenceResult>> {
+        let descriptor = self.descriptor.as_ref().ok().filter(|_| self.batches)?;
+        let rows: Vec<usize> = requests.iter().map(|inputs| inputs.first()?.shape().first().copied()).collect::<Option<_>>()?;
+        let mut joined = Vec::with_capacity(descriptor.inputs.len());
+        for index in 0..descriptor.inputs.len() {
+            let parts = requests.iter().map(|inputs| inputs.get(index)).collect::<Option<Vec<_>>>()?;
+            joined.push(Tensor::join(&parts)?);
+        }
+        // A row that is not finite is its own request's failure alone.
+        let outputs = match self.evaluate_planned(&joined, threads, None, None)? {
+            Ok(outputs) => outputs,
+            Err(_) => return None,
+        };
+        let mut results = vec![Ok(Vec::with_capacity(outputs.len())); requests.len()];
+        for output in &outputs {
+            for (result, part) in results.iter_mut().zip(output.split(&rows)?) {
+                if let Ok(list) = result {
+                    list.push(part);
+                }
+            }
+        }
+        for result in &mut results {
+            if result.as_ref().is_ok_and(|outputs: &Vec<Tensor>| !outputs.iter().all(Tensor::is_finite)) {
+                *result = Err(Failure::NonFinite);
+            }
+        }
+        Some(results)
+    }
+
+    /// What is known of a run with inputs of these shapes.
+    fn plan(&self, inputs: &[Tensor]) -> Result<Arc<Trace>, Stop> {
+        let key: Vec<Vec<usize>> = inputs.iter().map(|tensor| tensor.shape().to_vec()).collect();
+        if let Some(plan) = self.plans.lock().get(&key) {
             return Ok(plan.clone());
         }
-        let plan = Arc::new(Plan::new(&self.compiled, batch)?);
+        let unknown = inputs.iter().map(|tensor| Value::Unknown(tensor.dtype(), tensor.shape().to_vec())).collect();
+        let plan = Arc::new(self.program.trace(&mut Cx::tracing(), unknown).map_err(|failed| failed.stop)?);
         let mut plans = self.plans.lock();
         if plans.len() >= MAX_PLANS {
             plans.clear();
         }
-        plans.insert(batch, plan.clone());
+        plans.insert(key, plan.clone());
         Ok(plan)
     }
-}
 
-/// Counts the operators, or names all that are missing.
-fn count_operators(graph: &Graph) -> Result<Vec<(String, usize)>, ModelError> {
-    let mut counts = std::collections::BTreeMap::<String, usize>::new();
-    let mut missing = BTreeSet::new();
-    for node in &graph.nodes {
-        let proto = &node.proto;
-        if !is_default(&proto.domain) {
-            missing.insert(format!("{}.{}", proto.domain, proto.op_type));
-        } else if !ops::is_supported(&proto.op_type) {
-            missing.insert(proto.op_type.clone());
+    /// Evaluates the graph on any arguments, whether or not a chain could register the model: its cost may depend on
+    /// the arguments' elements, sequences may go in and out, and outputs need not be finite.
+    ///
+    /// # Errors
+    /// [`EvaluationError`] says what is wrong.
+    pub fn evaluate(&self, arguments: Vec<Argument>) -> Result<Vec<Argument>, EvaluationError> {
+        self.evaluate_within(arguments, u64::MAX)
+    }
+
+    /// The same within a cost.
+    ///
+    /// # Errors
+    /// [`EvaluationError`] says what is wrong, too great a cost among it.
+    pub fn evaluate_within(&self, arguments: Vec<Argument>, ops: u64) -> Result<Vec<Argument>, EvaluationError> {
+        if arguments.len() != self.inputs.len() {
+            return Err(EvaluationError::Failed(ModelError::Graph(format!("it takes {} inputs", self.inputs.len()))));
         }
-        *counts.entry(proto.op_type.clone()).or_default() += 1;
-    }
-    if missing.is_empty() {
-        Ok(counts.into_iter().collect())
-    } else {
-        Err(ModelError::UnsupportedOperators(missing.into_iter().collect()))
-    }
-}
-
-impl<B: Kernels> Compiled<B> {
-    fn new(graph: &Graph) -> Result<Self, ModelError> {
-        let mut constants = HashMap::with_capacity(graph.constants.len());
-        for (id, tensor) in &graph.constants {
-            let value = Value::from_host(tensor)
-                .ok_or_else(|| ModelError::Graph("a constant has an unsupported type".into()))?;
-            constants.insert(*id, (value, TensorType::new(tensor.dtype(), tensor.shape().to_vec())));
+        for (declared, argument) in self.inputs.iter().zip(&arguments) {
+            if let (Argument::Tensor(tensor), Some(dtype)) = (argument, declared.dtype)
+                && tensor.dtype() != dtype
+            {
+                let reason = format!("it is {}, not {}", tensor.dtype().name(), dtype.name());
+                return Err(EvaluationError::Failed(ModelError::value("input", &declared.name, reason)));
+            }
         }
-        let mut packed = PackedConstants::default();
-        let mut steps = Vec::with_capacity(graph.nodes.len());
-        for (index, node) in graph.nodes.iter().enumerate() {
-            let error = |reason: String| ModelError::Node { node: node.label.clone(), reason };
-            let operator = ops::parse(&node.proto.op_type, graph.view(index), &mut packed).map_err(error)?;
-            let output = *node.outputs.first().ok_or_else(|| error("it has no output".into()))?;
-            let inputs = node.inputs.iter().copied().flatten().collect();
-            steps.push(Step { label: node.label.clone(), operator, inputs, output });
+        let arguments = arguments.into_iter().map(Argument::into_value).collect();
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            let mut cx = Cx::running(1, None, None).within(ops);
+            self.program.run(&mut cx, arguments, None)
+        }));
+        match result {
+            Ok(Ok(outputs)) => outputs
+                .iter()
+                .map(|value| {
+                    let unread = || EvaluationError::Failed(ModelError::Graph("an output cannot be read".into()));
+                    Argument::from_value(value).ok_or_else(unread)
+                })
+                .collect(),
+            Ok(Err(failed)) => Err(EvaluationError::Failed(describe::failed(failed))),
+            Err(panic) => {
+                let text = panic.downcast_ref::<String>().cloned();
+                let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+                Err(EvaluationError::Panicked(text.unwrap_or_default()))
+            }
         }
-        Ok(Self {
-            inputs: graph.inputs.clone(),
-            outputs: graph.outputs.clone(),
-            constants,
-            steps,
-            value_count: graph.value_count,
-        })
     }
 }
 
-/// Derives the descriptor from the plans for batches of 1, 2 and 3, and checks that cost and
-/// shapes grow linearly with the batch: the chain prices every batch size from two numbers.
-fn describe<B: Kernels>(model: &Compiled<B>) -> Result<ModelDescriptor, ModelError> {
-    let batched = model.inputs.iter().any(|(_, spec)| spec.shape.contains(&Dim::Batch));
-    let one = Plan::new(model, 1)?;
-    if !batched {
-        let outputs =
-            model.outputs.iter().map(|(id, spec)| output_spec(spec, &one, &one, *id)).collect::<Result<_, _>>()?;
-        let ops = OpsCost { fixed: one.ops, per_row: 0 };
-        return Ok(ModelDescriptor { inputs: specs(model), outputs, ops });
+/// Whether every input and output has rows, and the program keeps them apart.
+fn batches(program: &Program, descriptor: &ModelDescriptor) -> bool {
+    let first = |spec: &TensorSpec| spec.shape.first() == Some(&Dim::Batch) && !spec.shape[1..].contains(&Dim::Batch);
+    if !descriptor.inputs.iter().chain(&descriptor.outputs).all(first) {
+        return false;
     }
-    let (two, three) = (Plan::new(model, 2)?, Plan::new(model, 3)?);
-    let per_row = two.ops.saturating_sub(one.ops);
-    if three.ops.checked_sub(two.ops) != Some(per_row) || per_row > one.ops {
-        return Err(ModelError::Graph("its cost does not grow linearly with the batch".into()));
-    }
-    let outputs =
-        model.outputs.iter().map(|(id, spec)| output_spec(spec, &one, &two, *id)).collect::<Result<_, _>>()?;
-    Ok(ModelDescriptor { inputs: specs(model), outputs, ops: OpsCost { fixed: one.ops - per_row, per_row } })
+    let batched = vec![true; descriptor.inputs.len()];
+    // Two numbers of rows, so that no other dimension can be taken for them.
+    [61, 67].into_iter().all(|rows| {
+        let arguments = describe::unknown(&descriptor.inputs, &Sizes::batch(rows));
+        let types = program.types(&mut Cx::tracing(), arguments);
+        types.is_ok_and(|types| rows::independent(program, &types, &batched, rows))
+    })
 }
 
-fn specs<B: Kernels>(model: &Compiled<B>) -> Vec<TensorSpec> {
-    model.inputs.iter().map(|(_, spec)| spec.clone()).collect()
-}
-
-fn output_spec(spec: &TensorSpec, one: &Plan, two: &Plan, id: ValueId) -> Result<TensorSpec, ModelError> {
-    let error = |reason: &str| ModelError::value("output", &spec.name, reason);
-    let (one, two) = one.type_of(id).zip(two.type_of(id)).ok_or_else(|| error("no node computes it"))?;
-    let dtype: DType = one.dtype;
-    let shape = one
-        .shape
-        .iter()
-        .zip(&two.shape)
-        .map(|dims| match dims {
-            (1, 2) => Ok(Dim::Batch),
-            (a, b) if a == b && *a > 0 => Ok(Dim::Fixed(*a as u32)),
-            _ => Err(error("its shape does not follow the batch")),
-        })
-        .collect::<Result<_, _>>()?;
-    if dtype != spec.dtype {
-        return Err(error("its declared type is not the one that the graph computes"));
+impl Argument {
+    fn into_value(self) -> Value {
+        match self {
+            Self::Tensor(tensor) => Value::Known(Array::from_host(tensor)),
+            Self::Sequence(list) => Value::Sequence(Arc::new(list.into_iter().map(Self::into_value).collect())),
+            Self::Nothing => Value::Nothing,
+        }
     }
-    Ok(TensorSpec { name: spec.name.clone(), dtype, shape })
+
+    fn from_value(value: &Value) -> Option<Self> {
+        match value {
+            Value::Known(array) => array.to_host().map(Self::Tensor),
+            Value::Unknown(..) => None,
+            Value::Sequence(list) => list.iter().map(Self::from_value).collect::<Option<_>>().map(Self::Sequence),
+            Value::Nothing => Some(Self::Nothing),
+        }
+    }
 }

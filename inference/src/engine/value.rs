@@ -1,86 +1,68 @@
-//! Values and their types while a plan runs.
+//! Values while a program is traced or runs.
 
-use burn_backend::{
-    Shape, TensorMetadata,
-    tensor::{FloatTensor, IntTensor},
-};
+use std::sync::Arc;
 
-use super::{kernels::Kernels, ops::RunError};
-use crate::{DType, Tensor, tensor::element_count};
+use super::{array::Array, cx::Stop};
+use crate::DType;
 
-/// Element type and shape of a value.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct TensorType {
-    pub(crate) dtype: DType,
-    pub(crate) shape: Vec<usize>,
+/// A value. While a program is traced, values that follow from the inputs' elements are not known: only their types.
+#[derive(Debug, Clone)]
+pub(crate) enum Value {
+    /// A tensor whose elements are there.
+    Known(Array),
+    /// A tensor whose elements a run computes.
+    Unknown(DType, Vec<usize>),
+    /// A sequence of values.
+    Sequence(Arc<Vec<Value>>),
+    /// An optional value that is not there.
+    Nothing,
 }
 
-impl TensorType {
-    pub(crate) fn new(dtype: DType, shape: Vec<usize>) -> Self {
-        Self { dtype, shape }
+impl Value {
+    /// Element type and shape of a tensor.
+    pub(crate) fn ty(&self) -> Result<(DType, &[usize]), Stop> {
+        match self {
+            Self::Known(array) => Ok((array.dtype(), array.shape())),
+            Self::Unknown(dtype, shape) => Ok((*dtype, shape)),
+            Self::Sequence(_) | Self::Nothing => Err(Stop::invalid("it takes tensors, not sequences or optionals")),
+        }
     }
 
-    /// Number of elements (saturating: plans refuse sizes that large).
-    pub(crate) fn count(&self) -> usize {
-        element_count(&self.shape).unwrap_or(usize::MAX)
+    /// Whether all its elements are there.
+    pub(crate) fn is_known(&self) -> bool {
+        match self {
+            Self::Known(_) | Self::Nothing => true,
+            Self::Unknown(..) => false,
+            Self::Sequence(values) => values.iter().all(Self::is_known),
+        }
     }
 
-    pub(crate) fn float(&self) -> Result<&[usize], String> {
-        match self.dtype {
-            DType::Float32 => Ok(&self.shape),
-            DType::Int64 => Err("it supports float32 inputs only".into()),
+    /// Bytes that its elements take.
+    pub(crate) fn bytes(&self) -> u64 {
+        match self {
+            Self::Known(array) => size(array.dtype(), array.shape()),
+            Self::Unknown(dtype, shape) => size(*dtype, shape),
+            Self::Sequence(values) => values.iter().map(Self::bytes).fold(0, u64::saturating_add),
+            Self::Nothing => 0,
+        }
+    }
+
+    /// The same type without elements.
+    pub(crate) fn forget(&self) -> Self {
+        match self {
+            Self::Known(array) => Self::Unknown(array.dtype(), array.shape().to_vec()),
+            Self::Sequence(values) => Self::Sequence(Arc::new(values.iter().map(Self::forget).collect())),
+            other => other.clone(),
         }
     }
 }
 
-/// A tensor on the backend. Cloning shares the data.
-#[derive(Debug)]
-pub(crate) enum Value<B: Kernels> {
-    Float(FloatTensor<B>),
-    Int(IntTensor<B>),
+/// Bytes of a tensor, saturating.
+pub(crate) fn size(dtype: DType, shape: &[usize]) -> u64 {
+    count(shape).saturating_mul(dtype.size() as u64)
 }
 
-impl<B: Kernels> Clone for Value<B> {
-    fn clone(&self) -> Self {
-        match self {
-            Self::Float(t) => Self::Float(t.clone()),
-            Self::Int(t) => Self::Int(t.clone()),
-        }
-    }
-}
-
-impl<B: Kernels> Value<B> {
-    pub(crate) fn from_host(tensor: &Tensor) -> Option<Self> {
-        B::float_from_host(tensor).map(Self::Float).or_else(|| B::int_from_host(tensor).map(Self::Int))
-    }
-
-    pub(crate) fn into_host(self) -> Option<Tensor> {
-        let (shape, values) = match self {
-            Self::Float(t) => (t.shape().to_vec(), B::float_to_host(t)),
-            Self::Int(t) => (t.shape().to_vec(), B::int_to_host(t)),
-        };
-        Tensor::new(shape, values)
-    }
-
-    /// The float tensor; an operator that calls this has refused other types in `infer`.
-    pub(crate) fn float(&self) -> Result<FloatTensor<B>, RunError> {
-        match self {
-            Self::Float(t) => Ok(t.clone()),
-            Self::Int(_) => Err(RunError),
-        }
-    }
-
-    pub(crate) fn reshape(&self, shape: &[usize]) -> Self {
-        match self {
-            Self::Float(t) => Self::Float(B::float_reshape(t.clone(), Shape::from(shape.to_vec()))),
-            Self::Int(t) => Self::Int(B::int_reshape(t.clone(), Shape::from(shape.to_vec()))),
-        }
-    }
-
-    pub(crate) fn permute(&self, axes: &[usize]) -> Self {
-        match self {
-            Self::Float(t) => Self::Float(B::float_permute(t.clone(), axes)),
-            Self::Int(t) => Self::Int(B::int_permute(t.clone(), axes)),
-        }
-    }
+/// Elements of a tensor, saturating.
+pub(crate) fn count(shape: &[usize]) -> u64 {
+    shape.iter().fold(1u64, |n, dim| n.saturating_mul(*dim as u64))
 }

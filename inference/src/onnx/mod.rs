@@ -1,12 +1,16 @@
-//! Reading ONNX files: protobuf, then a checked [`Graph`] with named values resolved.
+//! Reading ONNX files: protobuf, constants, and what a node says of itself.
 //!
 //! Everything that is wrong with a file is found here or while the model is compiled, before it can
 //! be registered: never while a request runs.
 
-mod graph;
+pub(crate) mod constants;
+mod external;
+mod node;
 pub mod proto;
 
-pub(crate) use graph::{Graph, NodeView, ValueId, is_default};
+pub use constants::{read_tensor, write_tensor};
+pub use external::pull_in as one_file;
+pub(crate) use node::Node;
 
 /// Why a file is not a model that this engine runs.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -16,7 +16,7 @@ pub struct ModelProto {
     /// The operator sets that the graph uses.
     #[prost(message, repeated, tag = "8")]
     pub opset_import: Vec<OperatorSetIdProto>,
-    /// Model-local functions (not supported).
+    /// Model-local functions.
     #[prost(message, repeated, tag = "25")]
     pub functions: Vec<FunctionProto>,
 }
@@ -32,12 +32,33 @@ pub struct OperatorSetIdProto {
     pub version: i64,
 }
 
-/// A model-local function: only its presence matters.
+/// A model-local function.
 #[derive(Clone, PartialEq, Message)]
 pub struct FunctionProto {
     /// Name of the function.
     #[prost(string, tag = "1")]
     pub name: String,
+    /// Names of the inputs.
+    #[prost(string, repeated, tag = "4")]
+    pub input: Vec<String>,
+    /// Names of the outputs.
+    #[prost(string, repeated, tag = "5")]
+    pub output: Vec<String>,
+    /// Names of the attributes without default.
+    #[prost(string, repeated, tag = "6")]
+    pub attribute: Vec<String>,
+    /// Its nodes.
+    #[prost(message, repeated, tag = "7")]
+    pub node: Vec<NodeProto>,
+    /// The operator sets that its nodes use.
+    #[prost(message, repeated, tag = "9")]
+    pub opset_import: Vec<OperatorSetIdProto>,
+    /// Its domain.
+    #[prost(string, tag = "10")]
+    pub domain: String,
+    /// Attributes with default.
+    #[prost(message, repeated, tag = "11")]
+    pub attribute_proto: Vec<AttributeProto>,
 }
 
 /// A graph of nodes in topological order.
@@ -52,6 +73,9 @@ pub struct GraphProto {
     /// Constants by name.
     #[prost(message, repeated, tag = "5")]
     pub initializer: Vec<TensorProto>,
+    /// Constants that are mostly zero, by name.
+    #[prost(message, repeated, tag = "15")]
+    pub sparse_initializer: Vec<SparseTensorProto>,
     /// Inputs; old files list initializers here too.
     #[prost(message, repeated, tag = "11")]
     pub input: Vec<ValueInfoProto>,
@@ -81,6 +105,9 @@ pub struct NodeProto {
     /// Operator set; empty for the default one.
     #[prost(string, tag = "7")]
     pub domain: String,
+    /// Which of several functions of one name.
+    #[prost(string, tag = "8")]
+    pub overload: String,
 }
 
 /// A named attribute of a node.
@@ -101,15 +128,36 @@ pub struct AttributeProto {
     /// A tensor.
     #[prost(message, optional, tag = "5")]
     pub t: Option<TensorProto>,
+    /// A graph.
+    #[prost(message, optional, boxed, tag = "6")]
+    pub g: Option<Box<GraphProto>>,
     /// Floats.
     #[prost(float, repeated, tag = "7")]
     pub floats: Vec<f32>,
     /// Integers.
     #[prost(int64, repeated, tag = "8")]
     pub ints: Vec<i64>,
+    /// Strings.
+    #[prost(bytes = "bytes", repeated, tag = "9")]
+    pub strings: Vec<Bytes>,
+    /// Tensors.
+    #[prost(message, repeated, tag = "10")]
+    pub tensors: Vec<TensorProto>,
+    /// Graphs.
+    #[prost(message, repeated, tag = "11")]
+    pub graphs: Vec<GraphProto>,
+    /// A type.
+    #[prost(message, optional, tag = "14")]
+    pub tp: Option<TypeProto>,
     /// Type of the attribute: written, never read.
     #[prost(int32, tag = "20")]
     pub r#type: i32,
+    /// Inside a function: the attribute of the function's node that this one is.
+    #[prost(string, tag = "21")]
+    pub ref_attr_name: String,
+    /// A sparse tensor.
+    #[prost(message, optional, tag = "22")]
+    pub sparse_tensor: Option<SparseTensorProto>,
 }
 
 /// A constant tensor.
@@ -127,6 +175,9 @@ pub struct TensorProto {
     /// Elements of a tensor of small integers.
     #[prost(int32, repeated, tag = "5")]
     pub int32_data: Vec<i32>,
+    /// Elements of a tensor of strings.
+    #[prost(bytes = "bytes", repeated, tag = "6")]
+    pub string_data: Vec<Bytes>,
     /// Elements of an int64 tensor.
     #[prost(int64, repeated, tag = "7")]
     pub int64_data: Vec<i64>,
@@ -136,9 +187,43 @@ pub struct TensorProto {
     /// Elements of any type as little-endian bytes.
     #[prost(bytes = "bytes", optional, tag = "9")]
     pub raw_data: Option<Bytes>,
-    /// 1: the elements are in another file (not supported).
+    /// Elements of a tensor of doubles.
+    #[prost(double, repeated, tag = "10")]
+    pub double_data: Vec<f64>,
+    /// Elements of a tensor of unsigned 32 or 64 bits.
+    #[prost(uint64, repeated, tag = "11")]
+    pub uint64_data: Vec<u64>,
+    /// Where the elements are: `location` (a file beside the model's), `offset`, `length`.
+    #[prost(message, repeated, tag = "13")]
+    pub external_data: Vec<StringStringEntryProto>,
+    /// 1: the elements are in another file.
     #[prost(int32, optional, tag = "14")]
     pub data_location: Option<i32>,
+}
+
+/// A key and a value.
+#[derive(Clone, PartialEq, Message)]
+pub struct StringStringEntryProto {
+    /// Key.
+    #[prost(string, tag = "1")]
+    pub key: String,
+    /// Value.
+    #[prost(string, tag = "2")]
+    pub value: String,
+}
+
+/// A constant whose elements are mostly zero.
+#[derive(Clone, PartialEq, Message)]
+pub struct SparseTensorProto {
+    /// The other elements.
+    #[prost(message, optional, tag = "1")]
+    pub values: Option<TensorProto>,
+    /// Where they are.
+    #[prost(message, optional, tag = "2")]
+    pub indices: Option<TensorProto>,
+    /// Dimensions.
+    #[prost(int64, repeated, tag = "3")]
+    pub dims: Vec<i64>,
 }
 
 /// The name and type of a value.
@@ -152,12 +237,40 @@ pub struct ValueInfoProto {
     pub r#type: Option<TypeProto>,
 }
 
-/// A type; only tensors are supported.
+/// A type: one of the fields is there.
 #[derive(Clone, PartialEq, Message)]
 pub struct TypeProto {
     /// A tensor type.
     #[prost(message, optional, tag = "1")]
     pub tensor_type: Option<TensorTypeProto>,
+    /// A sequence of values of a type.
+    #[prost(message, optional, boxed, tag = "4")]
+    pub sequence_type: Option<Box<ElementTypeProto>>,
+    /// A value of a type, or none.
+    #[prost(message, optional, boxed, tag = "9")]
+    pub optional_type: Option<Box<ElementTypeProto>>,
+}
+
+/// What a sequence or an optional holds.
+#[derive(Clone, PartialEq, Message)]
+pub struct ElementTypeProto {
+    /// Type of the elements.
+    #[prost(message, optional, boxed, tag = "1")]
+    pub elem_type: Option<Box<TypeProto>>,
+}
+
+/// A sequence of values, as the ONNX backend tests write it (onnx-data.proto).
+#[derive(Clone, PartialEq, Message)]
+pub struct SequenceProto {
+    /// Name.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// `SequenceProto.DataType`: 1 tensor, 3 sequence.
+    #[prost(int32, tag = "2")]
+    pub elem_type: i32,
+    /// Tensors.
+    #[prost(message, repeated, tag = "3")]
+    pub tensor_values: Vec<TensorProto>,
 }
 
 /// Element type and shape.

@@ -139,9 +139,9 @@ fn run_model(
     if !model.active {
         return Err(Denied::ModelNotActive.into());
     }
-    let Prepared { id, request: question, ops, batch } = prepare(model, &request.input)?;
+    let Prepared { id, request: question, ops, sizes } = prepare(model, &request.input)?;
     let outputs = &model.descriptor.outputs;
-    let bytes_out = output_bytes(outputs, batch);
+    let bytes_out = output_bytes(outputs, &sizes);
     if bytes_out > rules.limits.max_output_bytes {
         return Err(Denied::OutputTooLarge.into());
     }
@@ -159,7 +159,7 @@ fn run_model(
     let response = match (result.as_deref(), around.on_miss) {
         (Some(Ok(tensors)), _) => model_output(outputs, tensors)?,
         (Some(Err(failure)), _) => return Err(Denied::from(*failure).into()),
-        (None, OnMiss::Placeholder) => placeholder(outputs, batch),
+        (None, OnMiss::Placeholder) => placeholder(outputs, &sizes),
         (None, OnMiss::Abort) => return Err(Ending::Missing(id)),
         (None, OnMiss::Revert) => return Err(Denied::InferenceUnavailable.into()),
     };

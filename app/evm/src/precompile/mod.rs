@@ -32,7 +32,7 @@ pub const INFERENCE_V1: Address = address!("000000000000000000000000000000000000
 /// Cost and output bytes of a request, without asking it.
 pub(crate) fn work_of(model: &RegisteredModel, input: &abi::ModelInput) -> Result<(u64, u64), Denied> {
     let prepared = request::prepare(model, input)?;
-    Ok((prepared.ops, response::output_bytes(&model.descriptor.outputs, prepared.batch)))
+    Ok((prepared.ops, response::output_bytes(&model.descriptor.outputs, &prepared.sizes)))
 }
 
 /// What a call gets whose result the source lacks.

@@ -78,7 +78,7 @@ pub fn rules() -> Rules {
             hash: model.hash(),
             policy: Policy::Replicated,
             active,
-            descriptor: model.descriptor().clone(),
+            descriptor: model.descriptor().unwrap().clone(),
         }
     };
     Rules {

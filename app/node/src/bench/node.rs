@@ -61,7 +61,7 @@ impl Ground {
             let path = folder.path().join(format!("{}.onnx", name.replace('/', "-")));
             std::fs::write(&path, &bytes)?;
             let model = Model::load(bytes)?;
-            let descriptor = model.descriptor();
+            let descriptor = model.descriptor().map_err(Clone::clone)?;
             let entry = json!({
                 "id": name, "hash": model.hash(), "file": path, "policy": "replicated",
                 "inputs": descriptor.inputs, "outputs": descriptor.outputs, "ops": descriptor.ops,
@@ -104,17 +104,22 @@ impl Node {
         let config = NetworkConfig { threads: settings.inference.threads + slow, ..settings.inference };
         let slow = ground.slow;
         let network = InferenceNetwork::start_with(
-            models::load(&ground.genesis.genesis.models, Some(ground.folder.path()), models::Missing::Refuse)?,
+            models::load(
+                &ground.genesis.genesis.models,
+                Some(ground.folder.path()),
+                &models::folder(None),
+                settings.inference.model_bytes,
+                models::Missing::Refuse,
+            )?,
             config,
-            Box::new(move |model, request| {
-                if request.model == slow {
+            Some(Box::new(move |_, request| {
+                (request.model == slow).then(|| {
                     thread::sleep(SLOW_FOR);
                     // One number, whose value does not matter.
                     let tensor = Tensor::new(vec![1, 1], TensorValues::Float32(vec![1.0]));
-                    return tensor.map(|tensor| vec![tensor]).ok_or(Failure::Engine);
-                }
-                model.run(&request.inputs)
-            }),
+                    tensor.map(|tensor| vec![tensor]).ok_or(Failure::Engine)
+                })
+            })),
         )
         .context("cannot start inference threads")?;
         let data = tempfile::Builder::new().prefix("penstock-bench-").tempdir()?;

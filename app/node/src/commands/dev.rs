@@ -13,7 +13,7 @@ use alloy_primitives::{Address, U256, address, utils::format_ether};
 use anyhow::{Context, anyhow};
 use clap::Args;
 use penstock_chain::{Chain, GenesisDoc};
-use penstock_inference::InferenceNetwork;
+use penstock_inference::{InferenceNetwork, Sizes};
 use tracing::info;
 
 use super::stop_signal;
@@ -118,7 +118,9 @@ pub(crate) fn run(dev: Dev, home: Option<&Path>) -> anyhow::Result<()> {
     let handle = dev.metrics_listen.map(|listen| Ok::<_, anyhow::Error>((listen, metrics::install()?))).transpose()?;
     let genesis = read_genesis(dev.genesis.as_deref())?;
     let folder = dev.genesis.as_deref().and_then(Path::parent);
-    let models = models::load(&genesis.genesis.models, folder, models::Missing::Refuse)?;
+    let stored = models::folder(home);
+    let budget = settings.inference.model_bytes;
+    let models = models::load(&genesis.genesis.models, folder, &stored, budget, models::Missing::Refuse)?;
     let network =
         Arc::new(InferenceNetwork::start(models, settings.inference).context("cannot start inference threads")?);
 
@@ -192,7 +194,7 @@ fn print_banner(chain: &Chain, genesis: &GenesisDoc, address: SocketAddr, dev: &
     println!("\nModels");
     for model in chain.rules().registry.models() {
         let available = if chain.network().has_model(&model.hash) { "" } else { "  (no file here)" };
-        println!("{:<24} {}  {} ops{available}", model.id, model.hash, model.descriptor.ops.of(1));
+        println!("{:<24} {}  {} ops{available}", model.id, model.hash, model.descriptor.ops.of(&Sizes::default()));
     }
     let data = dev.data.as_ref().map_or("a temporary folder".to_owned(), |data| data.display().to_string());
     println!("\nData          {data}");

@@ -87,7 +87,9 @@ pub(crate) fn run(start: Start, home: Option<&Path>) -> anyhow::Result<()> {
         warn!("no models are loaded: this node follows the chain, but as a validator it rejects blocks with results");
         ModelStore::default()
     } else {
-        models::load(&document.genesis.models, Some(&home.config()), models::Missing::Follow)?
+        let stored = models::folder(Some(home.root()));
+        let budget = settings.inference.model_bytes;
+        models::load(&document.genesis.models, Some(&home.config()), &stored, budget, models::Missing::Follow)?
     };
     let network =
         Arc::new(InferenceNetwork::start(models, settings.inference).context("cannot start inference threads")?);

@@ -15,7 +15,7 @@ pub fn genesis_with_heavy(folder: &Path, layers: usize) -> std::path::PathBuf {
     let loaded = Model::load(bytes).unwrap();
     let text = std::fs::read(super::repository().join("genesis.json")).unwrap();
     let mut genesis: Value = serde_json::from_slice(&text).unwrap();
-    let descriptor = loaded.descriptor();
+    let descriptor = loaded.descriptor().unwrap();
     genesis["app_state"]["models"].as_array_mut().unwrap().push(json!({
         "id": NAME,
         "hash": loaded.hash(),

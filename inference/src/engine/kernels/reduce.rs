@@ -1,71 +1,108 @@
-//! Sums, means, maxima and softmax of rows. See the [module above](super) for their bits.
+//! Reductions of rows.
 
-use super::elementwise::exp;
+use super::vectorized;
+use crate::engine::numeric::{Number, Wide};
 
 /// Running sums of one row.
-const LANES: usize = 16;
+pub(crate) const LANES: usize = 16;
 
-/// What a row becomes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reduction {
-    Sum,
-    Mean,
-    Max,
-    Min,
-}
-
-impl Reduction {
-    pub(crate) fn of(self, row: &[f32]) -> f32 {
-        match self {
-            Self::Sum => sum(row),
-            Self::Mean => sum(row) / row.len() as f32,
-            Self::Max => max(row),
-            Self::Min => -row.iter().fold(f32::NEG_INFINITY, |best, x| greater(best, -*x)),
+/// Element i into sum i mod 16, then the tree `s[j] + s[j + 8]`, + 4, + 2, + 1.
+#[inline(always)]
+pub(crate) fn fold<T: Copy, A: Number>(row: &[T], term: impl Fn(T) -> A, start: A, join: impl Fn(A, A) -> A) -> A {
+    let mut lanes = [start; LANES];
+    let (chunks, rest) = row.as_chunks::<LANES>();
+    for chunk in chunks {
+        for (lane, x) in lanes.iter_mut().zip(chunk) {
+            *lane = join(*lane, term(*x));
         }
     }
-}
-
-pub(crate) fn sum(row: &[f32]) -> f32 {
-    let mut lanes = [0.0f32; LANES];
-    for chunk in row.chunks(LANES) {
-        for (lane, x) in lanes.iter_mut().zip(chunk) {
-            *lane += x;
-        }
+    for (lane, x) in lanes.iter_mut().zip(rest) {
+        *lane = join(*lane, term(*x));
     }
     let mut half = LANES / 2;
     while half > 0 {
         for j in 0..half {
-            lanes[j] += lanes[j + half];
+            lanes[j] = join(lanes[j], lanes[j + half]);
         }
         half /= 2;
     }
     lanes[0]
 }
 
-fn max(row: &[f32]) -> f32 {
-    row.iter().fold(f32::NEG_INFINITY, |best, x| greater(best, *x))
+/// The sum of a row.
+#[inline(always)]
+pub(crate) fn sum<A: Number>(row: &[A]) -> A {
+    fold(row, |x| x, A::ZERO, A::plus)
 }
 
-fn greater(best: f32, x: f32) -> f32 {
-    if best.is_nan() || best >= x { best } else { x }
+/// The greatest element; NaN wins; minus infinity of none.
+#[inline(always)]
+pub(crate) fn max<A: Number>(row: &[A]) -> A {
+    row.iter().fold(A::LEAST, |best, x| if best.is_nan() || best >= *x { best } else { *x })
 }
 
-/// The index of the first greatest element; NaN counts as greater than every number.
-pub(crate) fn argmax(row: &[f32]) -> i64 {
-    let mut best = 0;
-    for (i, x) in row.iter().enumerate() {
-        if *x > row[best] || (x.is_nan() && !row[best].is_nan()) {
-            best = i;
+/// e^(x − max) of each element, and their sum.
+#[inline(always)]
+fn exponentials<W: Wide>(row: &mut [W]) -> W {
+    let max = max(row);
+    for x in row.iter_mut() {
+        *x = x.minus(max).exp();
+    }
+    sum(row)
+}
+
+/// Softmax of a row: the exponentials divided by their sum.
+#[inline(always)]
+pub(crate) fn softmax<W: Wide>(row: &mut [W]) {
+    let sum = exponentials(row);
+    for x in row.iter_mut() {
+        *x = x.over(sum);
+    }
+}
+
+vectorized! {
+    /// [`softmax`] of each row of `n` elements.
+    pub(crate) fn softmax_rows(values: &mut [f32], n: usize) {
+        values.chunks_exact_mut(n.max(1)).for_each(softmax);
+    }
+}
+
+/// Log-softmax of a row: x − max − log(sum of the exponentials).
+pub(crate) fn log_softmax<W: Wide>(row: &mut [W]) {
+    let max = max(row);
+    let sum = fold(row, |x: W| x.minus(max).exp(), W::ZERO, W::plus).log();
+    for x in row.iter_mut() {
+        *x = x.minus(max).minus(sum);
+    }
+}
+
+vectorized! {
+    /// The sum of each row of `n` elements.
+    pub(crate) fn sum_rows(values: &[f32], n: usize, out: &mut Vec<f32>) {
+        out.extend(values.chunks_exact(n.max(1)).map(sum));
+    }
+}
+
+vectorized! {
+    /// Layer normalisation of each row of `n` elements: mean; variance as the mean of squared differences;
+    /// (x − mean) · (1 / sqrt(variance + epsilon)), times the scale, plus the bias.
+    pub(crate) fn layer_norm_rows(values: &mut [f32], n: usize, epsilon: f32, scale: &[f32], bias: &[f32]) {
+        for row in values.chunks_exact_mut(n.max(1)) {
+            let count = n as f32;
+            let mean = sum(row) / count;
+            let variance = fold(row, |x: f32| (x - mean) * (x - mean), 0.0, |a: f32, b| a + b) / count;
+            let inverse = 1.0 / (variance + epsilon).sqrt();
+            if bias.is_empty() {
+                for (x, s) in row.iter_mut().zip(scale) {
+                    *x = (*x - mean) * inverse * s;
+                }
+            } else {
+                for ((x, s), b) in row.iter_mut().zip(scale).zip(bias) {
+                    *x = (*x - mean) * inverse * s + b;
+                }
+            }
         }
     }
-    best as i64
-}
-
-pub(crate) fn softmax(row: &mut [f32]) {
-    let max = max(row);
-    row.iter_mut().for_each(|x| *x = exp(*x - max));
-    let sum = sum(row);
-    row.iter_mut().for_each(|x| *x /= sum);
 }
 
 #[cfg(test)]
@@ -73,27 +110,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sums_use_sixteen_lanes_and_a_fixed_tree() {
-        // 2^24 absorbs a single 1.0, but not the 1.0 that meets it as part of another lane's sum.
-        let mut row = vec![1.0f32; 64];
-        row[0] = 16_777_216.0;
-        assert_eq!(sum(&row), 16_777_276.0);
-        assert_eq!(sum(&[]), 0.0);
+    fn the_order_of_a_sum_is_as_defined() {
+        let row: Vec<f32> = (0..37).map(|i| 1.0 / (i as f32 + 1.0)).collect();
+        let mut lanes = [0.0f32; 16];
+        row.iter().enumerate().for_each(|(i, x)| lanes[i % 16] += x);
+        for half in [8, 4, 2, 1] {
+            (0..half).for_each(|j| lanes[j] += lanes[j + half]);
+        }
+        assert_eq!(sum(&row).to_bits(), lanes[0].to_bits());
+        let mut out = Vec::new();
+        sum_rows(&row, 37, &mut out);
+        assert_eq!(out[0].to_bits(), lanes[0].to_bits(), "machine code for this CPU and for any");
     }
 
     #[test]
-    fn nan_wins_a_maximum_and_ties_keep_the_first_index() {
-        assert!(Reduction::Max.of(&[1.0, f32::NAN, 2.0]).is_nan());
-        assert_eq!(Reduction::Min.of(&[1.0, -3.0, 2.0]), -3.0);
-        assert_eq!(argmax(&[1.0, 5.0, 5.0]), 1);
-        assert_eq!(argmax(&[1.0, f32::NAN, 5.0]), 1);
-    }
-
-    #[test]
-    fn softmax_sums_to_one() {
-        let mut row = [1.0, 2.0, 3.0, -100.0];
-        softmax(&mut row);
-        assert!((sum(&row) - 1.0).abs() < 1e-6);
-        assert!(row[2] > row[1] && row[1] > row[0]);
+    fn softmax_rows_equal_softmax() {
+        let mut rows: Vec<f32> = (0..60).map(|i| ((i * 7) % 13) as f32 - 6.0).collect();
+        let mut each = rows.clone();
+        softmax_rows(&mut rows, 20);
+        each.chunks_exact_mut(20).for_each(softmax);
+        assert_eq!(rows.iter().map(|x| x.to_bits()).collect::<Vec<_>>(), each.iter().map(|x| x.to_bits()).collect::<Vec<_>>());
+        let mut infinite = [f32::NEG_INFINITY, 0.0, 1.0];
+        softmax(&mut infinite);
+        assert_eq!(infinite[0], 0.0);
+        assert!(max(&[1.0, f32::NAN, 2.0f32]).is_nan());
     }
 }

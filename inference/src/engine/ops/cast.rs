@@ -1,38 +1,64 @@
-//! Cast between float32 and int64. To integers: towards zero, saturating, NaN becomes 0.
+//! Conversions of types.
 
-use burn_backend::{FloatDType, IntDType};
-
-use super::{NodeError, Operator, RunError, input};
+use super::{Parse, single};
 use crate::{
     DType,
     engine::{
-        kernels::Kernels,
-        value::{TensorType, Value},
+        array::Array,
+        cx::{Cx, Inputs, Stop},
+        numeric::{cast, cast_text, to_text},
+        value::Value,
     },
-    onnx::NodeView,
+    onnx::constants::read_dtype,
 };
 
-#[derive(Debug)]
-struct Cast(DType);
-
-pub(super) fn parse<B: Kernels>(node: NodeView<'_>) -> Result<Box<dyn Operator<B>>, NodeError> {
-    match node.int("to", 0) {
-        1 => Ok(Box::new(Cast(DType::Float32))),
-        7 => Ok(Box::new(Cast(DType::Int64))),
-        other => Err(format!("target type {other} is not supported (float32 and int64 are)")),
-    }
+pub(super) fn find(name: &str) -> Option<Parse> {
+    Some(match name {
+        "Cast" => |node, _| {
+            let to = i32::try_from(node.int("to", 0)).map_err(|_| "its type is out of range".to_owned())?;
+            let to = read_dtype(to)?;
+            single(move |cx, inputs| convert(cx, inputs, to))
+        },
+        "CastLike" => |_, _| {
+            single(|cx, inputs| {
+                let to = inputs.dtype(1)?;
+                convert(cx, inputs, to)
+            })
+        },
+        "BitCast" => |node, _| {
+            let to = i32::try_from(node.int("to", 0)).map_err(|_| "its type is out of range".to_owned())?;
+            let to = read_dtype(to)?;
+            single(move |cx, inputs| bit_cast(cx, inputs, to))
+        },
+        _ => return None,
+    })
 }
 
-impl<B: Kernels> Operator<B> for Cast {
-    fn infer(&self, inputs: &[&TensorType]) -> Result<TensorType, NodeError> {
-        Ok(TensorType::new(self.0, input(inputs, 0)?.shape.clone()))
-    }
+pub(super) fn convert(cx: &mut Cx<'_>, inputs: &Inputs<'_>, to: DType) -> Result<Value, Stop> {
+    let (from, shape) = inputs.ty(0)?;
+    let weight = if from == to { 0 } else if from == DType::String || to == DType::String { 100 } else { 2 };
+    let ops = inputs.count(0)?.saturating_mul(weight);
+    cx.emit_with(inputs, to, shape.to_vec(), ops, |shape| {
+        let array = inputs.read(0)?;
+        match (from, to) {
+            (from, to) if from == to => Ok(array.clone()),
+            (DType::String, _) => {
+                cast_text(array, to).ok_or_else(|| Stop::invalid(format!("a text is no {}", to.name())))
+            }
+            (_, DType::String) => Ok(Array::text(shape, to_text(array))),
+            _ => Ok(cast(array, to)),
+        }
+    })
+}
 
-    fn run(&self, inputs: &[&Value<B>], _: &TensorType) -> Result<Value<B>, RunError> {
-        Ok(match (inputs[0], self.0) {
-            (Value::Float(t), DType::Int64) => Value::Int(B::float_into_int(t.clone(), IntDType::I64)),
-            (Value::Int(t), DType::Float32) => Value::Float(B::int_into_float(t.clone(), FloatDType::F32)),
-            (same, _) => same.clone(),
-        })
+fn bit_cast(cx: &mut Cx<'_>, inputs: &Inputs<'_>, to: DType) -> Result<Value, Stop> {
+    let (from, shape) = inputs.ty(0)?;
+    if from.size() != to.size() || from == DType::String || to == DType::String {
+        return Err(Stop::invalid("it takes types of one size"));
     }
+    cx.emit_with(inputs, to, shape.to_vec(), inputs.count(0)?, |shape| {
+        let host = inputs.read(0)?.to_host().ok_or("its input cannot be read")?;
+        let values = crate::TensorValues::from_le_bytes(to, &host.values().bytes()).ok_or("a byte is no bool")?;
+        crate::Tensor::new(shape, values).map(Array::from_host).ok_or_else(|| "it changes the size".into())
+    })
 }

@@ -1,174 +1,341 @@
-//! Conv, MaxPool and AveragePool over two spatial dimensions.
+//! Convolutions.
 
-use super::{NodeError, Operator, RunError, input};
+use super::{Parse, linear::centred, quant, single, windows::Window};
 use crate::{
-    DType, TensorValues,
+    DType,
     engine::{
-        kernels::{ConvGeometry, Kernels, Pool, PoolKind, conv::Window, matmul::Packed},
-        value::{TensorType, Value},
+        array::{with_floats, with_integers},
+        cx::{Cx, Inputs, Stop},
+        kernels::{
+            conv::{Axis, Geometry, convolve},
+            matmul::{Packed, matmul},
+            product::{Sum, product},
+        },
+        numeric::Real,
+        program::Eval,
+        value::{Value, count},
     },
-    onnx::NodeView,
+    onnx::Node,
 };
 
-#[derive(Debug)]
-struct Conv {
-    kernel: Vec<f32>,
-    kernel_shape: [usize; 4],
-    bias: Option<Vec<f32>>,
-    window: Window,
-    groups: usize,
-}
-
-pub(super) fn parse_conv<B: Kernels>(node: NodeView<'_>) -> Result<Box<dyn Operator<B>>, NodeError> {
-    let constant = |index, what: &str| match node.constant(index) {
-        Some(tensor) => match tensor.values() {
-            TensorValues::Float32(values) => Ok(Some((tensor.shape().to_vec(), values.clone()))),
-            TensorValues::Int64(_) => Err(format!("its {what} must be float32")),
-        },
-        None if node.has_input(index) => Err(format!("its {what} must be a constant")),
-        None => Ok(None),
-    };
-    let (shape, kernel) = constant(1, "kernel")?.ok_or("it has no kernel")?;
-    let kernel_shape: [usize; 4] = shape
-        .try_into()
-        .map_err(|s: Vec<_>| format!("a kernel of {} dimensions; only two spatial ones are supported", s.len()))?;
-    let bias = constant(2, "bias")?.map(|(_, values)| values);
-    let groups = usize::try_from(node.int("group", 1)).ok().filter(|g| *g > 0).ok_or("group must be positive")?;
-    let [out_channels, ..] = kernel_shape;
-    if out_channels % groups != 0 || bias.as_ref().is_some_and(|b| b.len() != out_channels) {
-        return Err(format!("{out_channels} output channels do not fit its groups or its bias"));
-    }
-    if kernel_shape.contains(&0) || kernel_shape[1].checked_mul(groups).is_none() {
-        return Err(format!("a kernel of shape {kernel_shape:?} in {groups} groups"));
-    }
-    let window = parse_window(node, Some([kernel_shape[2], kernel_shape[3]]))?;
-    Ok(Box::new(Conv { kernel, kernel_shape, bias, window, groups }))
-}
-
-fn parse_window(node: NodeView<'_>, kernel: Option<[usize; 2]>) -> Result<Window, NodeError> {
-    if !matches!(node.text("auto_pad"), None | Some(b"NOTSET")) {
-        return Err("auto_pad is not supported: export with explicit pads".into());
-    }
-    if node.int("ceil_mode", 0) != 0 {
-        return Err("ceil_mode is not supported".into());
-    }
-    let list = |name: &str, least: usize, default: Option<Vec<usize>>, count: usize| -> Result<Vec<usize>, NodeError> {
-        let Some(values) = node.ints(name) else {
-            return default.ok_or_else(|| format!("it has no {name}"));
-        };
-        let values: Vec<usize> =
-            values.iter().filter_map(|v| usize::try_from(*v).ok()).filter(|v| (least..=65_535).contains(v)).collect();
-        if values.len() == count {
-            Ok(values)
-        } else {
-            Err(format!("{name} must be {count} integers from {least} to 65535"))
-        }
-    };
-    let pair = |v: Vec<usize>| [v[0], v[1]];
-    let kernel_list = list("kernel_shape", 1, kernel.map(Vec::from), 2)?;
-    if kernel.is_some_and(|k| k != kernel_list[..] || k.contains(&0)) {
-        return Err("kernel_shape differs from the kernel's shape".into());
-    }
-    let pads = list("pads", 0, Some(vec![0; 4]), 4)?;
-    Ok(Window {
-        kernel: pair(kernel_list),
-        strides: pair(list("strides", 1, Some(vec![1; 2]), 2)?),
-        dilations: pair(list("dilations", 1, Some(vec![1; 2]), 2)?),
-        pads: [pads[0], pads[1], pads[2], pads[3]],
+pub(super) fn find(name: &str) -> Option<Parse> {
+    Some(match name {
+        "Conv" => |node, _| conv(node),
+        "ConvInteger" => |node, _| integer(node, false),
+        "QLinearConv" => |node, _| integer(node, true),
+        "ConvTranspose" => |node, _| transposed(node),
+        _ => return None,
     })
 }
 
-fn four(shape: &[usize]) -> Result<[usize; 4], NodeError> {
-    shape.try_into().map_err(|_| format!("input of shape {shape:?}; [batch, channels, height, width] is supported"))
+fn groups(node: &Node<'_>) -> Result<usize, String> {
+    usize::try_from(node.int("group", 1)).ok().filter(|g| *g > 0).ok_or_else(|| "its group must be positive".to_owned())
 }
 
-fn output_plane(window: &Window, height: usize, width: usize) -> Result<(usize, usize), NodeError> {
-    window
-        .output(0, height)
-        .zip(window.output(1, width))
-        .ok_or_else(|| format!("the window does not fit an input of {height} x {width}"))
+/// The sizes of a convolution, and the shape of its output.
+fn geometry(x: &[usize], w: &[usize], window: &Window, groups: usize) -> Result<(Geometry, Vec<usize>), Stop> {
+    let wrong = || Stop::invalid(format!("weights {w:?} do not fit {x:?} in {groups} groups"));
+    let ([batch, channels, spatial @ ..], [outputs, in_group, kernel @ ..]) = (x, w) else { return Err(wrong()) };
+    if spatial.len() != kernel.len()
+        || spatial.is_empty()
+        || in_group.checked_mul(groups) != Some(*channels)
+        || outputs % groups != 0
+        || kernel.contains(&0)
+    {
+        return Err(wrong());
+    }
+    let axes: Vec<Axis> = window.place(spatial, Some(kernel))?.into_iter().map(|placed| placed.axis).collect();
+    let mut out = vec![*batch, *outputs];
+    out.extend(axes.iter().map(|axis| axis.output));
+    Ok((Geometry { groups, channels: *channels, outputs: *outputs, axes }, out))
 }
 
-impl Conv {
-    fn geometry(&self, shape: &[usize]) -> Result<ConvGeometry, NodeError> {
-        let input = four(shape)?;
-        let [batch, channels, height, width] = input;
-        let [out_channels, in_group, ..] = self.kernel_shape;
-        if channels != in_group * self.groups {
-            return Err(format!("{channels} input channels; the kernel is for {}", in_group * self.groups));
+/// Multiply-adds.
+fn ops(g: &Geometry, out: &[usize]) -> u64 {
+    let each = ((g.channels / g.groups) as u64).saturating_mul(g.kernel() as u64);
+    // Rows of weights fill the kernel six at a time: few of them cost more each.
+    let few = if g.outputs / g.groups < 4 { 3 } else { 1 };
+    count(out).saturating_mul(each).saturating_mul(few)
+}
+
+fn conv(node: &Node<'_>) -> Result<Eval, String> {
+    let (window, groups) = (Window::new(node)?, groups(node)?);
+    single(move |cx, inputs| {
+        let ((dtype, x), (right, w)) = (inputs.ty(0)?, inputs.ty(1)?);
+        if dtype != right {
+            return Err(Stop::invalid("its input and weights have different types"));
         }
-        let (out_height, out_width) = output_plane(&self.window, height, width)?;
-        Ok(ConvGeometry {
-            window: self.window,
-            groups: self.groups,
-            input,
-            output: [batch, out_channels, out_height, out_width],
-        })
-    }
+        let (g, out) = geometry(x, w, &window, groups)?;
+        if inputs.has(2) && inputs.shape(2)? != [g.outputs] {
+            return Err(Stop::invalid("its bias does not fit its weights"));
+        }
+        let ops = ops(&g, &out).saturating_add(count(&out)).saturating_add(count(x));
+        if dtype == DType::Float32 {
+            cx.scratch(g.scratch())?;
+            let threads = cx.threads;
+            return cx.emit(inputs, dtype, out, ops, || {
+                let (x, w) = (inputs.read(0)?.values::<f32>(), inputs.read(1)?.values::<f32>());
+                let bias = if inputs.has(2) { Some(inputs.read(2)?.values::<f32>()) } else { None };
+                Ok(images(&x, &w, bias.as_deref(), &g, threads))
+            });
+        }
+        with_floats!(dtype, T => cx.emit::<T>(inputs, dtype, out, ops, || {
+            let wide = |index: usize| -> Result<Vec<<T as Real>::Wide>, Stop> {
+                Ok(inputs.read(index)?.values::<T>().iter().map(|x| x.widen()).collect())
+            };
+            let bias = if inputs.has(2) { wide(2)? } else { vec![] };
+            let mut sums = plain(&wide(0)?, &wide(1)?, &g);
+            if !bias.is_empty() {
+                let pixels = g.pixels().max(1);
+                sums.iter_mut().enumerate().for_each(|(i, sum)| *sum += bias[i / pixels % g.outputs]);
+            }
+            Ok(sums.into_iter().map(T::narrow).collect())
+        }), Err(Stop::unsupported(dtype)))
+    })
 }
 
-impl<B: Kernels> Operator<B> for Conv {
-    fn infer(&self, inputs: &[&TensorType]) -> Result<TensorType, NodeError> {
-        let geometry = self.geometry(input(inputs, 0)?.float()?)?;
-        Ok(TensorType::new(DType::Float32, geometry.output.to_vec()))
+/// Each image by itself; the bias is added to the finished sums.
+fn images(x: &[f32], w: &[f32], bias: Option<&[f32]>, g: &Geometry, threads: usize) -> Vec<f32> {
+    let (size, pixels) = (g.channels * g.input_pixels(), g.pixels());
+    let batch = x.len().checked_div(size).unwrap_or(0);
+    let mut out = vec![0.0; batch * g.outputs * pixels];
+    if pixels == 0 || g.outputs == 0 {
+        return out;
     }
-
-    fn ops(&self, _: &[&TensorType], output: &TensorType) -> u64 {
-        let [_, in_group, kh, kw] = self.kernel_shape;
-        (output.count() as u64).saturating_mul((in_group * kh * kw + 1) as u64)
-    }
-
-    fn scratch(&self, _: &[&TensorType], output: &TensorType) -> Option<usize> {
-        let [_, in_group, kh, kw] = self.kernel_shape;
-        Packed::bytes(in_group.checked_mul(kh)?.checked_mul(kw)?, output.shape[2].checked_mul(output.shape[3])?)
-    }
-
-    fn run(&self, inputs: &[&Value<B>], _: &TensorType) -> Result<Value<B>, RunError> {
-        let x = inputs[0].float()?;
-        let shape = burn_backend::TensorMetadata::shape(&x).to_vec();
-        let geometry = self.geometry(&shape).map_err(|_| RunError)?;
-        Ok(Value::Float(B::exact_conv2d(x, &self.kernel, self.bias.as_deref(), &geometry)))
-    }
-}
-
-#[derive(Debug)]
-struct PoolOperator {
-    kind: PoolKind,
-    window: Window,
-}
-
-pub(super) fn parse_pool<B: Kernels>(op_type: &str, node: NodeView<'_>) -> Result<Box<dyn Operator<B>>, NodeError> {
-    let kind = match op_type {
-        "MaxPool" => PoolKind::Max,
-        _ => PoolKind::Average { include_pad: node.int("count_include_pad", 0) != 0 },
+    let one = |image: &[f32], out: &mut [f32], threads: usize| {
+        convolve(image, w, g, out, threads);
+        if let Some(bias) = bias {
+            for (plane, b) in out.chunks_exact_mut(pixels).zip(bias) {
+                plane.iter_mut().for_each(|x| *x += b);
+            }
+        }
     };
-    let window = parse_window(node, None)?;
-    if window.pads.iter().zip(window.kernel.iter().cycle()).any(|(pad, kernel)| pad >= kernel) {
-        return Err("pads must be smaller than the kernel".into());
+    let parts = x.chunks_exact(size.max(1)).zip(out.chunks_exact_mut(g.outputs * pixels));
+    if threads > 1 && batch > 1 {
+        let mut lists: Vec<Vec<_>> = (0..threads).map(|_| Vec::new()).collect();
+        parts.enumerate().for_each(|(i, part)| lists[i % threads].push(part));
+        crate::engine::kernels::spread(lists.into_iter().filter(|list| !list.is_empty()), |list| {
+            list.into_iter().for_each(|(image, out)| one(image, out, 1));
+        });
+    } else {
+        parts.for_each(|(image, out)| one(image, out, threads));
     }
-    Ok(Box::new(PoolOperator { kind, window }))
+    out
 }
 
-impl PoolOperator {
-    fn pool(&self, shape: &[usize]) -> Result<Pool, NodeError> {
-        let input = four(shape)?;
-        let (height, width) = output_plane(&self.window, input[2], input[3])?;
-        Ok(Pool { kind: self.kind, window: self.window, input, output: [input[0], input[1], height, width] })
+/// The same for other types: patches are written out, the product is the plain one.
+fn plain<T: Sum>(x: &[T], w: &[T], g: &Geometry) -> Vec<T> {
+    let (size, pixels, kernel) = (g.input_pixels(), g.pixels(), g.kernel());
+    let (in_group, out_group) = (g.channels / g.groups, g.outputs / g.groups);
+    let batch = x.len().checked_div(g.channels * size).unwrap_or(0);
+    let k = in_group * kernel;
+    // For each kernel position and output the element that is met.
+    let table: Vec<Option<usize>> = (0..kernel)
+        .flat_map(|position| (0..pixels).map(move |pixel| (position, pixel)))
+        .map(|(mut position, mut pixel)| {
+            let (mut at, mut stride) = (0, 1);
+            for axis in g.axes.iter().rev() {
+                at += axis.source(pixel % axis.output, position % axis.kernel)? * stride;
+                stride *= axis.input;
+                pixel /= axis.output;
+                position /= axis.kernel;
+            }
+            Some(at)
+        })
+        .collect();
+    let mut out = vec![T::ZERO; batch * g.outputs * pixels];
+    let mut patches = vec![T::ZERO; k * pixels];
+    for image in 0..batch {
+        for group in 0..g.groups {
+            for c in 0..in_group {
+                let channel = &x[(image * g.channels + group * in_group + c) * size..][..size];
+                let lines = &mut patches[c * kernel * pixels..(c + 1) * kernel * pixels];
+                lines.iter_mut().zip(&table).for_each(|(slot, at)| *slot = at.map_or(T::ZERO, |at| channel[at]));
+            }
+            let rows = &w[group * out_group * k..(group + 1) * out_group * k];
+            let first = (image * g.outputs + group * out_group) * pixels;
+            product(rows, &patches, k, pixels, &mut out[first..first + out_group * pixels]);
+        }
     }
+    out
 }
 
-impl<B: Kernels> Operator<B> for PoolOperator {
-    fn infer(&self, inputs: &[&TensorType]) -> Result<TensorType, NodeError> {
-        Ok(TensorType::new(DType::Float32, self.pool(input(inputs, 0)?.float()?)?.output.to_vec()))
-    }
-
-    fn ops(&self, _: &[&TensorType], output: &TensorType) -> u64 {
-        (output.count() as u64).saturating_mul((self.window.kernel[0] * self.window.kernel[1]) as u64)
-    }
-
-    fn run(&self, inputs: &[&Value<B>], _: &TensorType) -> Result<Value<B>, RunError> {
-        let x = inputs[0].float()?;
-        let pool = self.pool(&burn_backend::TensorMetadata::shape(&x).to_vec()).map_err(|_| RunError)?;
-        Ok(Value::Float(B::exact_pool2d(x, &pool)))
-    }
+/// Sums of centred integers, exact in int32; for `QLinearConv` scaled back.
+fn integer(node: &Node<'_>, scaled: bool) -> Result<Eval, String> {
+    let (window, groups) = (Window::new(node)?, groups(node)?);
+    let (w_at, x_zero, w_zero) = if scaled { (3, 2, 5) } else { (1, 2, 3) };
+    single(move |cx, inputs| {
+        let (g, out) = geometry(inputs.shape(0)?, inputs.shape(w_at)?, &window, groups)?;
+        let to = if scaled { inputs.dtype(7)? } else { DType::Int32 };
+        let ops = ops(&g, &out).saturating_add(count(&out).saturating_mul(8));
+        let sums = || -> Result<Vec<i32>, Stop> {
+            let zero = |index: usize| if inputs.has(index) { inputs.read(index).map(Some) } else { Ok(None) };
+            let x = centred(inputs.read(0)?, zero(x_zero)?, 0)?;
+            // A zero point for each output channel: the weights as a matrix of one row each.
+            let w = inputs.read(w_at)?;
+            let rows = w.contiguous().reshape(vec![g.outputs, (g.channels / g.groups) * g.kernel()]);
+            let w = centred(&rows, zero(w_zero)?, 0)?;
+            Ok(plain(&x, &w, &g))
+        };
+        if !scaled {
+            return cx.emit::<i32>(inputs, to, out, ops, sums);
+        }
+        with_integers!(to, T => cx.emit::<T>(inputs, to, out, ops, || {
+            let list = |index: usize| inputs.read(index).map(|array| array.to_doubles().unwrap_or_default());
+            let (x_scale, w_scale, y_scale) = (list(1)?, list(4)?, list(6)?);
+            let one = |list: &[f64]| list.first().copied().ok_or_else(|| Stop::invalid("a scale is missing"));
+            let (x_scale, y_scale) = (one(&x_scale)? as f32, one(&y_scale)? as f32);
+            if w_scale.len() != 1 && w_scale.len() != g.outputs {
+                return Err(Stop::invalid("its scales do not fit its weights"));
+            }
+            let zero = inputs.read(7)?.to_ints().unwrap_or_default().first().copied().unwrap_or(0);
+            let bias = if inputs.has(8) { inputs.read(8)?.to_ints().unwrap_or_default() } else { vec![0; g.outputs] };
+            if bias.len() != g.outputs {
+                return Err(Stop::invalid("its bias does not fit its weights"));
+            }
+            let pixels = g.pixels().max(1);
+            Ok(sums()?.into_iter().enumerate().map(|(i, sum)| {
+                let o = i / pixels % g.outputs;
+                let factor = x_scale * w_scale[if w_scale.len() == 1 { 0 } else { o }] as f32 / y_scale;
+                quant::saturate(sum.wrapping_add(bias[o] as i32) as f32 * factor, zero, to) as T
+            }).collect())
+        }), Err(Stop::unsupported(to)))
+    })
 }
+
+/// Attributes of a transposed convolution.
+#[derive(Debug, Clone)]
+struct Transposed {
+    groups: usize,
+    strides: Option<Vec<usize>>,
+    dilations: Option<Vec<usize>>,
+    pads: Option<Vec<usize>>,
+    extra: Option<Vec<usize>>,
+    shape: Option<Vec<usize>>,
+    kernel: Option<Vec<usize>>,
+    auto: String,
+}
+
+/// Each input element times the weights, added where its window lies: in the order of kernel positions, for each of
+/// them the sum over the input channels is one chain of fused multiply-adds.
+fn transposed(node: &Node<'_>) -> Result<Eval, String> {
+    let attributes = Transposed {
+        groups: groups(node)?,
+        strides: node.sizes("strides")?,
+        dilations: node.sizes("dilations")?,
+        pads: node.sizes("pads")?,
+        extra: node.sizes("output_padding")?,
+        shape: node.sizes("output_shape")?,
+        kernel: node.sizes("kernel_shape")?,
+        auto: node.text("auto_pad", "NOTSET")?,
+    };
+    let all = [&attributes.strides, &attributes.dilations, &attributes.pads, &attributes.extra, &attributes.shape];
+    if all.into_iter().flatten().flatten().any(|x| *x > 1 << 31) {
+        return Err("its window is too large".into());
+    }
+    single(move |cx, inputs| transposed_eval(cx, inputs, &attributes))
+}
+
+fn transposed_eval(cx: &mut Cx<'_>, inputs: &Inputs<'_>, t: &Transposed) -> Result<Value, Stop> {
+    let ((dtype, x), (_, w)) = (inputs.ty(0)?, inputs.ty(1)?);
+    let wrong = || Stop::invalid(format!("weights {w:?} do not fit {x:?} in {} groups", t.groups));
+    let ([batch, channels, spatial @ ..], [w_channels, out_group, kernel @ ..]) = (x, w) else { return Err(wrong()) };
+    let rank = spatial.len();
+    if kernel.len() != rank || rank == 0 || channels != w_channels || channels % t.groups != 0 || kernel.contains(&0) {
+        return Err(wrong());
+    }
+    if t.kernel.as_ref().is_some_and(|k| k != kernel) {
+        return Err(Stop::invalid("its kernel_shape is not that of its weights"));
+    }
+    let (ones, zeros) = (vec![1; rank], vec![0; rank]);
+    let (strides, dilations) = (t.strides.as_ref().unwrap_or(&ones), t.dilations.as_ref().unwrap_or(&ones));
+    let extra = t.extra.as_ref().unwrap_or(&zeros);
+    let none = vec![0; 2 * rank];
+    let pads = t.pads.as_ref().unwrap_or(&none);
+    if strides.len() != rank || dilations.len() != rank || extra.len() != rank || pads.len() != 2 * rank || strides.contains(&0) {
+        return Err(Stop::invalid("its window has other dimensions than its input"));
+    }
+    let mut before = vec![0; rank];
+    let mut out = vec![*batch, out_group * t.groups];
+    for i in 0..rank {
+        let full = strides[i] * spatial[i].saturating_sub(1) + extra[i] + (kernel[i] - 1) * dilations[i] + 1;
+        let same = t.auto.starts_with("SAME");
+        // An output shape may come with or without batch and channels.
+        let wanted = t.shape.as_ref().and_then(|s| s.get(s.len().checked_sub(rank)? + i)).copied();
+        let size = match wanted {
+            Some(size) => size,
+            None if same => spatial[i] * strides[i],
+            None => full.checked_sub(pads[i] + pads[i + rank]).ok_or_else(|| Stop::invalid("its pads leave nothing"))?,
+        };
+        before[i] = if wanted.is_some() || same {
+            let total = full.saturating_sub(size);
+            if t.auto == "SAME_UPPER" { total / 2 } else { total - total / 2 }
+        } else {
+            pads[i]
+        };
+        out.push(size);
+    }
+    let (kernels, in_pixels) = (kernel.iter().product::<usize>(), spatial.iter().product::<usize>());
+    let (in_group, outputs) = (channels / t.groups, out_group * t.groups);
+    if inputs.has(2) && inputs.shape(2)? != [outputs] {
+        return Err(Stop::invalid("its bias does not fit its weights"));
+    }
+    let macs = count(x).saturating_mul((out_group * kernels) as u64);
+    cx.scratch(count(&[out_group * kernels, in_pixels]).saturating_mul(8))?;
+    let ops = macs.saturating_mul(2).saturating_add(count(&out));
+    with_floats!(dtype, T => cx.emit::<T>(inputs, dtype, out.clone(), ops, || {
+        let wide = |index: usize| -> Result<Vec<f32>, Stop> {
+            if dtype == DType::Float64 {
+                return Err(Stop::unsupported(dtype));
+            }
+            Ok(inputs.read(index)?.values::<T>().iter().map(|x| x.widen() as f32).collect())
+        };
+        let (x, w) = (wide(0)?, wide(1)?);
+        let bias = if inputs.has(2) { wide(2)? } else { vec![0.0; outputs] };
+        let out_pixels: usize = out[2..].iter().product();
+        let mut sums = vec![0.0f32; batch * outputs * out_pixels];
+        // Where each input element meets each kernel position.
+        let table: Vec<Option<usize>> = (0..kernels)
+            .flat_map(|position| (0..in_pixels).map(move |pixel| (position, pixel)))
+            .map(|(mut position, mut pixel)| {
+                let (mut at, mut stride) = (0, 1);
+                for i in (0..rank).rev() {
+                    let place = pixel % spatial[i] * strides[i] + position % kernel[i] * dilations[i];
+                    at += place.checked_sub(before[i]).filter(|p| *p < out[2 + i])? * stride;
+                    stride *= out[2 + i];
+                    pixel /= spatial[i];
+                    position /= kernel[i];
+                }
+                Some(at)
+            })
+            .collect();
+        let rows = out_group * kernels;
+        let mut product = vec![0.0f32; rows * in_pixels];
+        for image in 0..*batch {
+            for group in 0..t.groups {
+                let pixels = &x[(image * channels + group * in_group) * in_pixels..][..in_group * in_pixels];
+                let rhs = Packed::new(pixels, in_group, in_pixels, in_pixels, 1);
+                // The weights [in, out · kernel] turned to [out · kernel, in].
+                let weights = &w[group * in_group * rows..(group + 1) * in_group * rows];
+                let lhs: Vec<f32> = (0..rows * in_group).map(|i| weights[i % in_group * rows + i / in_group]).collect();
+                matmul(&lhs, &rhs, &mut product, 1);
+                for o in 0..*out_group {
+                    let plane = (image * outputs + group * out_group + o) * out_pixels;
+                    for position in 0..kernels {
+                        let line = &product[(o * kernels + position) * in_pixels..][..in_pixels];
+                        let places = &table[position * in_pixels..(position + 1) * in_pixels];
+                        for (value, place) in line.iter().zip(places) {
+                            if let Some(at) = place {
+                                sums[plane + at] += value;
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        Ok(sums.into_iter().enumerate().map(|(i, sum)| {
+            T::narrow((sum + bias[i / out_pixels.max(1) % outputs]).into())
+        }).collect())
+    }), Err(Stop::unsupported(dtype)))
+}
+

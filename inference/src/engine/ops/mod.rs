@@ -1,139 +1,105 @@
-//! ONNX operators: one file a family, one table of names.
-//!
-//! An operator is parsed once ([`parse`]); its attributes and constant inputs become fields, so
-//! that at run time only tensors are left. Semantics follow the ONNX operator specification for
-//! operator sets 7 to 23.
+//! The operators: each is parsed once, with its attributes, into a function that infers and computes.
 
-mod arithmetic;
-mod cast;
-mod conv;
-mod gather;
-mod matmul;
-mod reduce;
-mod shape;
-mod softmax;
-
-use core::fmt;
-
-pub(crate) use matmul::PackedConstants;
+use std::sync::Arc;
 
 use super::{
-    kernels::Kernels,
-    value::{TensorType, Value},
+    cx::{Cx, Inputs, Stop},
+    program::{Eval, Program},
+    value::Value,
 };
-use crate::onnx::NodeView;
+use crate::onnx::Node;
 
-/// Why a node cannot be compiled; becomes [`crate::ModelError::Node`].
-pub(crate) type NodeError = String;
-
-/// The engine could not run a node on these values: a fixed failure, without words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct RunError;
-
-/// One node of a plan.
-pub(crate) trait Operator<B: Kernels>: Send + Sync + fmt::Debug {
-    /// Output types for input types. Every shape error is found here, when a plan is made.
-    fn infer(&self, inputs: &[&TensorType]) -> Result<TensorType, NodeError>;
-
-    /// Cost of a run in ops; by default one for each output element.
-    fn ops(&self, _inputs: &[&TensorType], output: &TensorType) -> u64 {
-        output.count() as u64
-    }
-
-    /// Bytes that a run needs beside its inputs and its output.
-    fn scratch(&self, _inputs: &[&TensorType], _output: &TensorType) -> Option<usize> {
-        Some(0)
-    }
-
-    /// The output for inputs of the types that were given to [`Self::infer`].
-    fn run(&self, inputs: &[&Value<B>], output: &TensorType) -> Result<Value<B>, RunError>;
+/// A graph inside a node.
+#[derive(Debug, Clone)]
+pub(crate) struct Body {
+    /// The attribute that it is.
+    pub(crate) name: String,
+    pub(crate) program: Arc<Program>,
+    /// Index of the first captured value among the node's inputs.
+    pub(crate) first: usize,
 }
 
-/// Whether an operator of the default domain is in the table.
-pub(crate) fn is_supported(op_type: &str) -> bool {
-    NAMES.contains(&op_type)
-}
-
-/// The supported operators, in alphabetical order.
-pub(crate) const NAMES: [&str; 38] = [
-    "Abs",
-    "Add",
-    "ArgMax",
-    "AveragePool",
-    "Cast",
-    "Clip",
-    "Concat",
-    "Conv",
-    "Div",
-    "Dropout",
-    "Exp",
-    "Flatten",
-    "Gather",
-    "Gemm",
-    "GlobalAveragePool",
-    "Identity",
-    "LeakyRelu",
-    "Log",
-    "MatMul",
-    "MaxPool",
-    "Mul",
-    "Neg",
-    "ReduceMax",
-    "ReduceMean",
-    "ReduceMin",
-    "ReduceSum",
-    "Relu",
-    "Reshape",
-    "Sigmoid",
-    "Slice",
-    "Softmax",
-    "Sqrt",
-    "Squeeze",
-    "Sub",
-    "Sum",
-    "Tanh",
-    "Transpose",
-    "Unsqueeze",
-];
-
-/// The operator of a node whose name [`is_supported`].
-pub(crate) fn parse<B: Kernels>(
-    op_type: &str,
-    node: NodeView<'_>,
-    packed: &mut PackedConstants<B>,
-) -> Result<Box<dyn Operator<B>>, NodeError> {
-    match op_type {
-        "Add" | "Sub" | "Mul" | "Div" | "Sum" => arithmetic::parse_binary(op_type, node),
-        "Relu" | "LeakyRelu" | "Sigmoid" | "Tanh" | "Exp" | "Log" | "Sqrt" | "Neg" | "Abs" | "Clip" => {
-            arithmetic::parse_unary(op_type, node)
+impl Body {
+    /// Evaluates the graph on its arguments.
+    pub(crate) fn run(&self, cx: &mut Cx<'_>, inputs: &Inputs<'_>, mut arguments: Vec<Value>) -> Result<Vec<Value>, Stop> {
+        let expected = self.program.inputs.len() - self.program.captures.len();
+        if arguments.len() != expected {
+            return Err(Stop::invalid(format!("its graph `{}` takes {expected} inputs, not {}", self.name, arguments.len())));
         }
-        "MatMul" => Ok(matmul::parse_matmul(node, packed)),
-        "Gemm" => Ok(matmul::parse_gemm(node, packed)),
-        "Conv" => conv::parse_conv(node),
-        "MaxPool" | "AveragePool" => conv::parse_pool(op_type, node),
-        "GlobalAveragePool" => Ok(reduce::global_average_pool()),
-        "ReduceSum" | "ReduceMean" | "ReduceMax" | "ReduceMin" => reduce::parse(op_type, node),
-        "ArgMax" => reduce::parse_argmax(node),
-        "Softmax" => softmax::parse(node),
-        "Cast" => cast::parse(node),
-        "Gather" => gather::parse(node),
-        "Concat" => shape::parse_concat(node),
-        "Slice" => shape::parse_slice(node),
-        "Transpose" => shape::parse_transpose(node),
-        _ => shape::parse_reshaping(op_type, node),
+        for index in 0..self.program.captures.len() {
+            arguments.push(inputs.value(self.first + index)?.clone());
+        }
+        self.program.run(cx, arguments, None).map_err(|failed| match failed.stop {
+            Stop::Invalid(reason) => Stop::Invalid(format!("in `{}`, node {}: {reason}", self.name, failed.label)),
+            Stop::DataDependent(reason) => {
+                Stop::DataDependent(format!("in `{}`, node {}: {reason}", self.name, failed.label))
+            }
+            other => other,
+        })
     }
 }
 
-/// Resolves a possibly negative axis.
-fn axis_of(axis: i64, rank: usize) -> Result<usize, NodeError> {
-    let resolved = if axis < 0 { axis + rank as i64 } else { axis };
-    usize::try_from(resolved)
-        .ok()
-        .filter(|a| *a < rank)
-        .ok_or_else(|| format!("axis {axis} does not exist in {rank} dimensions"))
+/// How a node becomes a step.
+pub(crate) type Parse = fn(&Node<'_>, &[Body]) -> Result<Eval, String>;
+
+mod shapes;
+
+mod attention;
+mod binary;
+mod cast;
+mod control;
+mod conv;
+mod einsum;
+mod image;
+mod index;
+mod linear;
+mod ml;
+mod norm;
+mod pool;
+mod quant;
+mod recurrent;
+mod reduce;
+mod sequence;
+mod signal;
+mod slicing;
+mod structure;
+mod text;
+mod unary;
+mod windows;
+
+fn eval(f: impl Fn(&mut Cx<'_>, &Inputs<'_>) -> Result<Vec<Value>, Stop> + Send + Sync + 'static) -> Result<Eval, String> {
+    Ok(Box::new(f))
 }
 
-/// The input of an operator that needs it.
-fn input<'a>(inputs: &[&'a TensorType], index: usize) -> Result<&'a TensorType, NodeError> {
-    inputs.get(index).copied().ok_or_else(|| format!("input {index} is missing"))
+/// An operator with one output.
+fn single(f: impl Fn(&mut Cx<'_>, &Inputs<'_>) -> Result<Value, Stop> + Send + Sync + 'static) -> Result<Eval, String> {
+    Ok(Box::new(move |cx, inputs| Ok(vec![f(cx, inputs)?])))
+}
+
+/// The parser of an operator, if the engine has it.
+pub(crate) fn find(domain: &str, name: &str) -> Option<Parse> {
+    match domain {
+        "" => unary::find(name)
+            .or_else(|| binary::find(name))
+            .or_else(|| cast::find(name))
+            .or_else(|| structure::find(name))
+            .or_else(|| slicing::find(name))
+            .or_else(|| index::find(name))
+            .or_else(|| reduce::find(name))
+            .or_else(|| linear::find(name))
+            .or_else(|| quant::find(name))
+            .or_else(|| conv::find(name))
+            .or_else(|| pool::find(name))
+            .or_else(|| norm::find(name))
+            .or_else(|| control::find(name))
+            .or_else(|| sequence::find(name))
+            .or_else(|| recurrent::find(name))
+            .or_else(|| einsum::find(name))
+            .or_else(|| attention::find(name))
+            .or_else(|| image::find(name))
+            .or_else(|| signal::find(name))
+            .or_else(|| text::find(name)),
+        "ai.onnx.ml" => ml::find(name),
+        _ => None,
+    }
 }

@@ -1,137 +1,377 @@
-//! Reductions over axes: the reduced axes are moved to the end, in their order, and each row of
-//! what remains becomes one element.
+//! Reductions along axes, and what runs along one axis: softmax, argmax, top-k, running sums.
 
-use burn_backend::Shape;
-
-use super::{NodeError, Operator, RunError, axis_of, input};
+use super::{Parse, eval, shapes, single};
 use crate::{
     DType,
     engine::{
-        kernels::{Kernels, Reduction},
-        value::{TensorType, Value},
+        array::{Array, Element, with_elements, with_floats, with_numbers},
+        cx::Stop,
+        kernels::reduce::{self, log_softmax, softmax, softmax_rows, sum_rows},
+        numeric::{Number, Real, Wide},
+        program::Eval,
+        value::{Value, count},
     },
-    onnx::NodeView,
+    onnx::Node,
 };
 
-#[derive(Debug)]
-enum Axes {
-    /// Every axis.
-    All,
-    /// All but the first two (batch and channels).
-    Spatial,
-    These(Vec<i64>),
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reduction {
+    Sum,
+    Mean,
+    Max,
+    Min,
+    Prod,
+    L1,
+    L2,
+    LogSum,
+    LogSumExp,
+    SumSquare,
 }
 
-impl Axes {
-    fn resolve(&self, rank: usize) -> Result<Vec<usize>, NodeError> {
-        match self {
-            Self::All => Ok((0..rank).collect()),
-            Self::Spatial if rank > 2 => Ok((2..rank).collect()),
-            Self::Spatial => Err(format!("an input of {rank} dimensions has no spatial one")),
-            Self::These(axes) => {
-                let mut axes = axes.iter().map(|a| axis_of(*a, rank)).collect::<Result<Vec<_>, _>>()?;
-                axes.sort_unstable();
-                axes.dedup();
-                Ok(axes)
+pub(super) fn find(name: &str) -> Option<Parse> {
+    Some(match name {
+        "ReduceSum" => |node, _| reduction(node, Reduction::Sum),
+        "ReduceMean" => |node, _| reduction(node, Reduction::Mean),
+        "ReduceMax" => |node, _| reduction(node, Reduction::Max),
+        "ReduceMin" => |node, _| reduction(node, Reduction::Min),
+        "ReduceProd" => |node, _| reduction(node, Reduction::Prod),
+        "ReduceL1" => |node, _| reduction(node, Reduction::L1),
+        "ReduceL2" => |node, _| reduction(node, Reduction::L2),
+        "ReduceLogSum" => |node, _| reduction(node, Reduction::LogSum),
+        "ReduceLogSumExp" => |node, _| reduction(node, Reduction::LogSumExp),
+        "ReduceSumSquare" => |node, _| reduction(node, Reduction::SumSquare),
+        "ArgMax" => |node, _| arg(node, true),
+        "ArgMin" => |node, _| arg(node, false),
+        "Softmax" | "LogSoftmax" | "Hardmax" => |node, _| softmax_op(node),
+        "TopK" => |node, _| top_k(node),
+        "CumSum" => |node, _| cumulative(node, false),
+        "CumProd" => |node, _| cumulative(node, true),
+        "Unique" => |node, _| unique(node),
+        _ => return None,
+    })
+}
+
+/// The array with some axes last, row-major, so that each row is what is reduced.
+pub(super) fn rows_of(array: &Array, reduced: &[usize]) -> Array {
+    let rank = array.shape().len();
+    let kept = (0..rank).filter(|axis| !reduced.contains(axis));
+    let order: Vec<usize> = kept.chain(reduced.iter().copied()).collect();
+    if order.iter().enumerate().all(|(i, axis)| i == *axis) { array.contiguous() } else { array.permute(&order).contiguous() }
+}
+
+fn reduction(node: &Node<'_>, op: Reduction) -> Result<Eval, String> {
+    let attribute = node.ints("axes");
+    let (keep, noop) = (node.flag("keepdims", true), node.flag("noop_with_empty_axes", false));
+    single(move |cx, inputs| {
+        let (dtype, shape) = inputs.ty(0)?;
+        let list = inputs.ints(1)?.or_else(|| attribute.clone()).filter(|list| !list.is_empty());
+        let axes = match list {
+            Some(list) => shapes::axes(&list, shape.len())?,
+            None if noop => vec![],
+            None => (0..shape.len()).collect(),
+        };
+        let out: Vec<usize> = shape
+            .iter()
+            .enumerate()
+            .filter(|(axis, _)| keep || !axes.contains(axis))
+            .map(|(axis, dim)| if axes.contains(&axis) { 1 } else { *dim })
+            .collect();
+        let n: usize = axes.iter().map(|axis| shape[*axis]).product();
+        let weight = if op == Reduction::LogSumExp { 24 } else { 2 };
+        let ops = count(shape).saturating_mul(weight);
+        if dtype == DType::Bool && matches!(op, Reduction::Max | Reduction::Min) {
+            return cx.emit::<u8>(inputs, dtype, out, ops, || {
+                let rows = rows_of(inputs.read(0)?, &axes);
+                Ok(reduce_rows(&rows.values::<u8>(), n, count_out(shape, &axes), |row| numbers(op, row)))
+            });
+        }
+        cx.emit_with(inputs, dtype, out, ops, |out| {
+            let rows = rows_of(inputs.read(0)?, &axes);
+            let total = count_out(shape, &axes);
+            if dtype == DType::Float32 && matches!(op, Reduction::Sum | Reduction::Mean) && n > 0 {
+                let mut sums = Vec::with_capacity(total);
+                sum_rows(&rows.values::<f32>(), n, &mut sums);
+                if op == Reduction::Mean {
+                    sums.iter_mut().for_each(|x| *x /= n as f32);
+                }
+                return Ok(Array::new(dtype, out, sums));
             }
+            with_floats!(dtype, T => {
+                let values = reduce_rows(&rows.values::<T>(), n, total, |row| {
+                    let wide: Vec<<T as Real>::Wide> = row.iter().map(|x| x.widen()).collect();
+                    T::narrow(floats(op, &wide))
+                });
+                Ok(Array::new(dtype, out, values))
+            }, with_numbers!(dtype, T => {
+                let values = reduce_rows(&rows.values::<T>(), n, total, |row| numbers(op, row));
+                Ok(Array::new(dtype, out, values))
+            }, Err(Stop::unsupported(dtype))))
+        })
+    })
+}
+
+fn count_out(shape: &[usize], axes: &[usize]) -> usize {
+    shape.iter().enumerate().filter(|(axis, _)| !axes.contains(axis)).map(|(_, dim)| *dim).product()
+}
+
+fn reduce_rows<T: Element, U>(values: &[T], n: usize, rows: usize, f: impl Fn(&[T]) -> U) -> Vec<U> {
+    (0..rows).map(|row| f(&values[row * n..(row + 1) * n])).collect()
+}
+
+fn floats<W: Wide>(op: Reduction, row: &[W]) -> W {
+    match op {
+        Reduction::Mean => reduce::sum(row).over(W::from_f64(row.len() as f64)),
+        Reduction::L2 => reduce::fold(row, |x: W| x.times(x), W::ZERO, W::plus).sqrt(),
+        Reduction::LogSum => reduce::sum(row).log(),
+        Reduction::LogSumExp => {
+            let max = reduce::max(row);
+            // Of infinities there is no difference.
+            let shift = if max.is_infinite() { W::ZERO } else { max };
+            reduce::fold(row, |x: W| x.minus(shift).exp(), W::ZERO, W::plus).log().plus(shift)
+        }
+        op => numbers(op, row),
+    }
+}
+
+fn numbers<T: Number>(op: Reduction, row: &[T]) -> T {
+    let length = || crate::engine::numeric::convert::<T>(row.len() as u64);
+    match op {
+        Reduction::Sum => reduce::sum(row),
+        Reduction::Mean => reduce::sum(row).over(length()),
+        Reduction::Max => reduce::max(row),
+        Reduction::Min => row.iter().fold(T::GREATEST, |best, x| if best.is_nan() || best <= *x { best } else { *x }),
+        Reduction::Prod => reduce::fold(row, |x| x, T::ONE, T::times),
+        Reduction::L1 => reduce::fold(row, T::magnitude, T::ZERO, T::plus),
+        Reduction::SumSquare => reduce::fold(row, |x: T| x.times(x), T::ZERO, T::plus),
+        // Logarithms and roots of integers: through float64, cut towards zero.
+        Reduction::L2 | Reduction::LogSum | Reduction::LogSumExp => {
+            let wide: Vec<f64> = row.iter().map(|x| crate::engine::numeric::to_double(*x)).collect();
+            crate::engine::numeric::convert::<T>(floats(op, &wide))
         }
     }
 }
 
-#[derive(Debug)]
-struct Reduce {
-    reduction: Reduction,
-    axes: Axes,
-    keep_dims: bool,
+fn arg(node: &Node<'_>, greatest: bool) -> Result<Eval, String> {
+    let (at, keep, last) = (node.int("axis", 0), node.flag("keepdims", true), node.flag("select_last_index", false));
+    single(move |cx, inputs| {
+        let (dtype, shape) = inputs.ty(0)?;
+        let axis = shapes::axis(at, shape.len())?;
+        let mut out = shape.to_vec();
+        if keep {
+            out[axis] = 1;
+        } else {
+            out.remove(axis);
+        }
+        if shape[axis] == 0 {
+            return Err(Stop::invalid("there is no element to choose from"));
+        }
+        let ops = count(shape).saturating_mul(2);
+        with_numbers!(dtype, T => cx.emit::<i64>(inputs, DType::Int64, out, ops, || {
+            let rows = rows_of(inputs.read(0)?, &[axis]);
+            // NaN counts as greater, or less, than every number.
+            let better = |x: T, best: T| {
+                if x.is_nan() || best.is_nan() {
+                    return x.is_nan() && (last || !best.is_nan());
+                }
+                let beyond = if greatest { x > best } else { x < best };
+                beyond || (last && x == best)
+            };
+            Ok(reduce_rows(&rows.values::<T>(), shape[axis], count_out(shape, &[axis]), |row| {
+                (1..row.len()).fold(0usize, |best, i| if better(row[i], row[best]) { i } else { best }) as i64
+            }))
+        }), Err(Stop::unsupported(dtype)))
+    })
 }
 
-pub(super) fn global_average_pool<B: Kernels>() -> Box<dyn Operator<B>> {
-    Box::new(Reduce { reduction: Reduction::Mean, axes: Axes::Spatial, keep_dims: true })
+/// Up to operator set 12 the input is a matrix of all axes before and all axes from `axis`; then it is along the axis.
+fn softmax_op(node: &Node<'_>) -> Result<Eval, String> {
+    let old = node.opset < 13;
+    let at = node.int("axis", if old { 1 } else { -1 });
+    let op = node.op().to_owned();
+    single(move |cx, inputs| {
+        let (dtype, shape) = inputs.ty(0)?;
+        let rank = shape.len();
+        let axis = if rank == 0 { 0 } else { shapes::axis(at, rank)? };
+        let reduced: Vec<usize> = if old { (axis..rank).collect() } else { (axis..(axis + 1).min(rank)).collect() };
+        let ops = count(shape).saturating_mul(if op == "Hardmax" { 2 } else { 30 });
+        cx.emit_with(inputs, dtype, shape.to_vec(), ops, |shape| {
+            let rows = rows_of(inputs.read(0)?, &reduced);
+            let n: usize = reduced.iter().map(|axis| shape[*axis]).product();
+            let (turned, values) = (rows.shape().to_vec(), rows);
+            let result = if dtype == DType::Float32 && op == "Softmax" {
+                let mut values = values.into_vec::<f32>();
+                softmax_rows(&mut values, n);
+                Array::new(dtype, turned, values)
+            } else {
+                with_floats!(dtype, T => {
+                    let mut wide: Vec<<T as Real>::Wide> = values.values::<T>().iter().map(|x| x.widen()).collect();
+                    for row in wide.chunks_exact_mut(n.max(1)) {
+                        match op.as_str() {
+                            "Softmax" => softmax(row),
+                            "LogSoftmax" => log_softmax(row),
+                            _ => hardmax(row),
+                        }
+                    }
+                    Array::new(dtype, turned, wide.into_iter().map(T::narrow).collect::<Vec<T>>())
+                }, return Err(Stop::unsupported(dtype)))
+            };
+            Ok(turn_back(&result, &reduced, rank))
+        })
+    })
 }
 
-pub(super) fn parse<B: Kernels>(op_type: &str, node: NodeView<'_>) -> Result<Box<dyn Operator<B>>, NodeError> {
-    let reduction = match op_type {
-        "ReduceSum" => Reduction::Sum,
-        "ReduceMean" => Reduction::Mean,
-        "ReduceMax" => Reduction::Max,
-        _ => Reduction::Min,
-    };
-    let axes = match node.constant_ints(1, "axes")?.or_else(|| node.ints("axes")) {
-        Some(axes) if !axes.is_empty() => Axes::These(axes),
-        _ if node.int("noop_with_empty_axes", 0) != 0 => return Err("noop_with_empty_axes is not supported".into()),
-        _ => Axes::All,
-    };
-    Ok(Box::new(Reduce { reduction, axes, keep_dims: node.int("keepdims", 1) != 0 }))
+/// Undoes the order of axes of [`rows_of`].
+pub(super) fn turn_back(array: &Array, reduced: &[usize], rank: usize) -> Array {
+    let order: Vec<usize> = (0..rank).filter(|axis| !reduced.contains(axis)).chain(reduced.iter().copied()).collect();
+    let mut inverse = vec![0; rank];
+    order.iter().enumerate().for_each(|(i, axis)| inverse[*axis] = i);
+    if inverse.iter().enumerate().all(|(i, axis)| i == *axis) { array.clone() } else { array.permute(&inverse).contiguous() }
 }
 
-/// Shape of a reduction's output.
-fn reduced_shape(shape: &[usize], axes: &[usize], keep_dims: bool) -> Result<Vec<usize>, NodeError> {
-    if axes.iter().any(|a| shape[*a] == 0) {
-        return Err(format!("an axis of shape {shape:?} to be reduced is empty"));
-    }
-    let kept = |(axis, size): (usize, &usize)| match axes.contains(&axis) {
-        false => Some(*size),
-        true => keep_dims.then_some(1),
-    };
-    Ok(shape.iter().enumerate().filter_map(kept).collect())
+fn hardmax<W: Wide>(row: &mut [W]) {
+    let best = (1..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best });
+    row.iter_mut().enumerate().for_each(|(i, x)| *x = if i == best { W::ONE } else { W::ZERO });
 }
 
-/// The input as `[rows, n]`, one row for each output element.
-fn rows<B: Kernels>(value: &Value<B>, axes: &[usize]) -> Result<burn_backend::tensor::FloatTensor<B>, RunError> {
-    let shape = burn_backend::TensorMetadata::shape(&value.float()?).to_vec();
-    let order: Vec<usize> = (0..shape.len()).filter(|a| !axes.contains(a)).chain(axes.iter().copied()).collect();
-    let n: usize = axes.iter().map(|a| shape[*a]).product();
-    let count: usize = shape.iter().product();
-    let moved = if order.is_sorted() { value.clone() } else { value.permute(&order) };
-    Ok(B::float_reshape(moved.float()?, Shape::from(vec![count / n.max(1), n])))
+/// The k greatest or least elements; of equal ones the first. NaN is greater than every number.
+fn top_k(node: &Node<'_>) -> Result<Eval, String> {
+    let (at, largest) = (node.int("axis", -1), node.flag("largest", true));
+    let attribute = node.attribute("k").map(|_| node.int("k", 0));
+    eval(move |cx, inputs| {
+        let (dtype, shape) = inputs.ty(0)?;
+        let axis = shapes::axis(at, shape.len())?;
+        let k = match attribute {
+            Some(k) => k,
+            None => inputs.int(1)?.ok_or_else(|| Stop::invalid("its k is missing"))?,
+        };
+        let size = shape[axis];
+        let k = usize::try_from(k).ok().filter(|k| *k <= size).ok_or_else(|| Stop::invalid(format!("k is {k} of {size}")))?;
+        let mut out = shape.to_vec();
+        out[axis] = k;
+        // Sorting is n log n; a fixed 16 stands for the logarithm.
+        let ops = count(shape).saturating_mul(32);
+        let order = || -> Result<(Array, Vec<usize>), Stop> {
+            let rows = rows_of(inputs.read(0)?, &[axis]);
+            let mut picked = Vec::new();
+            with_numbers!(dtype, T => {
+                for row in rows.values::<T>().chunks_exact(size.max(1)) {
+                    let mut list: Vec<usize> = (0..size).collect();
+                    list.sort_by(|a, b| {
+                        let ascending = compare(row[*a], row[*b]);
+                        if largest { ascending.reverse() } else { ascending }
+                    });
+                    picked.extend_from_slice(&list[..k]);
+                }
+            }, return Err(Stop::unsupported(dtype)));
+            Ok((rows, picked))
+        };
+        let turned: Vec<usize> = {
+            let mut turned: Vec<usize> = (0..shape.len()).filter(|a| *a != axis).map(|a| shape[a]).collect();
+            turned.push(k);
+            turned
+        };
+        let rank = shape.len();
+        let values = cx.emit_with(inputs, dtype, out.clone(), ops, |_| {
+            let (rows, picked) = order()?;
+            Ok(with_elements!(dtype, T => {
+                let source = rows.values::<T>();
+                let values = picked.iter().enumerate().map(|(i, at)| source[i / k.max(1) * size + at]).collect::<Vec<T>>();
+                turn_back(&Array::new(dtype, turned.clone(), values), &[axis], rank)
+            }, rows))
+        })?;
+        let indices = cx.emit_with(inputs, DType::Int64, out, 0, |_| {
+            let (_, picked) = order()?;
+            let array = Array::new(DType::Int64, turned.clone(), picked.into_iter().map(|i| i as i64).collect::<Vec<_>>());
+            Ok(turn_back(&array, &[axis], rank))
+        })?;
+        Ok(vec![values, indices])
+    })
 }
 
-impl<B: Kernels> Operator<B> for Reduce {
-    fn infer(&self, inputs: &[&TensorType]) -> Result<TensorType, NodeError> {
-        let shape = input(inputs, 0)?.float()?;
-        let axes = self.axes.resolve(shape.len())?;
-        Ok(TensorType::new(DType::Float32, reduced_shape(shape, &axes, self.keep_dims)?))
-    }
-
-    fn ops(&self, inputs: &[&TensorType], _: &TensorType) -> u64 {
-        inputs[0].count() as u64
-    }
-
-    fn run(&self, inputs: &[&Value<B>], output: &TensorType) -> Result<Value<B>, RunError> {
-        let rank = burn_backend::TensorMetadata::shape(&inputs[0].float()?).to_vec().len();
-        let axes = self.axes.resolve(rank).map_err(|_| RunError)?;
-        let reduced = B::exact_reduce(rows(inputs[0], &axes)?, self.reduction);
-        Ok(Value::<B>::Float(reduced).reshape(&output.shape))
-    }
+fn compare<T: Number>(a: T, b: T) -> core::cmp::Ordering {
+    a.partial_cmp(&b).unwrap_or_else(|| a.is_nan().cmp(&b.is_nan()))
 }
 
-#[derive(Debug)]
-struct ArgMax {
-    axis: i64,
-    keep_dims: bool,
+fn cumulative(node: &Node<'_>, product: bool) -> Result<Eval, String> {
+    let (exclusive, reverse) = (node.flag("exclusive", false), node.flag("reverse", false));
+    single(move |cx, inputs| {
+        let (dtype, shape) = inputs.ty(0)?;
+        let at = inputs.int(1)?.ok_or_else(|| Stop::invalid("its axis is missing"))?;
+        let axis = shapes::axis(at, shape.len())?;
+        let ops = count(shape).saturating_mul(2);
+        with_numbers!(dtype, T => cx.emit::<T>(inputs, dtype, shape.to_vec(), ops, || {
+            let (outer, size, inner) = shapes::around(shape, axis);
+            let mut values = inputs.read(0)?.values::<T>().into_owned();
+            for o in 0..outer {
+                for i in 0..inner {
+                    let mut sum = if product { T::ONE } else { T::ZERO };
+                    for step in 0..size {
+                        let at = (o * size + if reverse { size - 1 - step } else { step }) * inner + i;
+                        let x = values[at];
+                        let next = if product { sum.times(x) } else { sum.plus(x) };
+                        values[at] = if exclusive { sum } else { next };
+                        sum = next;
+                    }
+                }
+            }
+            Ok(values)
+        }), Err(Stop::unsupported(dtype)))
+    })
 }
 
-pub(super) fn parse_argmax<B: Kernels>(node: NodeView<'_>) -> Result<Box<dyn Operator<B>>, NodeError> {
-    if node.int("select_last_index", 0) != 0 {
-        return Err("select_last_index is not supported".into());
-    }
-    Ok(Box::new(ArgMax { axis: node.int("axis", 0), keep_dims: node.int("keepdims", 1) != 0 }))
+/// Distinct slices along an axis, or distinct elements: values, first positions, inverse and counts.
+fn unique(node: &Node<'_>) -> Result<Eval, String> {
+    let (sorted, at) = (node.flag("sorted", true), node.attribute("axis").map(|_| node.int("axis", 0)));
+    eval(move |cx, inputs| {
+        let (dtype, shape) = inputs.ty(0)?;
+        let axis = at.map(|at| shapes::axis(at, shape.len())).transpose()?;
+        let array = inputs.array(0)?;
+        let slices: Vec<Array> = match axis {
+            Some(axis) => (0..shape[axis]).map(|i| array.slice(axis, i, 1, 1).contiguous()).collect(),
+            None => {
+                let flat = array.contiguous().reshape(vec![array.count()]);
+                (0..array.count()).map(|i| flat.slice(0, i, 1, 1).contiguous()).collect()
+            }
+        };
+        cx.charge(inputs.count(0)?.saturating_mul(64))?;
+        let order = |a: &Array, b: &Array| -> core::cmp::Ordering {
+            with_elements!(dtype, T => {
+                let (a, b) = (a.values::<T>(), b.values::<T>());
+                a.iter().zip(b.iter()).map(|(x, y)| x.partial_cmp(y).unwrap_or(core::cmp::Ordering::Equal)).find(|o| o.is_ne()).unwrap_or(core::cmp::Ordering::Equal)
+            }, a.texts().cmp(b.texts()))
+        };
+        let mut by_value: Vec<usize> = (0..slices.len()).collect();
+        by_value.sort_by(|a, b| order(&slices[*a], &slices[*b]).then(a.cmp(b)));
+        // Groups of equal slices, each by its first member.
+        let mut groups: Vec<Vec<usize>> = Vec::new();
+        for i in by_value {
+            match groups.last_mut() {
+                Some(group) if order(&slices[group[0]], &slices[i]).is_eq() => group.push(i),
+                _ => groups.push(vec![i]),
+            }
+        }
+        if !sorted {
+            groups.sort_by_key(|group| group[0]);
+        }
+        let mut inverse = vec![0i64; slices.len()];
+        groups.iter().enumerate().for_each(|(n, group)| group.iter().for_each(|i| inverse[*i] = n as i64));
+        let firsts: Vec<Array> = groups.iter().map(|group| slices[group[0]].clone()).collect();
+        let mut out = axis.map_or_else(|| vec![0], |_| shape.to_vec());
+        out[axis.unwrap_or(0)] = groups.len();
+        let ops = count(&out);
+        let values = cx.emit_with(inputs, dtype, out, ops, |out| {
+            if firsts.is_empty() {
+                return Ok(array.contiguous().reshape(out));
+            }
+            Ok(super::structure::join(&firsts, axis.unwrap_or(0), out))
+        })?;
+        let ints = |list: Vec<i64>| Value::Known(Array::ints(list));
+        Ok(vec![
+            values,
+            ints(groups.iter().map(|group| group[0] as i64).collect()),
+            ints(inverse),
+            ints(groups.iter().map(|group| group.len() as i64).collect()),
+        ])
+    })
 }
 
-impl<B: Kernels> Operator<B> for ArgMax {
-    fn infer(&self, inputs: &[&TensorType]) -> Result<TensorType, NodeError> {
-        let shape = input(inputs, 0)?.float()?;
-        let axis = axis_of(self.axis, shape.len())?;
-        Ok(TensorType::new(DType::Int64, reduced_shape(shape, &[axis], self.keep_dims)?))
-    }
-
-    fn ops(&self, inputs: &[&TensorType], _: &TensorType) -> u64 {
-        inputs[0].count() as u64
-    }
-
-    fn run(&self, inputs: &[&Value<B>], output: &TensorType) -> Result<Value<B>, RunError> {
-        let rank = burn_backend::TensorMetadata::shape(&inputs[0].float()?).to_vec().len();
-        let axis = axis_of(self.axis, rank).map_err(|_| RunError)?;
-        Ok(Value::<B>::Int(B::exact_argmax(rows(inputs[0], &[axis])?)).reshape(&output.shape))
-    }
-}

@@ -1,0 +1,366 @@
+//! Arrays: tensors on Burn's CPU backend, and texts, which Burn has not.
+
+use std::{borrow::Cow, sync::Arc};
+
+use burn_backend::{DType as BurnType, Element as BurnElement, Shape, Slice, TensorData};
+use burn_flex::FlexTensor;
+use half::{bf16, f16};
+
+use crate::{DType, Tensor, TensorValues, tensor::element_count};
+
+/// A type of elements that the kernels compute with. A bool is a `u8` that is 0 or 1.
+pub(crate) trait Element: BurnElement + bytemuck::Pod + PartialOrd + Send + Sync {
+    /// The types of arrays that hold such elements.
+    const TYPES: &'static [DType];
+}
+
+macro_rules! elements {
+    ($($t:ty: $($dtype:ident),+;)*) => {
+        $(impl Element for $t { const TYPES: &'static [DType] = &[$(DType::$dtype),+]; })*
+    };
+}
+
+elements! {
+    f32: Float32; f64: Float64; f16: Float16; bf16: BFloat16;
+    i8: Int8; i16: Int16; i32: Int32; i64: Int64;
+    u8: Uint8, Bool; u16: Uint16; u32: Uint32; u64: Uint64;
+}
+
+/// Evaluates an expression with a type alias for the elements of a dtype; strings take the second expression.
+macro_rules! with_elements {
+    ($dtype:expr, $t:ident => $body:expr, $text:expr) => {
+        match $dtype {
+            $crate::DType::Float32 => { type $t = f32; $body }
+            $crate::DType::Float64 => { type $t = f64; $body }
+            $crate::DType::Float16 => { type $t = half::f16; $body }
+            $crate::DType::BFloat16 => { type $t = half::bf16; $body }
+            $crate::DType::Int8 => { type $t = i8; $body }
+            $crate::DType::Int16 => { type $t = i16; $body }
+            $crate::DType::Int32 => { type $t = i32; $body }
+            $crate::DType::Int64 => { type $t = i64; $body }
+            $crate::DType::Uint8 | $crate::DType::Bool => { type $t = u8; $body }
+            $crate::DType::Uint16 => { type $t = u16; $body }
+            $crate::DType::Uint32 => { type $t = u32; $body }
+            $crate::DType::Uint64 => { type $t = u64; $body }
+            $crate::DType::String => $text,
+        }
+    };
+}
+pub(crate) use with_elements;
+
+/// The same for the numbers: neither bool nor string.
+macro_rules! with_numbers {
+    ($dtype:expr, $t:ident => $body:expr, $other:expr) => {
+        match $dtype {
+            $crate::DType::Bool => $other,
+            dtype => $crate::engine::array::with_elements!(dtype, $t => $body, $other),
+        }
+    };
+}
+pub(crate) use with_numbers;
+
+/// The same for the floating-point types.
+macro_rules! with_floats {
+    ($dtype:expr, $t:ident => $body:expr, $other:expr) => {
+        match $dtype {
+            $crate::DType::Float32 => { type $t = f32; $body }
+            $crate::DType::Float64 => { type $t = f64; $body }
+            $crate::DType::Float16 => { type $t = half::f16; $body }
+            $crate::DType::BFloat16 => { type $t = half::bf16; $body }
+            _ => $other,
+        }
+    };
+}
+pub(crate) use with_floats;
+
+/// The same for the integers.
+macro_rules! with_integers {
+    ($dtype:expr, $t:ident => $body:expr, $other:expr) => {
+        match $dtype {
+            $crate::DType::Int8 => { type $t = i8; $body }
+            $crate::DType::Int16 => { type $t = i16; $body }
+            $crate::DType::Int32 => { type $t = i32; $body }
+            $crate::DType::Int64 => { type $t = i64; $body }
+            $crate::DType::Uint8 => { type $t = u8; $body }
+            $crate::DType::Uint16 => { type $t = u16; $body }
+            $crate::DType::Uint32 => { type $t = u32; $body }
+            $crate::DType::Uint64 => { type $t = u64; $body }
+            _ => $other,
+        }
+    };
+}
+pub(crate) use with_integers;
+
+#[derive(Debug, Clone)]
+enum Storage {
+    /// Everything but text.
+    Burn(FlexTensor),
+    /// Text, row-major.
+    Text(Arc<Vec<String>>),
+}
+
+/// A tensor. Cloning shares the data.
+#[derive(Debug, Clone)]
+pub(crate) struct Array {
+    dtype: DType,
+    shape: Vec<usize>,
+    storage: Storage,
+}
+
+impl Array {
+    /// An array of row-major elements, as many as the shape says.
+    pub(crate) fn new<T: Element>(dtype: DType, shape: Vec<usize>, values: Vec<T>) -> Self {
+        debug_assert!(T::TYPES.contains(&dtype), "{dtype:?}");
+        debug_assert_eq!(element_count(&shape), Some(values.len()), "{shape:?}");
+        let tensor = FlexTensor::from_data(TensorData::new(values, Shape::from(shape.clone())));
+        Self { dtype, shape, storage: Storage::Burn(tensor) }
+    }
+
+    /// An array of texts.
+    pub(crate) fn text(shape: Vec<usize>, values: Vec<String>) -> Self {
+        debug_assert_eq!(element_count(&shape), Some(values.len()));
+        Self { dtype: DType::String, shape, storage: Storage::Text(Arc::new(values)) }
+    }
+
+    /// A vector of int64.
+    pub(crate) fn ints(values: Vec<i64>) -> Self {
+        Self::new(DType::Int64, vec![values.len()], values)
+    }
+
+    pub(crate) fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    pub(crate) fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// The row-major elements; empty if they are not of this type.
+    pub(crate) fn values<T: Element>(&self) -> Cow<'_, [T]> {
+        let Storage::Burn(tensor) = &self.storage else { return Cow::Borrowed(&[]) };
+        match tensor.as_slice::<T>() {
+            Some(values) if tensor.is_contiguous() => Cow::Borrowed(values),
+            _ => Cow::Owned(tensor.to_contiguous().as_slice::<T>().unwrap_or_default().to_vec()),
+        }
+    }
+
+    /// The texts; empty if it holds none.
+    pub(crate) fn texts(&self) -> &[String] {
+        match &self.storage {
+            Storage::Text(values) => values,
+            Storage::Burn(_) => &[],
+        }
+    }
+
+    /// The same array laid out row-major, so that [`Self::values`] borrows.
+    pub(crate) fn contiguous(&self) -> Self {
+        match &self.storage {
+            Storage::Burn(tensor) if !tensor.is_contiguous() => self.with(self.shape.clone(), tensor.to_contiguous()),
+            _ => self.clone(),
+        }
+    }
+
+    /// The elements as `i64`: integers and bools; `None` for other types and for what does not fit.
+    pub(crate) fn to_ints(&self) -> Option<Vec<i64>> {
+        match self.dtype {
+            DType::Bool => Some(self.values::<u8>().iter().map(|x| i64::from(*x)).collect()),
+            dtype => with_integers!(dtype, T => self.values::<T>().iter().map(|x| i64::try_from(*x).ok()).collect(), None),
+        }
+    }
+
+    /// The elements as `f64`, rounded only where they are integers beyond 2^53; `None` for texts.
+    pub(crate) fn to_doubles(&self) -> Option<Vec<f64>> {
+        with_elements!(self.dtype, T => Some(self.values::<T>().iter().map(|x| crate::engine::numeric::to_double(*x)).collect()), None)
+    }
+
+    fn with(&self, shape: Vec<usize>, tensor: FlexTensor) -> Self {
+        Self { dtype: self.dtype, shape, storage: Storage::Burn(tensor) }
+    }
+
+    /// The same elements under another shape of equal size.
+    pub(crate) fn reshape(&self, shape: Vec<usize>) -> Self {
+        match &self.storage {
+            Storage::Burn(tensor) => {
+                let reshaped = tensor.reshape(Shape::from(shape.clone()));
+                self.with(shape, reshaped)
+            }
+            Storage::Text(values) => Self { dtype: self.dtype, shape, storage: Storage::Text(values.clone()) },
+        }
+    }
+
+    /// Dimension `i` of the result is dimension `axes[i]` of this; shares the data.
+    pub(crate) fn permute(&self, axes: &[usize]) -> Self {
+        let shape: Vec<usize> = axes.iter().map(|axis| self.shape[*axis]).collect();
+        match &self.storage {
+            Storage::Burn(tensor) => self.with(shape, tensor.permute(axes)),
+            Storage::Text(_) => {
+                let strides = strides(&self.shape);
+                let picked: Vec<usize> = axes.iter().map(|axis| strides[*axis]).collect();
+                self.pick_texts(shape, &picked, 0)
+            }
+        }
+    }
+
+    /// Repeats dimensions of size 1 to a shape of the same rank or more; shares the data. The shapes must fit.
+    pub(crate) fn broadcast(&self, shape: &[usize]) -> Self {
+        if self.shape == shape {
+            return self.clone();
+        }
+        let added = shape.len() - self.shape.len();
+        let own = strides(&self.shape);
+        let stride = |axis: usize| match axis.checked_sub(added) {
+            Some(axis) if self.shape[axis] != 1 => own[axis],
+            _ => 0,
+        };
+        match &self.storage {
+            Storage::Burn(tensor) => {
+                let tensor = if tensor.is_contiguous() { tensor.clone() } else { tensor.to_contiguous() };
+                let strides: Vec<isize> = (0..shape.len()).map(|axis| stride(axis) as isize).collect();
+                let layout =
+                    burn_flex::Layout::new(Shape::from(shape.to_vec()), strides, tensor.layout().start_offset());
+                self.with(shape.to_vec(), tensor.with_layout(layout))
+            }
+            Storage::Text(_) => {
+                let strides: Vec<usize> = (0..shape.len()).map(stride).collect();
+                self.pick_texts(shape.to_vec(), &strides, 0)
+            }
+        }
+    }
+
+    /// The elements at `start`, `start + step`, …, `count` of them, along one axis; `step` may be negative.
+    pub(crate) fn slice(&self, axis: usize, start: usize, step: isize, count: usize) -> Self {
+        let mut shape = self.shape.clone();
+        shape[axis] = count;
+        if count == 0 || self.count() == 0 {
+            return self.empty(shape);
+        }
+        match &self.storage {
+            Storage::Burn(tensor) => {
+                if step > 0 {
+                    let mut slices: Vec<Slice> = self.shape.iter().map(|n| Slice::new(0, Some(*n as isize), 1)).collect();
+                    let end = start as isize + step * (count as isize - 1) + 1;
+                    slices[axis] = Slice::new(start as isize, Some(end), step);
+                    let (layout, _) = tensor.layout().slice(&slices);
+                    return self.with(shape, tensor.clone().with_layout(layout));
+                }
+                let layout = tensor.layout();
+                let mut strides = layout.strides().to_vec();
+                let offset = layout.start_offset() as isize + start as isize * strides[axis];
+                strides[axis] *= step;
+                let layout = burn_flex::Layout::new(Shape::from(shape.clone()), strides, offset as usize);
+                // A layout that runs backwards is understood by `to_contiguous` alone.
+                self.with(shape, tensor.clone().with_layout(layout).to_contiguous())
+            }
+            Storage::Text(values) => {
+                let inner: usize = self.shape[axis + 1..].iter().product();
+                let outer: usize = self.shape[..axis].iter().product();
+                let mut out = Vec::with_capacity(outer * count * inner);
+                for o in 0..outer {
+                    for i in 0..count {
+                        let at = (o * self.shape[axis] + (start as isize + step * i as isize) as usize) * inner;
+                        out.extend_from_slice(&values[at..at + inner]);
+                    }
+                }
+                Self::text(shape, out)
+            }
+        }
+    }
+
+    fn empty(&self, shape: Vec<usize>) -> Self {
+        with_elements!(self.dtype, T => Self::new::<T>(self.dtype, shape, vec![]), Self::text(shape, vec![]))
+    }
+
+    fn pick_texts(&self, shape: Vec<usize>, strides: &[usize], offset: usize) -> Self {
+        let texts = self.texts();
+        let mut out = Vec::with_capacity(shape.iter().product());
+        walk(&shape, strides, offset, &mut |at| out.push(texts[at].clone()));
+        Self::text(shape, out)
+    }
+
+    /// Takes a host tensor over.
+    pub(crate) fn from_host(tensor: Tensor) -> Self {
+        let shape = tensor.shape().to_vec();
+        let dtype = tensor.dtype();
+        match tensor.into_values() {
+            TensorValues::Float32(v) => Self::new(dtype, shape, v),
+            TensorValues::Float64(v) => Self::new(dtype, shape, v),
+            TensorValues::Float16(v) => Self::new(dtype, shape, v),
+            TensorValues::BFloat16(v) => Self::new(dtype, shape, v),
+            TensorValues::Int8(v) => Self::new(dtype, shape, v),
+            TensorValues::Int16(v) => Self::new(dtype, shape, v),
+            TensorValues::Int32(v) => Self::new(dtype, shape, v),
+            TensorValues::Int64(v) => Self::new(dtype, shape, v),
+            TensorValues::Uint8(v) => Self::new(dtype, shape, v),
+            TensorValues::Uint16(v) => Self::new(dtype, shape, v),
+            TensorValues::Uint32(v) => Self::new(dtype, shape, v),
+            TensorValues::Uint64(v) => Self::new(dtype, shape, v),
+            TensorValues::Bool(v) => Self::new(dtype, shape, v.into_iter().map(u8::from).collect()),
+            TensorValues::String(v) => Self::text(shape, v),
+        }
+    }
+
+    /// A copy for the host.
+    pub(crate) fn to_host(&self) -> Option<Tensor> {
+        let values = match self.dtype {
+            DType::Float32 => TensorValues::Float32(self.values().into_owned()),
+            DType::Float64 => TensorValues::Float64(self.values().into_owned()),
+            DType::Float16 => TensorValues::Float16(self.values().into_owned()),
+            DType::BFloat16 => TensorValues::BFloat16(self.values().into_owned()),
+            DType::Int8 => TensorValues::Int8(self.values().into_owned()),
+            DType::Int16 => TensorValues::Int16(self.values().into_owned()),
+            DType::Int32 => TensorValues::Int32(self.values().into_owned()),
+            DType::Int64 => TensorValues::Int64(self.values().into_owned()),
+            DType::Uint8 => TensorValues::Uint8(self.values().into_owned()),
+            DType::Uint16 => TensorValues::Uint16(self.values().into_owned()),
+            DType::Uint32 => TensorValues::Uint32(self.values().into_owned()),
+            DType::Uint64 => TensorValues::Uint64(self.values().into_owned()),
+            DType::Bool => TensorValues::Bool(self.values::<u8>().iter().map(|x| *x != 0).collect()),
+            DType::String => TensorValues::String(self.texts().to_vec()),
+        };
+        Tensor::new(self.shape.clone(), values)
+    }
+
+    /// The elements, for a kernel that writes over them: without a copy when nobody else holds them.
+    pub(crate) fn into_vec<T: Element>(self) -> Vec<T> {
+        match self.storage {
+            Storage::Burn(tensor) if BurnType::from_elem::<T>() == tensor.dtype() => {
+                let tensor = if tensor.is_contiguous() { tensor } else { tensor.to_contiguous() };
+                tensor.into_data().try_into_vec::<T>().unwrap_or_default()
+            }
+            _ => vec![],
+        }
+    }
+}
+
+trait OfElement {
+    fn from_elem<T: Element>() -> BurnType;
+}
+
+impl OfElement for BurnType {
+    fn from_elem<T: Element>() -> BurnType {
+        T::dtype()
+    }
+}
+
+/// Row-major strides, in elements.
+pub(crate) fn strides(shape: &[usize]) -> Vec<usize> {
+    let mut strides = vec![1; shape.len()];
+    for axis in (0..shape.len().saturating_sub(1)).rev() {
+        strides[axis] = strides[axis + 1] * shape[axis + 1];
+    }
+    strides
+}
+
+/// Calls `f` with the offset of each element of `shape`, in row-major order.
+pub(crate) fn walk(shape: &[usize], strides: &[usize], offset: usize, f: &mut impl FnMut(usize)) {
+    match (shape, strides) {
+        ([size, shape @ ..], [stride, strides @ ..]) => {
+            (0..*size).for_each(|i| walk(shape, strides, offset + i * stride, f));
+        }
+        _ => f(offset),
+    }
+}

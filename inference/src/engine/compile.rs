@@ -1,0 +1,429 @@
+//! From a file's graph to a [`Program`]: names become slots, functions are written out, constants are folded.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use super::{
+    array::Array,
+    cx::{Cx, Inputs},
+    ops::{self, Body},
+    program::{Program, Slot, Step},
+    rows::Rule,
+    value::Value,
+};
+use crate::{
+    ModelError,
+    onnx::{
+        Node,
+        constants::{read_sparse, read_tensor},
+        proto::{AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto},
+    },
+};
+
+/// More nodes than any real network has, those of functions and inner graphs included.
+const MAX_NODES: usize = 100_000;
+/// Graphs within graphs, functions within functions.
+const MAX_DEPTH: usize = 16;
+/// Default-domain operator sets whose semantics the operators follow.
+const OPSETS: core::ops::RangeInclusive<i64> = 6..=28;
+/// The same of `ai.onnx.ml`.
+const ML_OPSETS: core::ops::RangeInclusive<i64> = 1..=5;
+/// Bytes of constants that are computed while a model is compiled.
+const MAX_FOLDED_BYTES: u64 = 1 << 30;
+/// Their cost.
+const MAX_FOLDED_OPS: u64 = 8_000_000_000;
+
+/// The default domain has two names.
+fn domain(name: &str) -> &str {
+    if name == "ai.onnx" { "" } else { name }
+}
+
+/// The versions of operator sets by domain.
+type Opsets = HashMap<String, i64>;
+
+fn opsets(imports: &[OperatorSetIdProto]) -> Opsets {
+    imports.iter().map(|set| (domain(&set.domain).to_owned(), set.version)).collect()
+}
+
+/// Compiles the graph of a model.
+pub(crate) fn compile(model: &ModelProto, graph: &GraphProto) -> Result<Program, ModelError> {
+    let opsets = opsets(&model.opset_import);
+    check_opsets(&opsets)?;
+    let mut functions = HashMap::new();
+    for function in &model.functions {
+        functions.insert((domain(&function.domain), function.name.as_str(), String::new()), function);
+    }
+    let mut compiler = Compiler { functions, nodes: 0, folding: Cx::tracing() };
+    compiler.check_operators(graph)?;
+    let mut builder = Builder { names: Names::default(), program: Program::default(), prefix: String::new() };
+    builder.graph(&mut compiler, graph, &opsets, 0, true)?;
+    builder.program.finish();
+    Ok(builder.program)
+}
+
+fn check_opsets(opsets: &Opsets) -> Result<(), ModelError> {
+    for (name, allowed, version) in [
+        ("", OPSETS, opsets.get("").copied().unwrap_or(*OPSETS.end())),
+        ("ai.onnx.ml", ML_OPSETS, opsets.get("ai.onnx.ml").copied().unwrap_or(1)),
+    ] {
+        if !allowed.contains(&version) {
+            let name = if name.is_empty() { "" } else { " of ai.onnx.ml" };
+            return Err(ModelError::Graph(format!(
+                "operator set {version}{name} is not supported: export with one of {}..={}",
+                allowed.start(),
+                allowed.end()
+            )));
+        }
+    }
+    Ok(())
+}
+
+type FunctionKey<'m> = (&'m str, &'m str, String);
+
+struct Compiler<'m> {
+    functions: HashMap<FunctionKey<'m>, &'m FunctionProto>,
+    /// So far.
+    nodes: usize,
+    /// Bounds what is computed at compile time.
+    folding: Cx<'static>,
+}
+
+impl<'m> Compiler<'m> {
+    fn function(&self, node: &NodeProto) -> Option<&'m FunctionProto> {
+        self.functions.get(&(domain(&node.domain), node.op_type.as_str(), String::new())).copied()
+    }
+
+    /// Names all operators that are missing, or counts nodes.
+    fn check_operators(&self, graph: &GraphProto) -> Result<(), ModelError> {
+        let mut missing = BTreeSet::new();
+        self.collect_missing(&graph.node, &mut missing, 0)?;
+        for function in self.functions.values() {
+            self.collect_missing(&function.node, &mut missing, 0)?;
+        }
+        if missing.is_empty() { Ok(()) } else { Err(ModelError::UnsupportedOperators(missing.into_iter().collect())) }
+    }
+
+    fn collect_missing(
+        &self,
+        nodes: &[NodeProto],
+        missing: &mut BTreeSet<String>,
+        depth: usize,
+    ) -> Result<(), ModelError> {
+        if depth > MAX_DEPTH {
+            return Err(ModelError::Graph(format!("graphs are nested more than {MAX_DEPTH} deep")));
+        }
+        for node in nodes {
+            let name = domain(&node.domain);
+            if self.function(node).is_none() && ops::find(name, &node.op_type).is_none() {
+                missing.insert(if name.is_empty() { node.op_type.clone() } else { format!("{name}.{}", node.op_type) });
+            }
+            for (_, graph) in Node::graphs(node) {
+                self.collect_missing(&graph.node, missing, depth + 1)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The names that a graph sees: its own, and those of the graphs around it.
+#[derive(Default)]
+struct Names<'p> {
+    own: HashMap<String, Slot>,
+    outer: Option<(&'p Names<'p>, &'p Program)>,
+}
+
+enum Outer {
+    Constant(Value),
+    Computed,
+}
+
+impl Names<'_> {
+    fn find_outside(&self, name: &str) -> Option<Outer> {
+        let (names, program) = self.outer?;
+        match names.own.get(name) {
+            Some(slot) => Some(program.constants[*slot].clone().map_or(Outer::Computed, Outer::Constant)),
+            None => names.find_outside(name),
+        }
+    }
+}
+
+struct Builder<'p> {
+    names: Names<'p>,
+    program: Program,
+    /// Before the names inside a function that is written out.
+    prefix: String,
+}
+
+impl Builder<'_> {
+    fn slot(&mut self, constant: Option<Value>) -> Slot {
+        self.program.constants.push(constant);
+        self.program.constants.len() - 1
+    }
+
+    fn define(&mut self, what: &'static str, name: &str, constant: Option<Value>) -> Result<Slot, ModelError> {
+        let slot = self.slot(constant);
+        match self.names.own.insert(format!("{}{name}", self.prefix), slot) {
+            None => Ok(slot),
+            Some(_) => Err(ModelError::value(what, name, "the name is defined twice")),
+        }
+    }
+
+    /// The slot of a name, captured from the graph around this one if need be.
+    fn resolve(&mut self, name: &str) -> Option<Slot> {
+        let name = format!("{}{name}", self.prefix);
+        if let Some(slot) = self.names.own.get(&name) {
+            return Some(*slot);
+        }
+        let slot = match self.names.find_outside(&name)? {
+            Outer::Constant(value) => self.slot(Some(value)),
+            Outer::Computed => {
+                let slot = self.slot(None);
+                self.program.inputs.push(slot);
+                self.program.captures.push(name.clone());
+                slot
+            }
+        };
+        self.names.own.insert(name, slot);
+        Some(slot)
+    }
+
+    fn graph(
+        &mut self,
+        compiler: &mut Compiler<'_>,
+        graph: &GraphProto,
+        opsets: &Opsets,
+        depth: usize,
+        main: bool,
+    ) -> Result<(), ModelError> {
+        if depth > MAX_DEPTH {
+            return Err(ModelError::Graph(format!("graphs are nested more than {MAX_DEPTH} deep")));
+        }
+        for tensor in &graph.initializer {
+            let value = read_tensor(tensor).map_err(|reason| ModelError::value("initializer", &tensor.name, reason))?;
+            self.define("initializer", &tensor.name, Some(Value::Known(Array::from_host(value))))?;
+        }
+        for sparse in &graph.sparse_initializer {
+            let name = sparse.values.as_ref().map_or("", |values| &values.name);
+            let value = read_sparse(sparse).map_err(|reason| ModelError::value("initializer", name, reason))?;
+            self.define("initializer", name, Some(Value::Known(Array::from_host(value))))?;
+        }
+        for info in &graph.input {
+            // Old files list initializers among the inputs.
+            if main && self.names.own.contains_key(&info.name) {
+                continue;
+            }
+            let slot = self.define("input", &info.name, None)?;
+            self.program.inputs.push(slot);
+        }
+        self.nodes(compiler, &graph.node, opsets, depth)?;
+        for info in &graph.output {
+            let slot =
+                self.resolve(&info.name).ok_or_else(|| ModelError::value("output", &info.name, "no node computes it"))?;
+            self.program.outputs.push(slot);
+        }
+        Ok(())
+    }
+
+    fn nodes(
+        &mut self,
+        compiler: &mut Compiler<'_>,
+        nodes: &[NodeProto],
+        opsets: &Opsets,
+        depth: usize,
+    ) -> Result<(), ModelError> {
+        for (index, proto) in nodes.iter().enumerate() {
+            compiler.nodes += 1;
+            if compiler.nodes > MAX_NODES {
+                return Err(ModelError::Graph(format!("more than {MAX_NODES} nodes")));
+            }
+            let space = if proto.name.is_empty() { "" } else { " " };
+            let label = format!("{index} {}{space}{}", proto.op_type, proto.name);
+            match compiler.function(proto) {
+                Some(function) => self.call(compiler, proto, function, &label, depth)?,
+                None => self.node(compiler, proto, opsets, label, depth)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn node(
+        &mut self,
+        compiler: &mut Compiler<'_>,
+        proto: &NodeProto,
+        opsets: &Opsets,
+        label: String,
+        depth: usize,
+    ) -> Result<(), ModelError> {
+        let error = |reason: String| ModelError::Node { node: label.clone(), reason };
+        let name = domain(&proto.domain);
+        let opset = opsets.get(name).copied().unwrap_or(if name.is_empty() { *OPSETS.end() } else { 1 });
+        let mut inputs = Vec::with_capacity(proto.input.len());
+        for name in &proto.input {
+            let slot = match name.as_str() {
+                "" => None,
+                name => Some(
+                    self.resolve(name).ok_or_else(|| error(format!("its input `{name}` is not defined before it")))?,
+                ),
+            };
+            inputs.push(slot);
+        }
+        let mut bodies = Vec::new();
+        for (name, graph) in Node::graphs(proto) {
+            let outer = Names { own: HashMap::new(), outer: Some((&self.names, &self.program)) };
+            let mut inner = Builder { names: outer, program: Program::default(), prefix: self.prefix.clone() };
+            inner.graph(compiler, graph, opsets, depth + 1, false)?;
+            inner.program.finish();
+            let program = inner.program;
+            let first = inputs.len();
+            for captured in &program.captures {
+                // The name carries its prefix already.
+                let prefix = core::mem::take(&mut self.prefix);
+                let slot = self.resolve(captured);
+                self.prefix = prefix;
+                inputs.push(Some(slot.ok_or_else(|| error(format!("its graph reads `{captured}`, which is not defined")))?));
+            }
+            bodies.push(Body { name: name.to_owned(), program: Arc::new(program), first });
+        }
+        let (eval, rule) = {
+            let constant = |slot: &Option<Slot>| match self.program.constants[(*slot)?].as_ref()? {
+                Value::Known(array) => Some(array),
+                _ => None,
+            };
+            let constants: Vec<Option<&Array>> = inputs.iter().map(constant).collect();
+            let node = Node { proto, opset, constants: &constants };
+            let parse = ops::find(name, &proto.op_type)
+                .ok_or_else(|| ModelError::UnsupportedOperators(vec![proto.op_type.clone()]))?;
+            (parse(&node, &bodies).map_err(error)?, Rule::of(&node))
+        };
+        let mut step =
+            Step { label: label.clone(), operator: proto.op_type.clone(), eval, rule, inputs, outputs: vec![], dead: vec![] };
+        let folded = self.fold(compiler, &step);
+        for (index, name) in proto.output.iter().enumerate() {
+            let constant = folded.as_ref().and_then(|values| values.get(index).cloned());
+            let slot = if name.is_empty() { None } else { Some(self.define("node output", name, constant)?) };
+            step.outputs.push(slot);
+        }
+        if step.outputs.is_empty() {
+            return Err(error("it has no output".into()));
+        }
+        if folded.is_none() {
+            self.program.steps.push(step);
+        }
+        Ok(())
+    }
+
+    /// The outputs of a step whose inputs are constants, if they are cheap to have. An error is left to the run, where
+    /// the step may never be reached.
+    fn fold(&self, compiler: &mut Compiler<'_>, step: &Step) -> Option<Vec<Value>> {
+        let constant = |slot: &Option<Slot>| slot.and_then(|slot| self.program.constants[slot].as_ref());
+        let values: Vec<Option<&Value>> = step.inputs.iter().map(constant).collect();
+        let all = step.inputs.iter().zip(&values).all(|(slot, value)| slot.is_none() || value.is_some());
+        if !all || compiler.folding.bytes > MAX_FOLDED_BYTES || compiler.folding.ops > MAX_FOLDED_OPS {
+            return None;
+        }
+        let outputs = (step.eval)(&mut compiler.folding, &Inputs(values)).ok()?;
+        if !outputs.iter().all(Value::is_known) {
+            return None;
+        }
+        outputs.iter().try_for_each(|value| compiler.folding.occupy(value.bytes())).ok()?;
+        Some(outputs)
+    }
+
+    /// Writes a function out in place of the node that calls it.
+    fn call(
+        &mut self,
+        compiler: &mut Compiler<'_>,
+        proto: &NodeProto,
+        function: &FunctionProto,
+        label: &str,
+        depth: usize,
+    ) -> Result<(), ModelError> {
+        let error = |reason: String| ModelError::Node { node: label.to_owned(), reason };
+        if depth > MAX_DEPTH {
+            return Err(error(format!("functions are nested more than {MAX_DEPTH} deep")));
+        }
+        if proto.input.len() > function.input.len() || proto.output.len() > function.output.len() {
+            return Err(error("it has more inputs or outputs than its function".into()));
+        }
+        let opsets = opsets(&function.opset_import);
+        check_opsets(&opsets)?;
+        let outside = self.prefix.clone();
+        let inside = format!("{outside}{label}/{}/", compiler.nodes);
+        for (name, formal) in proto.input.iter().zip(&function.input) {
+            if !name.is_empty() {
+                let slot = self.resolve(name).ok_or_else(|| error(format!("its input `{name}` is not defined before it")))?;
+                self.names.own.insert(format!("{inside}{formal}"), slot);
+            }
+        }
+        let nodes = function
+            .node
+            .iter()
+            .map(|node| substitute(node, proto, function, &inside, &self.names))
+            .collect::<Vec<_>>();
+        self.prefix = inside.clone();
+        let result = self.nodes(compiler, &nodes, &opsets, depth + 1);
+        self.prefix = outside;
+        result?;
+        for (name, formal) in proto.output.iter().zip(&function.output) {
+            if name.is_empty() {
+                continue;
+            }
+            let slot = *self
+                .names
+                .own
+                .get(&format!("{inside}{formal}"))
+                .ok_or_else(|| error(format!("its function does not compute `{formal}`")))?;
+            if self.names.own.insert(format!("{}{name}", self.prefix), slot).is_some() {
+                return Err(ModelError::value("node output", name, "the name is defined twice"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A node of a function's body with the attributes of the call; inputs of the function that the call leaves out are
+/// left out.
+fn substitute(
+    node: &NodeProto,
+    call: &NodeProto,
+    function: &FunctionProto,
+    prefix: &str,
+    names: &Names<'_>,
+) -> NodeProto {
+    let mut node = node.clone();
+    for input in &mut node.input {
+        if function.input.contains(input) && !names.own.contains_key(&format!("{prefix}{input}")) {
+            input.clear();
+        }
+    }
+    substitute_attributes(&mut node.attribute, call, function, 0);
+    node
+}
+
+fn substitute_attributes(
+    attributes: &mut Vec<AttributeProto>,
+    call: &NodeProto,
+    function: &FunctionProto,
+    depth: usize,
+) {
+    attributes.retain_mut(|attribute| {
+        if attribute.ref_attr_name.is_empty() {
+            if let (Some(graph), true) = (&mut attribute.g, depth < MAX_DEPTH) {
+                for node in &mut graph.node {
+                    substitute_attributes(&mut node.attribute, call, function, depth + 1);
+                }
+            }
+            return true;
+        }
+        let given = call.attribute.iter().find(|a| a.name == attribute.ref_attr_name);
+        match given.or_else(|| function.attribute_proto.iter().find(|a| a.name == attribute.ref_attr_name)) {
+            Some(value) => {
+                *attribute = AttributeProto { name: attribute.name.clone(), ..value.clone() };
+                true
+            }
+            None => false,
+        }
+    });
+}

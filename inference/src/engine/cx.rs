@@ -1,0 +1,278 @@
+//! What an operator is evaluated in: tracing or running, and within which bounds.
+
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use super::{
+    array::{Array, Element},
+    value::{Value, count, size},
+};
+use crate::DType;
+
+/// Bytes that the values of a run may take at one time.
+pub(crate) const MAX_RUN_BYTES: u64 = 2 << 30;
+/// Cost of a run that a node accepts when nothing else bounds it: about half an hour of a core.
+pub(crate) const MAX_RUN_OPS: u64 = 60_000_000_000_000;
+/// Dimensions of a tensor: some kernels recurse over them.
+pub(crate) const MAX_RANK: usize = 64;
+/// Steps that are traced, those of every round of a loop included.
+const MAX_TRACE_STEPS: u64 = 1_000_000;
+/// Cost of what is computed already while a program is compiled or traced.
+const MAX_FOLD_OPS: u64 = 1_000_000_000;
+/// Values above this are not kept as constants of a plan.
+const MAX_FOLD_BYTES: u64 = 64 << 20;
+
+/// Cost of a node whatever it does: looking its inputs up, allocating its output.
+pub(crate) const NODE_OPS: u64 = 256;
+
+/// Why an evaluation ended without a value. The texts are for people who load a model: they never reach consensus.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// The operator cannot take these inputs.
+    Invalid(String),
+    /// While tracing: a shape depends on elements that only a run knows.
+    DataDependent(String),
+    /// A bound is exceeded.
+    Limit(String),
+    /// Nobody wants the result any more.
+    Cancelled,
+}
+
+impl Stop {
+    pub(crate) fn invalid(reason: impl Into<String>) -> Self {
+        Self::Invalid(reason.into())
+    }
+
+    pub(crate) fn unsupported(dtype: DType) -> Self {
+        Self::Invalid(format!("it does not take {} here", dtype.name()))
+    }
+}
+
+impl From<String> for Stop {
+    fn from(reason: String) -> Self {
+        Self::Invalid(reason)
+    }
+}
+
+impl From<&str> for Stop {
+    fn from(reason: &str) -> Self {
+        Self::Invalid(reason.to_owned())
+    }
+}
+
+/// The state of one evaluation.
+#[derive(Debug)]
+pub(crate) struct Cx<'a> {
+    tracing: bool,
+    /// Steps so far.
+    steps: u64,
+    /// Greatest cost.
+    limit: u64,
+    /// Cost so far.
+    pub(crate) ops: u64,
+    /// Bytes of the values that are alive.
+    pub(crate) bytes: u64,
+    /// The greatest value that `bytes` had.
+    pub(crate) peak: u64,
+    /// Threads that work may be spread over.
+    pub(crate) threads: usize,
+    cancelled: Option<&'a AtomicBool>,
+    /// Nodes done, for whoever watches.
+    progress: Option<&'a core::sync::atomic::AtomicU64>,
+}
+
+impl<'a> Cx<'a> {
+    /// Infers types and cost; computes only what follows from constants.
+    pub(crate) fn tracing() -> Self {
+        Self { tracing: true, steps: 0, limit: MAX_RUN_OPS, ops: 0, bytes: 0, peak: 0, threads: 1, cancelled: None, progress: None }
+    }
+
+    /// Computes.
+    pub(crate) fn running(
+        threads: usize,
+        cancelled: Option<&'a AtomicBool>,
+        progress: Option<&'a core::sync::atomic::AtomicU64>,
+    ) -> Self {
+        Self { tracing: false, steps: 0, limit: MAX_RUN_OPS, ops: 0, bytes: 0, peak: 0, threads, cancelled, progress }
+    }
+
+    pub(crate) fn is_tracing(&self) -> bool {
+        self.tracing
+    }
+
+    /// With another bound of the cost.
+    pub(crate) fn within(self, limit: u64) -> Self {
+        Self { limit: limit.min(MAX_RUN_OPS), ..self }
+    }
+
+    /// Called between nodes.
+    pub(crate) fn checkpoint(&mut self) -> Result<(), Stop> {
+        self.steps += 1;
+        if self.tracing && self.steps > MAX_TRACE_STEPS {
+            return Err(Stop::Limit(format!("its loops make a run of more than {MAX_TRACE_STEPS} steps")));
+        }
+        if let Some(progress) = self.progress {
+            progress.store(self.ops, Ordering::Relaxed);
+        }
+        match self.cancelled {
+            Some(cancelled) if cancelled.load(Ordering::Relaxed) => Err(Stop::Cancelled),
+            _ => Ok(()),
+        }
+    }
+
+    /// Adds cost.
+    pub(crate) fn charge(&mut self, ops: u64) -> Result<(), Stop> {
+        self.ops = self.ops.saturating_add(ops);
+        if self.ops > self.limit {
+            return Err(Stop::Limit(format!("a run costs more than {} ops", self.limit)));
+        }
+        Ok(())
+    }
+
+    /// Adds bytes that are alive; [`Self::release`] takes them off again.
+    pub(crate) fn occupy(&mut self, bytes: u64) -> Result<(), Stop> {
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.peak = self.peak.max(self.bytes);
+        if self.bytes > MAX_RUN_BYTES {
+            return Err(Stop::Limit(format!("a run needs more than {MAX_RUN_BYTES} bytes")));
+        }
+        Ok(())
+    }
+
+    /// Bytes that a kernel needs beside its output while it runs.
+    pub(crate) fn scratch(&mut self, bytes: u64) -> Result<(), Stop> {
+        self.occupy(bytes)?;
+        self.release(bytes);
+        Ok(())
+    }
+
+    pub(crate) fn release(&mut self, bytes: u64) {
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+
+    /// The output of an operator: its type and cost are known before anything is computed or allocated. While tracing
+    /// the elements are computed only if the inputs are known and it is cheap.
+    pub(crate) fn emit<T: Element>(
+        &mut self,
+        inputs: &Inputs<'_>,
+        dtype: DType,
+        shape: Vec<usize>,
+        ops: u64,
+        compute: impl FnOnce() -> Result<Vec<T>, Stop>,
+    ) -> Result<Value, Stop> {
+        self.emit_with(inputs, dtype, shape, ops, |shape| Ok(Array::new(dtype, shape, compute()?)))
+    }
+
+    /// [`Self::emit`] for texts.
+    pub(crate) fn emit_texts(
+        &mut self,
+        inputs: &Inputs<'_>,
+        shape: Vec<usize>,
+        ops: u64,
+        compute: impl FnOnce() -> Result<Vec<String>, Stop>,
+    ) -> Result<Value, Stop> {
+        self.emit_with(inputs, DType::String, shape, ops, |shape| Ok(Array::text(shape, compute()?)))
+    }
+
+    /// [`Self::emit`] of an array that shares the input's elements or is made otherwise.
+    pub(crate) fn emit_with(
+        &mut self,
+        inputs: &Inputs<'_>,
+        dtype: DType,
+        shape: Vec<usize>,
+        ops: u64,
+        compute: impl FnOnce(Vec<usize>) -> Result<Array, Stop>,
+    ) -> Result<Value, Stop> {
+        if shape.len() > MAX_RANK {
+            return Err(Stop::Limit(format!("a tensor has more than {MAX_RANK} dimensions")));
+        }
+        let bytes = size(dtype, &shape);
+        // Checked here, counted by whoever keeps the value.
+        if self.bytes.saturating_add(bytes) > MAX_RUN_BYTES {
+            return Err(Stop::Limit(format!("a run needs more than {MAX_RUN_BYTES} bytes")));
+        }
+        self.charge(ops)?;
+        let fold = !self.tracing || (inputs.known() && ops <= MAX_FOLD_OPS && bytes <= MAX_FOLD_BYTES);
+        if !fold {
+            return Ok(Value::Unknown(dtype, shape));
+        }
+        Ok(Value::Known(compute(shape)?))
+    }
+}
+
+/// The inputs of a node; an omitted one is `None`.
+#[derive(Debug)]
+pub(crate) struct Inputs<'v>(pub(crate) Vec<Option<&'v Value>>);
+
+impl<'v> Inputs<'v> {
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn has(&self, index: usize) -> bool {
+        self.get(index).is_some()
+    }
+
+    pub(crate) fn get(&self, index: usize) -> Option<&'v Value> {
+        self.0.get(index).copied().flatten()
+    }
+
+    pub(crate) fn value(&self, index: usize) -> Result<&'v Value, Stop> {
+        self.get(index).ok_or_else(|| Stop::invalid(format!("its input {index} is missing")))
+    }
+
+    /// Whether every input's elements are there.
+    pub(crate) fn known(&self) -> bool {
+        self.0.iter().flatten().all(|value| value.is_known())
+    }
+
+    pub(crate) fn ty(&self, index: usize) -> Result<(DType, &'v [usize]), Stop> {
+        self.value(index)?.ty()
+    }
+
+    pub(crate) fn dtype(&self, index: usize) -> Result<DType, Stop> {
+        Ok(self.ty(index)?.0)
+    }
+
+    pub(crate) fn shape(&self, index: usize) -> Result<&'v [usize], Stop> {
+        Ok(self.ty(index)?.1)
+    }
+
+    /// Number of elements, saturating.
+    pub(crate) fn count(&self, index: usize) -> Result<u64, Stop> {
+        Ok(count(self.ty(index)?.1))
+    }
+
+    /// The elements, which a shape or a branch depends on.
+    pub(crate) fn array(&self, index: usize) -> Result<&'v Array, Stop> {
+        match self.value(index)? {
+            Value::Known(array) => Ok(array),
+            Value::Unknown(..) => {
+                Err(Stop::DataDependent(format!("what it does depends on the elements of its input {index}")))
+            }
+            _ => Err(Stop::invalid("it takes tensors, not sequences or optionals")),
+        }
+    }
+
+    /// Integers that a shape depends on; `None` when the input is omitted.
+    pub(crate) fn ints(&self, index: usize) -> Result<Option<Vec<i64>>, Stop> {
+        if !self.has(index) {
+            return Ok(None);
+        }
+        let ints = self.array(index)?.to_ints();
+        ints.map(Some).ok_or_else(|| Stop::invalid(format!("its input {index} must be integers")))
+    }
+
+    /// One integer that a shape depends on; `None` when the input is omitted.
+    pub(crate) fn int(&self, index: usize) -> Result<Option<i64>, Stop> {
+        match self.ints(index)?.as_deref() {
+            None => Ok(None),
+            Some([one]) => Ok(Some(*one)),
+            Some(_) => Err(Stop::invalid(format!("its input {index} must be one integer"))),
+        }
+    }
+
+    /// The elements of a tensor that is known to be there, in a computation that [`Cx::emit`] calls.
+    pub(crate) fn read(&self, index: usize) -> Result<&'v Array, Stop> {
+        self.array(index)
+    }
+}

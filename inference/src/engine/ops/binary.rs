@@ -1,0 +1,289 @@
+//! Functions of two elements and more, broadcast.
+
+use core::cmp::Ordering;
+
+use super::{Parse, shapes, single};
+use crate::{
+    DType,
+    engine::{
+        array::{Array, with_elements, with_integers, with_numbers},
+        cx::{Cx, Inputs, Stop},
+        numeric::{Number, Real, Wide},
+        program::Eval,
+        value::{Value, count},
+    },
+    onnx::Node,
+};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Arithmetic {
+    Add,
+    Sub,
+    Mul,
+    Div,
+    Modulo,
+    Remainder,
+    Prelu,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fold {
+    Sum,
+    Mean,
+    Max,
+    Min,
+}
+
+pub(super) fn find(name: &str) -> Option<Parse> {
+    Some(match name {
+        "Add" => |node, _| arithmetic(node, Arithmetic::Add),
+        "Sub" => |node, _| arithmetic(node, Arithmetic::Sub),
+        "Mul" => |node, _| arithmetic(node, Arithmetic::Mul),
+        "Div" => |node, _| arithmetic(node, Arithmetic::Div),
+        "PRelu" => |node, _| arithmetic(node, Arithmetic::Prelu),
+        "Mod" => |node, _| {
+            arithmetic(node, if node.flag("fmod", false) { Arithmetic::Remainder } else { Arithmetic::Modulo })
+        },
+        "Pow" => |_, _| single(pow),
+        "Sum" => |_, _| fold(Fold::Sum),
+        "Mean" => |_, _| fold(Fold::Mean),
+        "Max" => |_, _| fold(Fold::Max),
+        "Min" => |_, _| fold(Fold::Min),
+        "Equal" => |_, _| compare(|order| order == Some(Ordering::Equal)),
+        "Greater" => |_, _| compare(|order| order == Some(Ordering::Greater)),
+        "Less" => |_, _| compare(|order| order == Some(Ordering::Less)),
+        "GreaterOrEqual" => |_, _| compare(|order| matches!(order, Some(Ordering::Greater | Ordering::Equal))),
+        "LessOrEqual" => |_, _| compare(|order| matches!(order, Some(Ordering::Less | Ordering::Equal))),
+        "And" => |_, _| logic(|a, b| a & b),
+        "Or" => |_, _| logic(|a, b| a | b),
+        "Xor" => |_, _| logic(|a, b| a ^ b),
+        "BitwiseAnd" | "BitwiseOr" | "BitwiseXor" | "BitShift" => |node, _| bits(node),
+        "Where" => |_, _| single(select),
+        _ => return None,
+    })
+}
+
+/// The common type and the broadcast shape of two inputs.
+fn pair(inputs: &Inputs<'_>) -> Result<(DType, Vec<usize>), Stop> {
+    let ((left, a), (right, b)) = (inputs.ty(0)?, inputs.ty(1)?);
+    if left != right {
+        return Err(Stop::invalid(format!("its inputs have the types {} and {}", left.name(), right.name())));
+    }
+    Ok((left, if a == b { a.to_vec() } else { shapes::broadcast(&[a, b])? }))
+}
+
+fn arithmetic(node: &Node<'_>, op: Arithmetic) -> Result<Eval, String> {
+    // Operator set 6 aligned the second input to an axis; of its slopes there is one for each channel.
+    let old_axis = match op {
+        Arithmetic::Prelu if node.opset < 7 => Some(1),
+        _ => node.attribute("axis").filter(|_| node.opset < 7).map(|_| node.int("axis", 0)),
+    };
+    single(move |cx, inputs| {
+        let aligned;
+        let moved;
+        let inputs = match old_axis {
+            Some(axis) => {
+                aligned = align(inputs, axis)?;
+                moved = Inputs(vec![inputs.get(0), Some(&aligned)]);
+                &moved
+            }
+            None => inputs,
+        };
+        let (dtype, shape) = pair(inputs)?;
+        let out = shape.clone();
+        let weight = match op {
+            Arithmetic::Add | Arithmetic::Sub | Arithmetic::Mul => 1,
+            Arithmetic::Prelu => 2,
+            Arithmetic::Div => 4,
+            Arithmetic::Modulo | Arithmetic::Remainder => 100,
+        };
+        let ops = count(&shape).saturating_mul(weight);
+        with_numbers!(dtype, T => cx.emit::<T>(inputs, dtype, shape, ops, || {
+            let (a, b) = (inputs.read(0)?, inputs.read(1)?);
+            Ok(match op {
+                Arithmetic::Add => shapes::zip(a, b, &out, T::plus),
+                Arithmetic::Sub => shapes::zip(a, b, &out, T::minus),
+                Arithmetic::Mul => shapes::zip(a, b, &out, T::times),
+                Arithmetic::Div => shapes::zip(a, b, &out, T::over),
+                Arithmetic::Modulo => shapes::zip(a, b, &out, T::modulo),
+                Arithmetic::Remainder => shapes::zip(a, b, &out, T::remainder),
+                Arithmetic::Prelu => shapes::zip(a, b, &out, |x: T, slope| if x < T::ZERO { x.times(slope) } else { x }),
+            })
+        }), Err(Stop::unsupported(dtype)))
+    })
+}
+
+/// The second input with dimensions of one behind it, so that it begins at an axis of the first.
+fn align(inputs: &Inputs<'_>, at: i64) -> Result<Value, Stop> {
+    let (a, b) = (inputs.shape(0)?, inputs.shape(1)?);
+    if inputs.count(1)? == 1 {
+        return Ok(inputs.value(1)?.clone());
+    }
+    let axis = shapes::axis(at, a.len())?;
+    let mut shape = b.to_vec();
+    shape.resize(a.len().saturating_sub(axis).max(b.len()), 1);
+    super::structure::view(inputs, 1, shape)
+}
+
+/// The result has the type of the base; the exponent may have another one.
+fn pow(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Value, Stop> {
+    let ((dtype, a), (exponent, b)) = (inputs.ty(0)?, inputs.ty(1)?);
+    let shape = shapes::broadcast(&[a, b])?;
+    let out = shape.clone();
+    // Squares are cheap; others are not, and which it is may be known to a run alone.
+    let square = inputs.get(1).is_some_and(|value| match value {
+        Value::Known(array) => array.count() == 1 && array.to_doubles().is_some_and(|x| x == [2.0]),
+        _ => false,
+    });
+    let ops = count(&shape).saturating_mul(if square { 2 } else { 300 });
+    match dtype {
+        DType::Float32 | DType::Float64 | DType::Float16 | DType::BFloat16 => {
+            crate::engine::array::with_floats!(dtype, T => cx.emit::<T>(inputs, dtype, shape, ops, || {
+                let base = inputs.read(0)?;
+                let exponents = inputs.read(1)?.to_doubles().ok_or_else(|| Stop::unsupported(exponent))?;
+                let exponents = Array::new(DType::Float64, inputs.read(1)?.shape().to_vec(), exponents);
+                Ok(shapes::zip(base, &exponents, &out, |x: T, y: f64| {
+                    T::narrow(x.widen().pow(<<T as Real>::Wide as Wide>::from_f64(y)))
+                }))
+            }), Err(Stop::unsupported(dtype)))
+        }
+        dtype => with_integers!(dtype, T => cx.emit::<T>(inputs, dtype, shape, ops, || {
+            let base = inputs.read(0)?;
+            let powers = inputs.read(1)?;
+            if exponent.is_float() {
+                let exponents = powers.to_doubles().unwrap_or_default();
+                let exponents = Array::new(DType::Float64, powers.shape().to_vec(), exponents);
+                return Ok(shapes::zip(base, &exponents, &out, |x: T, y: f64| {
+                    crate::engine::numeric::convert::<T>(Wide::pow(x as f64, y))
+                }));
+            }
+            let exponents = powers.to_ints().ok_or_else(|| Stop::unsupported(exponent))?;
+            let exponents = Array::new(DType::Int64, powers.shape().to_vec(), exponents);
+            Ok(shapes::zip(base, &exponents, &out, |x: T, y: i64| integer_power(x, y)))
+        }), Err(Stop::unsupported(dtype))),
+    }
+}
+
+/// x^y, wrapping; for a negative y the quotient 1 / x^−y, cut towards zero (by zero: zero).
+fn integer_power<T: Number>(x: T, y: i64) -> T {
+    let mut power = y.unsigned_abs();
+    let (mut result, mut base) = (T::ONE, x);
+    while power > 0 {
+        if power & 1 == 1 {
+            result = result.times(base);
+        }
+        base = base.times(base);
+        power >>= 1;
+    }
+    if y < 0 { T::ONE.over(result) } else { result }
+}
+
+/// From the first input to the last.
+fn fold(op: Fold) -> Result<Eval, String> {
+    single(move |cx, inputs| {
+        let (dtype, _) = inputs.ty(0)?;
+        let list = (0..inputs.len()).map(|i| inputs.shape(i)).collect::<Result<Vec<_>, _>>()?;
+        if (0..inputs.len()).any(|i| inputs.dtype(i).ok() != Some(dtype)) {
+            return Err(Stop::invalid("its inputs have different types"));
+        }
+        let shape = shapes::broadcast(&list)?;
+        let out = shape.clone();
+        let ops = count(&shape).saturating_mul(inputs.len() as u64);
+        with_numbers!(dtype, T => cx.emit::<T>(inputs, dtype, shape, ops, || {
+            let mut sum = inputs.read(0)?.broadcast(&out);
+            for index in 1..inputs.len() {
+                let next = inputs.read(index)?;
+                let values = match op {
+                    Fold::Sum | Fold::Mean => shapes::zip(&sum, next, &out, T::plus),
+                    Fold::Max => shapes::zip(&sum, next, &out, T::greater),
+                    Fold::Min => shapes::zip(&sum, next, &out, T::lesser),
+                };
+                sum = Array::new(dtype, out.clone(), values);
+            }
+            let values = sum.into_vec::<T>();
+            if op != Fold::Mean {
+                return Ok(values);
+            }
+            let n = crate::engine::numeric::convert::<T>(inputs.len() as u32);
+            Ok(values.into_iter().map(|x| x.over(n)).collect())
+        }), Err(Stop::unsupported(dtype)))
+    })
+}
+
+fn compare(test: fn(Option<Ordering>) -> bool) -> Result<Eval, String> {
+    single(move |cx, inputs| {
+        let (dtype, shape) = pair(inputs)?;
+        let out = shape.clone();
+        let ops = count(&shape);
+        cx.emit::<u8>(inputs, DType::Bool, shape, ops, || {
+            let (a, b) = (inputs.read(0)?, inputs.read(1)?);
+            Ok(with_elements!(dtype, T => {
+                shapes::zip(a, b, &out, |x: T, y: T| u8::from(test(x.partial_cmp(&y))))
+            }, {
+                let (a, b) = (a.broadcast(&out), b.broadcast(&out));
+                a.texts().iter().zip(b.texts()).map(|(x, y)| u8::from(test(x.partial_cmp(y)))).collect()
+            }))
+        })
+    })
+}
+
+fn logic(f: fn(u8, u8) -> u8) -> Result<Eval, String> {
+    single(move |cx, inputs| {
+        let (dtype, shape) = pair(inputs)?;
+        if dtype != DType::Bool {
+            return Err(Stop::unsupported(dtype));
+        }
+        let out = shape.clone();
+        let ops = count(&shape);
+        cx.emit::<u8>(inputs, dtype, shape, ops, || Ok(shapes::zip(inputs.read(0)?, inputs.read(1)?, &out, f)))
+    })
+}
+
+fn bits(node: &Node<'_>) -> Result<Eval, String> {
+    let op = node.op().to_owned();
+    let left = match (op.as_str(), node.text("direction", "LEFT")?.as_str()) {
+        ("BitShift", "RIGHT") => false,
+        ("BitShift", "LEFT") | (_, "LEFT") => true,
+        (_, other) => return Err(format!("there is no direction `{other}`")),
+    };
+    single(move |cx, inputs| {
+        let (dtype, shape) = pair(inputs)?;
+        let out = shape.clone();
+        let ops = count(&shape);
+        with_integers!(dtype, T => cx.emit::<T>(inputs, dtype, shape, ops, || {
+            let (a, b) = (inputs.read(0)?, inputs.read(1)?);
+            Ok(match op.as_str() {
+                "BitwiseAnd" => shapes::zip(a, b, &out, |x: T, y: T| x & y),
+                "BitwiseOr" => shapes::zip(a, b, &out, |x: T, y: T| x | y),
+                "BitwiseXor" => shapes::zip(a, b, &out, |x: T, y: T| x ^ y),
+                // A shift by the width or more, or by less than nothing, leaves nothing but the sign.
+                _ => shapes::zip(a, b, &out, |x: T, y: T| {
+                    let y = u32::try_from(y).unwrap_or(u32::MAX);
+                    if left { x.checked_shl(y).unwrap_or(0) } else { x.checked_shr(y).unwrap_or(if x < T::ZERO { !T::ZERO } else { 0 }) }
+                }),
+            })
+        }), Err(Stop::unsupported(dtype)))
+    })
+}
+
+fn select(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Value, Stop> {
+    let (condition, (left, a), (right, b)) = (inputs.ty(0)?, inputs.ty(1)?, inputs.ty(2)?);
+    if condition.0 != DType::Bool || left != right {
+        return Err(Stop::invalid("it takes a bool and two inputs of one type"));
+    }
+    let shape = shapes::broadcast(&[condition.1, a, b])?;
+    let ops = count(&shape).saturating_mul(2);
+    cx.emit_with(inputs, left, shape, ops, |shape| {
+        let condition = inputs.read(0)?.broadcast(&shape);
+        let (a, b) = (inputs.read(1)?.broadcast(&shape), inputs.read(2)?.broadcast(&shape));
+        let condition = condition.values::<u8>();
+        Ok(with_elements!(left, T => {
+            let (a, b) = (a.values::<T>(), b.values::<T>());
+            let values: Vec<T> = condition.iter().zip(a.iter().zip(b.iter())).map(|(c, (a, b))| if *c != 0 { *a } else { *b }).collect();
+            Array::new(left, shape, values)
+        }, {
+            let picked = condition.iter().zip(a.texts().iter().zip(b.texts()));
+            Array::text(shape, picked.map(|(c, (a, b))| if *c != 0 { a.clone() } else { b.clone() }).collect())
+        }))
+    })
+}

@@ -1,0 +1,347 @@
+//! Matrix products.
+
+use std::sync::Arc;
+
+use super::{Parse, quant, shapes, single};
+use crate::{
+    DType,
+    engine::{
+        array::{Array, with_floats, with_integers, with_numbers},
+        cx::{Cx, Inputs, Stop},
+        kernels::{
+            matmul::{Packed, matmul},
+            product::{product, product_f64, product_i32},
+        },
+        numeric::{Number, Real},
+        program::Eval,
+        value::{Value, count},
+    },
+    onnx::Node,
+};
+
+pub(super) fn find(name: &str) -> Option<Parse> {
+    Some(match name {
+        "MatMul" => |node, _| matmul_op(node),
+        "Gemm" => |node, _| gemm(node),
+        "MatMulInteger" => |_, _| single(matmul_integer),
+        "QLinearMatMul" => |_, _| single(quant::matmul),
+        "Det" => |_, _| single(det),
+        _ => return None,
+    })
+}
+
+/// Sizes of a product of stacks of matrices (numpy's `matmul`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Stacks {
+    /// Of the stacks, broadcast.
+    pub(super) batch: Vec<usize>,
+    pub(super) m: usize,
+    pub(super) k: usize,
+    pub(super) n: usize,
+    /// The output's shape.
+    pub(super) out: Vec<usize>,
+}
+
+impl Stacks {
+    pub(super) fn new(a: &[usize], b: &[usize]) -> Result<Self, Stop> {
+        let wrong = || Stop::invalid(format!("{a:?} and {b:?} cannot be multiplied"));
+        let (batch_a, m, k) = match a {
+            [] => return Err(wrong()),
+            [k] => (&[][..], None, *k),
+            [batch @ .., m, k] => (batch, Some(*m), *k),
+        };
+        let (batch_b, k2, n) = match b {
+            [] => return Err(wrong()),
+            [k] => (&[][..], *k, None),
+            [batch @ .., k, n] => (batch, *k, Some(*n)),
+        };
+        if k != k2 {
+            return Err(wrong());
+        }
+        let batch = shapes::broadcast(&[batch_a, batch_b])?;
+        let out = batch.iter().copied().chain(m).chain(n).collect();
+        Ok(Self { batch, m: m.unwrap_or(1), k, n: n.unwrap_or(1), out })
+    }
+
+    /// Multiply-adds.
+    pub(super) fn ops(&self) -> u64 {
+        count(&self.batch).saturating_mul(count(&[self.m, self.k, self.n]))
+    }
+
+    /// For each product of the stack the indices of its two matrices.
+    pub(super) fn pairs(&self, a: &[usize], b: &[usize]) -> Vec<(usize, usize)> {
+        let stack = |shape: &[usize]| shape[..shape.len().saturating_sub(2)].to_vec();
+        let numbers = |shape: &[usize]| {
+            let shape = stack(shape);
+            let total: usize = shape.iter().product();
+            let list = Array::new(DType::Int64, shape, (0..total as i64).collect::<Vec<_>>());
+            list.broadcast(&self.batch).values::<i64>().iter().map(|i| *i as usize).collect::<Vec<_>>()
+        };
+        numbers(a).into_iter().zip(numbers(b)).collect()
+    }
+}
+
+/// A constant right-hand side of float32, laid out when the model is compiled.
+fn packed(node: &Node<'_>, index: usize, transposed: bool) -> Option<Arc<Packed>> {
+    let array = node.constant(index)?;
+    let &[rows, columns] = array.shape() else { return None };
+    if array.dtype() != DType::Float32 {
+        return None;
+    }
+    let values = array.values::<f32>();
+    Some(Arc::new(if transposed {
+        Packed::new(&values, columns, rows, 1, columns)
+    } else {
+        Packed::new(&values, rows, columns, columns, 1)
+    }))
+}
+
+fn matmul_op(node: &Node<'_>) -> Result<Eval, String> {
+    let constant = packed(node, 1, false);
+    single(move |cx, inputs| {
+        let ((dtype, a), (right, b)) = (inputs.ty(0)?, inputs.ty(1)?);
+        if dtype != right {
+            return Err(Stop::invalid(format!("its inputs have the types {} and {}", dtype.name(), right.name())));
+        }
+        let stacks = Stacks::new(a, b)?;
+        let threads = cx.threads;
+        if constant.is_none() && dtype == DType::Float32 {
+            cx.scratch(Packed::bytes(stacks.k, stacks.n))?;
+        }
+        let out = stacks.out.clone();
+        let ops = stacks.ops();
+        cx.emit_with(inputs, dtype, out, ops, |out| {
+            let flat = match &constant {
+                // One product for the whole stack: its rows are one after another.
+                Some(rhs) => floats_packed(inputs.read(0)?, rhs, threads)?,
+                None => multiply(inputs.read(0)?, inputs.read(1)?, &stacks, threads)?,
+            };
+            Ok(flat.reshape(out))
+        })
+    })
+}
+
+fn floats_packed(lhs: &Array, rhs: &Packed, threads: usize) -> Result<Array, Stop> {
+    let values = lhs.values::<f32>();
+    let rows = if rhs.rows() == 0 { lhs.shape()[..lhs.shape().len() - 1].iter().product() } else { values.len() / rhs.rows() };
+    let mut out = vec![0.0; rows * rhs.columns()];
+    matmul(&values, rhs, &mut out, threads);
+    Ok(Array::new(DType::Float32, vec![out.len()], out))
+}
+
+/// The product of stacks of any type of numbers; the result is flat.
+pub(super) fn multiply(a: &Array, b: &Array, stacks: &Stacks, threads: usize) -> Result<Array, Stop> {
+    let &Stacks { m, k, n, .. } = stacks;
+    let pairs = stacks.pairs(a.shape(), b.shape());
+    let total = pairs.len() * m * n;
+    let dtype = a.dtype();
+    macro_rules! each {
+        ($t:ty, $values:expr, $kernel:expr) => {{
+            let (left, right): (Vec<$t>, Vec<$t>) = $values;
+            let mut out = vec![Default::default(); total];
+            for (i, (p, q)) in pairs.iter().enumerate() {
+                $kernel(&left[p * m * k..(p + 1) * m * k], &right[q * k * n..(q + 1) * k * n], k, n, &mut out[i * m * n..(i + 1) * m * n]);
+            }
+            out
+        }};
+    }
+    match dtype {
+        DType::Float32 => {
+            let (left, right) = (a.values::<f32>(), b.values::<f32>());
+            let mut out = vec![0.0f32; total];
+            let mut last: Option<(usize, Packed)> = None;
+            for (i, (p, q)) in pairs.iter().enumerate() {
+                if last.as_ref().is_none_or(|(number, _)| number != q) {
+                    last = Some((*q, Packed::new(&right[q * k * n..(q + 1) * k * n], k, n, n, 1)));
+                }
+                if let Some((_, rhs)) = &last {
+                    matmul(&left[p * m * k..(p + 1) * m * k], rhs, &mut out[i * m * n..(i + 1) * m * n], threads);
+                }
+            }
+            Ok(Array::new(dtype, vec![total], out))
+        }
+        DType::Float64 => {
+            let out = each!(f64, (a.values().into_owned(), b.values().into_owned()), product_f64);
+            Ok(Array::new(dtype, vec![total], out))
+        }
+        dtype => with_floats!(dtype, T => {
+            // Halves are summed as float32 and rounded once.
+            let wide = |array: &Array| array.values::<T>().iter().map(|x| x.widen() as f32).collect::<Vec<f32>>();
+            let out = each!(f32, (wide(a), wide(b)), product::<f32>);
+            Ok(Array::new(dtype, vec![total], out.into_iter().map(|x: f32| T::narrow(x.into())).collect::<Vec<T>>()))
+        }, with_integers!(dtype, T => {
+            let wide = |array: &Array| array.values::<T>().iter().map(|x| *x as i64).collect::<Vec<i64>>();
+            let out = each!(i64, (wide(a), wide(b)), product::<i64>);
+            Ok(Array::new(dtype, vec![total], out.into_iter().map(|x: i64| x as T).collect::<Vec<T>>()))
+        }, Err(Stop::unsupported(dtype)))),
+    }
+}
+
+/// alpha · A'B' + beta · C: the product, times alpha unless that is 1, plus C (times beta unless that is 1).
+fn gemm(node: &Node<'_>) -> Result<Eval, String> {
+    let (alpha, beta) = (node.float("alpha", 1.0), node.float("beta", 1.0));
+    let (turn_a, turn_b) = (node.flag("transA", false), node.flag("transB", false));
+    let constant = packed(node, 1, turn_b);
+    single(move |cx, inputs| {
+        let ((dtype, a), (right, b)) = (inputs.ty(0)?, inputs.ty(1)?);
+        let (&[a0, a1], &[b0, b1]) = (a, b) else { return Err(Stop::invalid("it takes matrices")) };
+        let ((m, k), (k2, n)) = (if turn_a { (a1, a0) } else { (a0, a1) }, if turn_b { (b1, b0) } else { (b0, b1) });
+        if k != k2 || dtype != right {
+            return Err(Stop::invalid(format!("{a:?} and {b:?} cannot be multiplied")));
+        }
+        let out = vec![m, n];
+        if inputs.has(2) && shapes::broadcast(&[inputs.shape(2)?, &out])? != out {
+            return Err(Stop::invalid("its third input does not broadcast to its output"));
+        }
+        let threads = cx.threads;
+        if constant.is_none() {
+            cx.scratch(Packed::bytes(k, n))?;
+        }
+        let stacks = Stacks { batch: vec![], m, k, n, out: out.clone() };
+        let ops = stacks.ops().saturating_add(count(&out));
+        cx.emit_with(inputs, dtype, out, ops, |out| {
+            let turned = |index: usize, turn: bool| -> Result<Array, Stop> {
+                let array = inputs.read(index)?;
+                Ok(if turn { array.permute(&[1, 0]).contiguous() } else { array.clone() })
+            };
+            let product = match &constant {
+                Some(rhs) => floats_packed(&turned(0, turn_a)?, rhs, threads)?,
+                None => multiply(&turned(0, turn_a)?, &turned(1, turn_b)?, &stacks, threads)?,
+            };
+            let product = product.reshape(out.clone());
+            if dtype == DType::Float32 {
+                return Ok(Array::new(dtype, out, finish(product.into_vec(), n, alpha, beta, inputs)?));
+            }
+            with_numbers!(dtype, T => {
+                let scale = |array: &Array, factor: f32| -> Vec<T> {
+                    let by = crate::engine::numeric::convert::<T>(factor);
+                    array.values::<T>().iter().map(|x| if factor == 1.0 { *x } else { x.times(by) }).collect()
+                };
+                let scaled = Array::new(dtype, out.clone(), scale(&product, alpha));
+                if !inputs.has(2) {
+                    return Ok(scaled);
+                }
+                let c = inputs.read(2)?;
+                let c = Array::new(dtype, c.shape().to_vec(), scale(c, beta));
+                Ok(Array::new(dtype, out.clone(), shapes::zip(&scaled, &c, &out, T::plus)))
+            }, Err(Stop::unsupported(dtype)))
+        })
+    })
+}
+
+/// The end of a float32 Gemm.
+fn finish(mut product: Vec<f32>, n: usize, alpha: f32, beta: f32, inputs: &Inputs<'_>) -> Result<Vec<f32>, Stop> {
+    if alpha != 1.0 {
+        product.iter_mut().for_each(|x| *x *= alpha);
+    }
+    if !inputs.has(2) || n == 0 {
+        return Ok(product);
+    }
+    let c = inputs.read(2)?;
+    let mut values = c.values::<f32>();
+    if beta != 1.0 {
+        values.to_mut().iter_mut().for_each(|x| *x *= beta);
+    }
+    let row = c.shape().last() == Some(&n) && values.len() == n;
+    if row {
+        for line in product.chunks_exact_mut(n) {
+            line.iter_mut().zip(values.iter()).for_each(|(x, c)| *x += c);
+        }
+        return Ok(product);
+    }
+    let shape = vec![product.len() / n, n];
+    let c = Array::new(DType::Float32, c.shape().to_vec(), values.into_owned());
+    Ok(shapes::zip(&Array::new(DType::Float32, shape.clone(), product), &c, &shape, |x: f32, c: f32| x + c))
+}
+
+/// The elements of an int8 or uint8 matrix minus its zero point, as int32. The zero point is one number, or one for each
+/// row (`along` 0) or column (`along` 1).
+pub(super) fn centred(array: &Array, zero: Option<&Array>, along: usize) -> Result<Vec<i32>, Stop> {
+    let values = array.to_ints().ok_or_else(|| Stop::unsupported(array.dtype()))?;
+    let zeros = match zero {
+        Some(zero) => zero.to_ints().ok_or_else(|| Stop::unsupported(zero.dtype()))?,
+        None => vec![0],
+    };
+    let shape = array.shape();
+    let columns = shape.last().copied().unwrap_or(1).max(1);
+    let rows = shape.len().checked_sub(2).map_or(1, |axis| shape[axis]).max(1);
+    let pick = |i: usize| match (zeros.len(), along) {
+        (1, _) => Some(zeros[0]),
+        (len, 0) if len == rows => zeros.get(i / columns % rows).copied(),
+        (len, 1) if len == columns => zeros.get(i % columns).copied(),
+        (len, _) if len == values.len() / columns => zeros.get(i / columns).copied(),
+        // One for each column of each matrix of a stack.
+        (len, _) if len == values.len() / rows => zeros.get(i / (columns * rows) * columns + i % columns).copied(),
+        _ => None,
+    };
+    (0..values.len())
+        .map(|i| pick(i).map(|zero| (values[i] - zero) as i32).ok_or_else(|| Stop::invalid("its zero point does not fit")))
+        .collect()
+}
+
+/// The exact product of centred integers, as int32.
+pub(super) fn integer_product(
+    inputs: &Inputs<'_>,
+    (a, a_zero): (usize, usize),
+    (b, b_zero): (usize, usize),
+    stacks: &Stacks,
+) -> Result<Vec<i32>, Stop> {
+    let &Stacks { m, k, n, .. } = stacks;
+    let zero = |index: usize| if inputs.has(index) { inputs.read(index).map(Some) } else { Ok(None) };
+    let left = centred(inputs.read(a)?, zero(a_zero)?, 0)?;
+    let right = centred(inputs.read(b)?, zero(b_zero)?, 1)?;
+    let pairs = stacks.pairs(inputs.shape(a)?, inputs.shape(b)?);
+    let mut out = vec![0; pairs.len() * m * n];
+    for (i, (p, q)) in pairs.into_iter().enumerate() {
+        let (left, right) = (&left[p * m * k..(p + 1) * m * k], &right[q * k * n..(q + 1) * k * n]);
+        product_i32(left, right, k, n, &mut out[i * m * n..(i + 1) * m * n]);
+    }
+    Ok(out)
+}
+
+fn matmul_integer(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Value, Stop> {
+    let stacks = Stacks::new(inputs.shape(0)?, inputs.shape(1)?)?;
+    let ops = stacks.ops();
+    cx.emit::<i32>(inputs, DType::Int32, stacks.out.clone(), ops, || integer_product(inputs, (0, 2), (1, 3), &stacks))
+}
+
+/// By Gaussian elimination with the greatest pivot of each column, in float64; the first of equal ones.
+fn det(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Value, Stop> {
+    let (dtype, shape) = inputs.ty(0)?;
+    let [batch @ .., rows, columns] = shape else { return Err(Stop::invalid("it takes matrices")) };
+    if rows != columns {
+        return Err(Stop::invalid("it takes square matrices"));
+    }
+    let n = *rows;
+    let ops = count(shape).saturating_mul(n as u64);
+    with_floats!(dtype, T => cx.emit::<T>(inputs, dtype, batch.to_vec(), ops, || {
+        let values = inputs.read(0)?.to_doubles().unwrap_or_default();
+        let total: usize = batch.iter().product();
+        Ok((0..total).map(|i| {
+            let mut m = values[i * n * n..(i + 1) * n * n].to_vec();
+            crate::engine::numeric::convert::<T>(determinant(&mut m, n))
+        }).collect())
+    }), Err(Stop::unsupported(dtype)))
+}
+
+fn determinant(m: &mut [f64], n: usize) -> f64 {
+    let mut det = 1.0;
+    for c in 0..n {
+        let pivot = (c + 1..n).fold(c, |best, r| if m[r * n + c].abs() > m[best * n + c].abs() { r } else { best });
+        if m[pivot * n + c] == 0.0 {
+            return 0.0;
+        }
+        if pivot != c {
+            (0..n).for_each(|j| m.swap(pivot * n + j, c * n + j));
+            det = -det;
+        }
+        det *= m[c * n + c];
+        for r in c + 1..n {
+            let factor = m[r * n + c] / m[c * n + c];
+            for j in c..n {
+                m[r * n + j] -= factor * m[c * n + j];
+            }
+        }
+    }
+    det
+}

@@ -1,0 +1,135 @@
+//! Shapes: broadcasting, axes, and loops over broadcast operands.
+
+use crate::engine::{array::{Array, Element, strides}, cx::Stop};
+
+/// The shape that shapes broadcast to (ONNX "multidirectional broadcasting").
+pub(crate) fn broadcast(shapes: &[&[usize]]) -> Result<Vec<usize>, Stop> {
+    let rank = shapes.iter().map(|s| s.len()).max().unwrap_or(0);
+    let mut out = vec![1; rank];
+    for shape in shapes {
+        for (slot, dim) in out[rank - shape.len()..].iter_mut().zip(*shape) {
+            *slot = match (*slot, *dim) {
+                (a, b) if a == b => a,
+                (1, b) => b,
+                (a, 1) => a,
+                _ => return Err(Stop::invalid(format!("shapes {shapes:?} do not broadcast"))),
+            };
+        }
+    }
+    Ok(out)
+}
+
+/// An axis from −rank to rank − 1 as an index.
+pub(crate) fn axis(axis: i64, rank: usize) -> Result<usize, Stop> {
+    let index = if axis < 0 { axis + rank as i64 } else { axis };
+    usize::try_from(index)
+        .ok()
+        .filter(|index| *index < rank)
+        .ok_or_else(|| Stop::invalid(format!("axis {axis} is out of bounds for rank {rank}")))
+}
+
+/// Axes as sorted indices, each once.
+pub(crate) fn axes(list: &[i64], rank: usize) -> Result<Vec<usize>, Stop> {
+    let mut out = list.iter().map(|a| axis(*a, rank)).collect::<Result<Vec<_>, _>>()?;
+    out.sort_unstable();
+    if out.windows(2).any(|pair| pair[0] == pair[1]) {
+        return Err(Stop::invalid(format!("axes {list:?} name one twice")));
+    }
+    Ok(out)
+}
+
+/// Sizes before, at and behind an axis.
+pub(crate) fn around(shape: &[usize], axis: usize) -> (usize, usize, usize) {
+    (shape[..axis].iter().product(), shape[axis], shape[axis + 1..].iter().product())
+}
+
+/// Strides of an operand under a shape that it broadcasts to.
+fn broadcast_strides(operand: &[usize], shape: &[usize]) -> Vec<usize> {
+    let added = shape.len() - operand.len();
+    let own = strides(operand);
+    (0..shape.len())
+        .map(|i| match i.checked_sub(added) {
+            Some(i) if operand[i] != 1 => own[i],
+            _ => 0,
+        })
+        .collect()
+}
+
+/// Calls `f(a, b)` for each element of `shape`, to which both operands broadcast, in row-major order.
+#[inline(always)]
+pub(crate) fn zip<A: Element, B: Element, T>(
+    a: &Array,
+    b: &Array,
+    shape: &[usize],
+    f: impl Fn(A, B) -> T,
+) -> Vec<T> {
+    let (left, right) = (a.values::<A>(), b.values::<B>());
+    let count = shape.iter().product();
+    let mut out = Vec::with_capacity(count);
+    if count == 0 {
+        return out;
+    }
+    if a.shape() == b.shape() {
+        out.extend(left.iter().zip(right.iter()).map(|(x, y)| f(*x, *y)));
+        return out;
+    }
+    if right.len() == 1 {
+        let y = right[0];
+        out.extend(left.iter().map(|x| f(*x, y)));
+        return out;
+    }
+    if left.len() == 1 {
+        let x = left[0];
+        out.extend(right.iter().map(|y| f(x, *y)));
+        return out;
+    }
+    // Neighbouring dimensions that both operands walk alike are one.
+    let (sa, sb) = (broadcast_strides(a.shape(), shape), broadcast_strides(b.shape(), shape));
+    let mut dims: Vec<(usize, usize, usize)> = Vec::with_capacity(shape.len());
+    for axis in 0..shape.len() {
+        let dim = (shape[axis], sa[axis], sb[axis]);
+        if dim.0 == 1 {
+            continue;
+        }
+        match dims.last_mut() {
+            Some(last) if last.1 == dim.1 * dim.0 && last.2 == dim.2 * dim.0 => *last = (last.0 * dim.0, dim.1, dim.2),
+            _ => dims.push(dim),
+        }
+    }
+    let (inner, step_a, step_b) = dims.pop().unwrap_or((1, 0, 0));
+    let mut index = vec![0usize; dims.len()];
+    let (mut at_a, mut at_b) = (0, 0);
+    loop {
+        match (step_a, step_b) {
+            (1, 1) => {
+                let pairs = left[at_a..at_a + inner].iter().zip(&right[at_b..at_b + inner]);
+                out.extend(pairs.map(|(x, y)| f(*x, *y)));
+            }
+            (1, 0) => {
+                let y = right[at_b];
+                out.extend(left[at_a..at_a + inner].iter().map(|x| f(*x, y)));
+            }
+            (0, 1) => {
+                let x = left[at_a];
+                out.extend(right[at_b..at_b + inner].iter().map(|y| f(x, *y)));
+            }
+            _ => out.extend((0..inner).map(|i| f(left[at_a + i * step_a], right[at_b + i * step_b]))),
+        }
+        // The next position of the outer dimensions.
+        let mut axis = dims.len();
+        loop {
+            let Some(next) = axis.checked_sub(1) else { return out };
+            axis = next;
+            let (size, stride_a, stride_b) = dims[axis];
+            index[axis] += 1;
+            at_a += stride_a;
+            at_b += stride_b;
+            if index[axis] < size {
+                break;
+            }
+            at_a -= stride_a * size;
+            at_b -= stride_b * size;
+            index[axis] = 0;
+        }
+    }
+}

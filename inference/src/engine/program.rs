@@ -1,0 +1,191 @@
+//! A compiled graph: steps in order, with their constants and the lifetime of every value.
+
+use core::fmt;
+
+use super::{
+    cx::{Cx, Inputs, NODE_OPS, Stop},
+    rows::Rule,
+    value::Value,
+};
+
+/// Index of a value of a program.
+pub(crate) type Slot = usize;
+
+/// What an operator gives.
+pub(crate) type Outcome = Result<Vec<Value>, Stop>;
+
+/// An operator with its attributes: it infers and computes, see [`Cx::emit`].
+pub(crate) type Eval = Box<dyn Fn(&mut Cx<'_>, &Inputs<'_>) -> Outcome + Send + Sync>;
+
+/// One node, ready to be evaluated.
+pub(crate) struct Step {
+    /// Index, operator and name, for people.
+    pub(crate) label: String,
+    /// Name of the operator.
+    pub(crate) operator: String,
+    pub(crate) eval: Eval,
+    /// When it keeps the rows of a batch apart.
+    pub(crate) rule: Rule,
+    pub(crate) inputs: Vec<Option<Slot>>,
+    pub(crate) outputs: Vec<Option<Slot>>,
+    /// Values that nothing reads after this step.
+    pub(crate) dead: Vec<Slot>,
+}
+
+impl fmt::Debug for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.label)
+    }
+}
+
+/// A graph, or a graph inside a node.
+#[derive(Debug, Default)]
+pub(crate) struct Program {
+    /// Where the arguments go: those of the graph, then the captured values.
+    pub(crate) inputs: Vec<Slot>,
+    pub(crate) outputs: Vec<Slot>,
+    pub(crate) steps: Vec<Step>,
+    /// By slot.
+    pub(crate) constants: Vec<Option<Value>>,
+    /// Names of values of the graph around it that it reads.
+    pub(crate) captures: Vec<String>,
+}
+
+/// A step that failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failed {
+    /// The step's label; empty when it was none.
+    pub(crate) label: String,
+    pub(crate) stop: Stop,
+}
+
+/// What is known before a run with given input shapes.
+#[derive(Debug)]
+pub(crate) struct Trace {
+    /// The outputs, of which the types are known.
+    pub(crate) outputs: Vec<Value>,
+    /// By slot: values that follow from the shapes.
+    pub(crate) folded: Vec<Option<Value>>,
+    /// By step: its cost.
+    pub(crate) ops: Vec<u64>,
+}
+
+/// The types of all values of a traced program, by slot.
+pub(crate) type Types = Vec<Option<Value>>;
+
+impl Program {
+    /// Computes when it is finished which values die where.
+    pub(crate) fn finish(&mut self) {
+        let mut last = vec![None; self.constants.len()];
+        for (index, step) in self.steps.iter().enumerate() {
+            step.inputs.iter().flatten().for_each(|slot| last[*slot] = Some(index));
+            // An output that nobody reads dies where it is born.
+            step.outputs.iter().flatten().for_each(|slot| last[*slot] = Some(index));
+        }
+        self.outputs.iter().for_each(|slot| last[*slot] = None);
+        for (slot, index) in last.into_iter().enumerate() {
+            if let (Some(index), None) = (index, &self.constants[slot]) {
+                self.steps[index].dead.push(slot);
+            }
+        }
+    }
+
+    /// Evaluates the steps on arguments in the order of [`Self::inputs`].
+    pub(crate) fn run(&self, cx: &mut Cx<'_>, arguments: Vec<Value>, folded: Option<&Trace>) -> Result<Vec<Value>, Failed> {
+        self.evaluate(cx, arguments, folded, &mut |_, _, _| ())
+    }
+
+    /// Evaluates the types of the steps, and what follows from shapes alone.
+    pub(crate) fn trace(&self, cx: &mut Cx<'_>, arguments: Vec<Value>) -> Result<Trace, Failed> {
+        let mut folded = vec![None; self.constants.len()];
+        let mut ops = Vec::with_capacity(self.steps.len());
+        let outputs = self.evaluate(cx, arguments, None, &mut |step, outputs, cost| {
+            ops.push(cost);
+            for (slot, value) in step.outputs.iter().zip(outputs) {
+                if let (Some(slot), true) = (slot, value.is_known()) {
+                    folded[*slot] = Some(value.clone());
+                }
+            }
+        })?;
+        Ok(Trace { outputs, folded, ops })
+    }
+
+    /// The types of all values.
+    pub(crate) fn types(&self, cx: &mut Cx<'_>, arguments: Vec<Value>) -> Result<Types, Failed> {
+        let mut types: Types = self.constants.iter().map(|value| value.as_ref().map(Value::forget)).collect();
+        for (slot, value) in self.inputs.iter().zip(&arguments) {
+            types[*slot] = Some(value.forget());
+        }
+        self.evaluate(cx, arguments, None, &mut |step, outputs, _| {
+            for (slot, value) in step.outputs.iter().zip(outputs) {
+                if let Some(slot) = slot {
+                    types[*slot] = Some(value.forget());
+                }
+            }
+        })?;
+        Ok(types)
+    }
+
+    fn evaluate(
+        &self,
+        cx: &mut Cx<'_>,
+        arguments: Vec<Value>,
+        folded: Option<&Trace>,
+        watch: &mut dyn FnMut(&Step, &[Value], u64),
+    ) -> Result<Vec<Value>, Failed> {
+        let before = cx.bytes;
+        let bare = |stop| Failed { label: String::new(), stop };
+        let mut slots: Vec<Option<Value>> = vec![None; self.constants.len()];
+        for (slot, value) in self.inputs.iter().zip(arguments) {
+            cx.occupy(value.bytes()).map_err(bare)?;
+            slots[*slot] = Some(value);
+        }
+        for step in &self.steps {
+            let known = |slot: &Option<Slot>| {
+                slot.is_none_or(|slot| folded.is_some_and(|trace| trace.folded[slot].is_some()))
+            };
+            // What follows from the shapes is there already.
+            if !step.outputs.iter().all(known) {
+                let failed = |stop| Failed { label: step.label.clone(), stop };
+                cx.checkpoint().map_err(failed)?;
+                let at = cx.ops;
+                cx.charge(NODE_OPS).map_err(failed)?;
+                let outputs = {
+                    let find = |slot: &Option<Slot>| {
+                        let slot = (*slot)?;
+                        let planned = || folded.and_then(|trace| trace.folded[slot].as_ref());
+                        slots[slot].as_ref().or_else(planned).or(self.constants[slot].as_ref())
+                    };
+                    let inputs = Inputs(step.inputs.iter().map(find).collect());
+                    if step.inputs.iter().zip(&inputs.0).any(|(slot, value)| slot.is_some() && value.is_none()) {
+                        return Err(failed(Stop::invalid("it reads a value that no node computes")));
+                    }
+                    (step.eval)(cx, &inputs).map_err(failed)?
+                };
+                watch(step, &outputs, cx.ops - at);
+                for (slot, value) in step.outputs.iter().zip(outputs) {
+                    if let Some(slot) = slot {
+                        cx.occupy(value.bytes()).map_err(failed)?;
+                        slots[*slot] = Some(value);
+                    }
+                }
+            }
+            for slot in &step.dead {
+                if let Some(value) = slots[*slot].take() {
+                    cx.release(value.bytes());
+                }
+            }
+        }
+        let planned = |slot: Slot| folded.and_then(|trace| trace.folded[slot].clone());
+        let missing = || bare(Stop::invalid("an output is computed by no node"));
+        let outputs = self
+            .outputs
+            .iter()
+            .map(|slot| {
+                slots[*slot].clone().or_else(|| planned(*slot)).or_else(|| self.constants[*slot].clone()).ok_or_else(missing)
+            })
+            .collect();
+        cx.release(cx.bytes - before);
+        outputs
+    }
+}

@@ -1,0 +1,107 @@
+//! What an operator's parser sees of its node.
+
+use bytes::Bytes;
+
+use super::{
+    constants::read_tensor,
+    proto::{AttributeProto, GraphProto, NodeProto},
+};
+use crate::engine::array::Array;
+
+/// A node whose inputs are resolved.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Node<'a> {
+    pub(crate) proto: &'a NodeProto,
+    /// Version of the operator set of its domain.
+    pub(crate) opset: i64,
+    /// For each input the constant, if it is one.
+    pub(crate) constants: &'a [Option<&'a Array>],
+}
+
+impl<'a> Node<'a> {
+    pub(crate) fn op(&self) -> &'a str {
+        &self.proto.op_type
+    }
+
+    /// Outputs that somebody may read.
+    pub(crate) fn outputs(&self) -> usize {
+        self.proto.output.len()
+    }
+
+    pub(crate) fn has_output(&self, index: usize) -> bool {
+        self.proto.output.get(index).is_some_and(|name| !name.is_empty())
+    }
+
+    pub(crate) fn has_input(&self, index: usize) -> bool {
+        self.proto.input.get(index).is_some_and(|name| !name.is_empty())
+    }
+
+    /// The constant at an input, if the input is there and constant.
+    pub(crate) fn constant(&self, index: usize) -> Option<&'a Array> {
+        self.constants.get(index).copied().flatten()
+    }
+
+    pub(crate) fn attribute(&self, name: &str) -> Option<&'a AttributeProto> {
+        self.proto.attribute.iter().find(|a| a.name == name)
+    }
+
+    pub(crate) fn int(&self, name: &str, default: i64) -> i64 {
+        // proto3 writers may leave a zero out: an attribute that is there without a value is zero.
+        self.attribute(name).map_or(default, |a| a.i.unwrap_or(0))
+    }
+
+    pub(crate) fn flag(&self, name: &str, default: bool) -> bool {
+        self.int(name, default.into()) != 0
+    }
+
+    pub(crate) fn float(&self, name: &str, default: f32) -> f32 {
+        self.attribute(name).map_or(default, |a| a.f.unwrap_or(0.0))
+    }
+
+    pub(crate) fn ints(&self, name: &str) -> Option<Vec<i64>> {
+        self.attribute(name).map(|a| a.ints.clone())
+    }
+
+    pub(crate) fn floats(&self, name: &str) -> Option<Vec<f32>> {
+        self.attribute(name).map(|a| a.floats.clone())
+    }
+
+    /// A list of counts: strides, dilations, kernel sizes.
+    pub(crate) fn sizes(&self, name: &str) -> Result<Option<Vec<usize>>, String> {
+        let convert = |i: &i64| usize::try_from(*i).map_err(|_| format!("its {name} must not be negative"));
+        self.ints(name).map(|ints| ints.iter().map(convert).collect()).transpose()
+    }
+
+    /// A text, or the default.
+    pub(crate) fn text(&self, name: &str, default: &str) -> Result<String, String> {
+        match self.attribute(name) {
+            None => Ok(default.to_owned()),
+            Some(a) => utf8(a.s.as_ref().unwrap_or(&Bytes::new())),
+        }
+    }
+
+    pub(crate) fn texts(&self, name: &str) -> Result<Option<Vec<String>>, String> {
+        self.attribute(name).map(|a| a.strings.iter().map(utf8).collect()).transpose()
+    }
+
+    /// A tensor.
+    pub(crate) fn tensor(&self, name: &str) -> Result<Option<Array>, String> {
+        match self.attribute(name) {
+            Some(AttributeProto { t: Some(tensor), .. }) => read_tensor(tensor).map(Array::from_host).map(Some),
+            Some(AttributeProto { sparse_tensor: Some(tensor), .. }) => {
+                super::constants::read_sparse(tensor).map(Array::from_host).map(Some)
+            }
+            Some(_) => Err(format!("its {name} must be a tensor")),
+            None => Ok(None),
+        }
+    }
+
+    /// The attributes that are graphs.
+    pub(crate) fn graphs(proto: &'a NodeProto) -> impl Iterator<Item = (&'a str, &'a GraphProto)> {
+        proto.attribute.iter().filter_map(|a| Some((a.name.as_str(), a.g.as_deref()?)))
+    }
+}
+
+fn utf8(bytes: &Bytes) -> Result<String, String> {
+    String::from_utf8(bytes.to_vec()).map_err(|_| "an attribute is not UTF-8".to_owned())
+}

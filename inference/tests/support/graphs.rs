@@ -1,0 +1,248 @@
+//! Small graphs, written out, for what real files do not show in isolation.
+
+use penstock_inference::{
+    Tensor, TensorValues,
+    onnx::{
+        proto::{
+            AttributeProto, DimensionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
+            TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
+        },
+        write_tensor,
+    },
+};
+use prost::Message;
+
+/// An ONNX file in the making: one float32 input `x` of rows, one output.
+#[derive(Default)]
+struct Graph {
+    nodes: Vec<NodeProto>,
+    constants: Vec<TensorProto>,
+}
+
+impl Graph {
+    /// Adds a node; answers the name of its output.
+    fn node(&mut self, op: &str, inputs: &[&str], attributes: Vec<AttributeProto>) -> String {
+        let output = format!("v{}", self.nodes.len());
+        self.nodes.push(NodeProto {
+            op_type: op.into(),
+            input: inputs.iter().map(|name| (*name).to_owned()).collect(),
+            output: vec![output.clone()],
+            attribute: attributes,
+            ..Default::default()
+        });
+        output
+    }
+
+    fn constant(&mut self, values: TensorValues, shape: &[usize]) -> String {
+        let name = format!("c{}", self.constants.len());
+        self.constants.push(write_tensor(&name, &Tensor::new(shape.to_vec(), values).unwrap()));
+        name
+    }
+
+    /// Pseudo-random weights in ±1.
+    fn weights(&mut self, shape: &[usize]) -> String {
+        let mut state = 77 + self.constants.len() as u32;
+        let count: usize = shape.iter().product();
+        let values = (0..count).map(|_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+        });
+        let values = TensorValues::Float32(values.collect());
+        self.constant(values, shape)
+    }
+
+    fn ints(&mut self, values: &[i64]) -> String {
+        self.constant(TensorValues::Int64(values.to_vec()), &[values.len()])
+    }
+
+    /// The file, for an input of `[batch, row…]`.
+    fn file(self, row: &[i64], output: &str) -> Vec<u8> {
+        let batch = DimensionProto { dim_value: None, dim_param: Some("batch".into()) };
+        let fixed = |size: &i64| DimensionProto { dim_value: Some(*size), dim_param: None };
+        let shape = TensorShapeProto { dim: core::iter::once(batch).chain(row.iter().map(fixed)).collect() };
+        let value = |name: &str, shape: Option<TensorShapeProto>| ValueInfoProto {
+            name: name.into(),
+            r#type: Some(TypeProto { tensor_type: Some(TensorTypeProto { elem_type: 1, shape }), ..Default::default() }),
+        };
+        let graph = GraphProto {
+            name: "graph".into(),
+            node: self.nodes,
+            initializer: self.constants,
+            input: vec![value("x", Some(shape))],
+            output: vec![value(output, None)],
+            ..Default::default()
+        };
+        ModelProto {
+            ir_version: Some(10),
+            graph: Some(graph),
+            opset_import: vec![OperatorSetIdProto { domain: String::new(), version: 21 }],
+            functions: vec![],
+        }
+        .encode_to_vec()
+    }
+}
+
+fn int(name: &str, value: i64) -> AttributeProto {
+    AttributeProto { name: name.into(), i: Some(value), r#type: 2, ..Default::default() }
+}
+
+fn ints(name: &str, values: &[i64]) -> AttributeProto {
+    AttributeProto { name: name.into(), ints: values.to_vec(), r#type: 7, ..Default::default() }
+}
+
+/// One graph for each way to compute.
+pub(crate) fn all() -> Vec<(&'static str, Vec<u8>)> {
+    vec![
+        ("functions", functions()),
+        ("reductions", reductions()),
+        ("convolutions", convolutions()),
+        ("recurrent", recurrent()),
+        ("attention", attention()),
+        ("quantised", quantised()),
+        ("halves", cast_through(10)),
+        ("doubles", cast_through(11)),
+        ("norms", norms()),
+    ]
+}
+
+/// Graphs in which a row sees others.
+pub(crate) fn mixing() -> Vec<(&'static str, Vec<u8>)> {
+    let one = |op: &str, attributes: Vec<AttributeProto>| {
+        let mut graph = Graph::default();
+        let y = graph.node(op, &["x"], attributes);
+        graph.file(&[4], &y)
+    };
+    let mut sum = Graph::default();
+    let axes = sum.ints(&[0]);
+    let total = sum.node("ReduceSum", &["x", &axes], vec![int("keepdims", 1)]);
+    let y = sum.node("Add", &["x", &total], vec![]);
+    let mut sized = Graph::default();
+    let shape = sized.node("Shape", &["x"], vec![int("end", 1)]);
+    let size = sized.node("Cast", &[&shape], vec![int("to", 1)]);
+    let z = sized.node("Mul", &["x", &size], vec![]);
+    vec![
+        ("softmax over rows", one("Softmax", vec![int("axis", 0)])),
+        ("sum over rows", sum.file(&[4], &y)),
+        ("the number of rows", sized.file(&[4], &z)),
+        ("transposed", one("Transpose", vec![ints("perm", &[1, 0])])),
+    ]
+}
+
+fn functions() -> Vec<u8> {
+    let mut graph = Graph::default();
+    let names = [
+        "Exp", "Tanh", "Sigmoid", "Erf", "Gelu", "Mish", "Softplus", "Softsign", "HardSwish", "Elu", "Selu", "Sin", "Cos",
+        "Tan", "Atan", "Sinh", "Cosh", "Asinh", "Floor", "Round",
+    ];
+    let mut parts: Vec<String> = names.iter().map(|op| graph.node(op, &["x"], vec![])).collect();
+    let positive = graph.node("Abs", &["x"], vec![]);
+    let third = graph.constant(TensorValues::Float32(vec![1.0 / 3.0]), &[]);
+    for op in ["Sqrt", "Log"] {
+        let part = graph.node(op, &[&positive], vec![]);
+        parts.push(graph.node("Clip", &[&part], vec![]));
+    }
+    parts.push(graph.node("Pow", &[&positive, &third], vec![]));
+    let inputs: Vec<&str> = parts.iter().map(String::as_str).collect();
+    let y = graph.node("Concat", &inputs, vec![int("axis", 1)]);
+    graph.file(&[50], &y)
+}
+
+fn reductions() -> Vec<u8> {
+    let mut graph = Graph::default();
+    let axes = graph.ints(&[-1]);
+    let mut parts = Vec::new();
+    for op in ["ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceL2", "ReduceLogSumExp", "ReduceSumSquare"] {
+        parts.push(graph.node(op, &["x", &axes], vec![int("keepdims", 1)]));
+    }
+    parts.push(graph.node("Softmax", &["x"], vec![]));
+    parts.push(graph.node("LogSoftmax", &["x"], vec![]));
+    let inputs: Vec<&str> = parts.iter().map(String::as_str).collect();
+    let y = graph.node("Concat", &inputs, vec![int("axis", -1)]);
+    graph.file(&[3, 37], &y)
+}
+
+fn convolutions() -> Vec<u8> {
+    let mut graph = Graph::default();
+    let (w, b) = (graph.weights(&[6, 2, 3, 3]), graph.weights(&[6]));
+    let pads = || ints("pads", &[1, 1, 1, 1]);
+    let a = graph.node("Conv", &["x", &w, &b], vec![pads(), ints("strides", &[2, 1])]);
+    let depthwise = graph.weights(&[6, 1, 3, 3]);
+    let c = graph.node("Conv", &[&a, &depthwise], vec![pads(), int("group", 6)]);
+    let d = graph.node("MaxPool", &[&c], vec![ints("kernel_shape", &[2, 2]), ints("strides", &[1, 2])]);
+    let e = graph.node("AveragePool", &[&d], vec![ints("kernel_shape", &[2, 2])]);
+    let t = graph.weights(&[6, 2, 2, 2]);
+    let y = graph.node("ConvTranspose", &[&e, &t], vec![ints("strides", &[2, 2])]);
+    graph.file(&[2, 13, 14], &y)
+}
+
+fn recurrent() -> Vec<u8> {
+    let mut graph = Graph::default();
+    let turned = graph.node("Transpose", &["x"], vec![ints("perm", &[1, 0, 2])]);
+    let (w, r, b) = (graph.weights(&[2, 40, 5]), graph.weights(&[2, 40, 10]), graph.weights(&[2, 80]));
+    let direction = || AttributeProto { name: "direction".into(), s: Some("bidirectional".into()), r#type: 3, ..Default::default() };
+    let a = graph.node("LSTM", &[&turned, &w, &r, &b], vec![int("hidden_size", 10), direction()]);
+    let (w, r) = (graph.weights(&[2, 30, 5]), graph.weights(&[2, 30, 10]));
+    let c = graph.node("GRU", &[&turned, &w, &r], vec![int("hidden_size", 10), direction(), int("linear_before_reset", 1)]);
+    let d = graph.node("Add", &[&a, &c], vec![]);
+    let y = graph.node("Transpose", &[&d], vec![ints("perm", &[2, 0, 1, 3])]);
+    graph.file(&[7, 5], &y)
+}
+
+fn attention() -> Vec<u8> {
+    let mut graph = Graph::default();
+    let project = |graph: &mut Graph| {
+        let w = graph.weights(&[24, 24]);
+        let flat = graph.node("MatMul", &["x", &w], vec![]);
+        let shape = graph.ints(&[0, 9, 3, 8]);
+        let split = graph.node("Reshape", &[&flat, &shape], vec![]);
+        graph.node("Transpose", &[&split], vec![ints("perm", &[0, 2, 1, 3])])
+    };
+    let (q, k, v) = (project(&mut graph), project(&mut graph), project(&mut graph));
+    let kt = graph.node("Transpose", &[&k], vec![ints("perm", &[0, 1, 3, 2])]);
+    let scores = graph.node("MatMul", &[&q, &kt], vec![]);
+    let weights = graph.node("Softmax", &[&scores], vec![int("axis", -1)]);
+    let mixed = graph.node("MatMul", &[&weights, &v], vec![]);
+    let heads = graph.node("Transpose", &[&mixed], vec![ints("perm", &[0, 2, 1, 3])]);
+    let shape = graph.ints(&[0, 9, 24]);
+    let y = graph.node("Reshape", &[&heads, &shape], vec![]);
+    graph.file(&[9, 24], &y)
+}
+
+fn quantised() -> Vec<u8> {
+    let mut graph = Graph::default();
+    let scale = graph.constant(TensorValues::Float32(vec![0.021]), &[]);
+    let zero = graph.constant(TensorValues::Uint8(vec![131]), &[]);
+    let q = graph.node("QuantizeLinear", &["x", &scale, &zero], vec![]);
+    let w = graph.constant(TensorValues::Int8((0..60).map(|i| ((i * 37) % 251) as u8 as i8).collect()), &[12, 5]);
+    let w_zero = graph.constant(TensorValues::Int8(vec![3]), &[]);
+    let product = graph.node("MatMulInteger", &[&q, &w, &zero, &w_zero], vec![]);
+    let floats = graph.node("Cast", &[&product], vec![int("to", 1)]);
+    let y = graph.node("Mul", &[&floats, &scale], vec![]);
+    graph.file(&[12], &y)
+}
+
+/// A product and some functions in another type.
+fn cast_through(dtype: i64) -> Vec<u8> {
+    let mut graph = Graph::default();
+    let w = graph.weights(&[20, 11]);
+    let a = graph.node("Cast", &["x"], vec![int("to", dtype)]);
+    let b = graph.node("Cast", &[&w], vec![int("to", dtype)]);
+    let c = graph.node("MatMul", &[&a, &b], vec![]);
+    let d = graph.node("Tanh", &[&c], vec![]);
+    let e = graph.node("Exp", &[&d], vec![]);
+    let f = graph.node("Softmax", &[&e], vec![int("axis", 1)]);
+    let y = graph.node("Cast", &[&f], vec![int("to", 1)]);
+    graph.file(&[20], &y)
+}
+
+fn norms() -> Vec<u8> {
+    let mut graph = Graph::default();
+    let (scale, bias) = (graph.weights(&[6]), graph.weights(&[6]));
+    let a = graph.node("LayerNormalization", &["x", &scale, &bias], vec![int("axis", -1)]);
+    let (s, b) = (graph.weights(&[4]), graph.weights(&[4]));
+    let c = graph.node("InstanceNormalization", &[&a, &s, &b], vec![]);
+    let d = graph.node("GroupNormalization", &[&c, &s, &b], vec![int("num_groups", 2)]);
+    let variance = graph.node("Abs", &[&s], vec![]);
+    let y = graph.node("BatchNormalization", &[&d, &s, &b, &b, &variance], vec![]);
+    graph.file(&[4, 5, 6], &y)
+}
