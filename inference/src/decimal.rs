@@ -230,7 +230,11 @@ mod tests {
             (dec(i64::MAX.into(), 0), Ok(i64::MAX)),
             (dec(i64::MAX as i128 + 1, 0), Err(OutOfRange)),
         ] {
-            assert_eq!(decimal.to_integer().and_then(|i| i64::try_from(i).map_err(|_| OutOfRange)), expected, "{decimal:?}");
+            assert_eq!(
+                decimal.to_integer().and_then(|i| i64::try_from(i).map_err(|_| OutOfRange)),
+                expected,
+                "{decimal:?}"
+            );
         }
     }
 

@@ -211,8 +211,13 @@ mod tests {
         let mut sizes = Sizes::batch(2);
         assert!(sizes.bind(&Dim::Named("seq".into()), 10) && !sizes.bind(&Dim::Named("seq".into()), 11));
         assert!(!sizes.bind(&Dim::Batch, 3) && !sizes.bind(&Dim::Named("other".into()), 0));
-        let term = |ops, list: &[(&str, u32)]| OpsTerm { ops, dims: list.iter().map(|(n, p)| ((*n).into(), *p)).collect() };
-        let cost = OpsCost { fixed: 5, per_row: 7, terms: vec![term(3, &[("batch", 1), ("seq", 2)]), term(-1, &[("seq", 1)])] };
+        let term =
+            |ops, list: &[(&str, u32)]| OpsTerm { ops, dims: list.iter().map(|(n, p)| ((*n).into(), *p)).collect() };
+        let cost = OpsCost {
+            fixed: 5,
+            per_row: 7,
+            terms: vec![term(3, &[("batch", 1), ("seq", 2)]), term(-1, &[("seq", 1)])],
+        };
         assert_eq!(cost.of(&sizes), 5 + 14 + 3 * 2 * 100 - 10);
         assert_eq!(cost.to_string(), "5 + 7 · batch + 3 · batch · seq^2 − 1 · seq");
         let huge = OpsCost { fixed: u64::MAX, per_row: u64::MAX, terms: vec![term(i64::MAX, &[("batch", 9)])] };

@@ -71,7 +71,11 @@ struct Place {
 
 #[derive(Debug)]
 enum State<Job> {
-    Queued { place: Place, dear: bool, wanted: usize },
+    Queued {
+        place: Place,
+        dear: bool,
+        wanted: usize,
+    },
     Running {
         dear: bool,
         /// It occupies a lane; one that runs together with another does not.
@@ -191,8 +195,14 @@ impl<Job> Scheduler<Job> {
     /// in their order, as long as `fits` says so. They are looked for among those that would run soon.
     pub fn start_together(&mut self, most: usize, mut fits: impl FnMut(&Job) -> bool) -> Vec<(RequestId, Job)> {
         let near = most.saturating_mul(4);
-        let places: Vec<Place> =
-            self.cheap.iter().take(near).filter(|(_, (_, job))| fits(job)).map(|(place, _)| *place).take(most).collect();
+        let places: Vec<Place> = self
+            .cheap
+            .iter()
+            .take(near)
+            .filter(|(_, (_, job))| fits(job))
+            .map(|(place, _)| *place)
+            .take(most)
+            .collect();
         let mut jobs = Vec::with_capacity(places.len());
         for place in places {
             if let Some((id, job)) = self.cheap.remove(&place) {

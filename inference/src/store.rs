@@ -285,7 +285,8 @@ impl ModelFolder {
             return Ok(stored.clone());
         }
         let digits = name.strip_prefix("0x").unwrap_or(name).to_lowercase();
-        let mut found = models.iter().filter(|stored| digits.len() >= 6 && stored.hash.to_string()[2..].starts_with(&digits));
+        let mut found =
+            models.iter().filter(|stored| digits.len() >= 6 && stored.hash.to_string()[2..].starts_with(&digits));
         match (found.next(), found.next()) {
             (Some(stored), None) => Ok(stored.clone()),
             _ => Err(StoreError::Unknown(name.to_owned())),

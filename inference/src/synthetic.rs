@@ -91,5 +91,8 @@ fn weights(name: &str, dims: &[i64], seed: u32, scale: f32) -> TensorProto {
 fn value(name: &str, dims: &[i64]) -> ValueInfoProto {
     let dim = dims.iter().map(|size| DimensionProto { dim_value: Some(*size), dim_param: None }).collect();
     let tensor_type = TensorTypeProto { elem_type: FLOAT, shape: Some(TensorShapeProto { dim }) };
-    ValueInfoProto { name: name.into(), r#type: Some(TypeProto { tensor_type: Some(tensor_type), ..Default::default() }) }
+    ValueInfoProto {
+        name: name.into(),
+        r#type: Some(TypeProto { tensor_type: Some(tensor_type), ..Default::default() }),
+    }
 }

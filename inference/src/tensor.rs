@@ -541,9 +541,7 @@ mod tests {
                     let texts = ["", "a", "žluťoučký", "0", "\u{0}", "last"].map(str::to_owned).to_vec();
                     Tensor::new(vec![2, 3], TensorValues::String(texts))
                 }
-                DType::Bool => {
-                    Tensor::new(vec![2, 3], TensorValues::Bool(vec![true, false, true, true, false, false]))
-                }
+                DType::Bool => Tensor::new(vec![2, 3], TensorValues::Bool(vec![true, false, true, true, false, false])),
                 dtype => {
                     let bytes: Vec<u8> = (0..6 * dtype.size()).map(|i| (i * 37 + 5) as u8).collect();
                     Tensor::new(vec![2, 3], TensorValues::from_le_bytes(dtype, &bytes).unwrap())

@@ -47,16 +47,38 @@ impl Random {
     }
 
     fn number(&mut self) -> i64 {
-        const NUMBERS: [i64; 20] =
-            [0, 1, 2, 3, 4, 7, -1, -2, 8, 16, 64, 255, 1 << 16, 1 << 31, 1 << 40, i64::MAX, i64::MIN, -7, 100, 1_000_000];
+        const NUMBERS: [i64; 20] = [
+            0,
+            1,
+            2,
+            3,
+            4,
+            7,
+            -1,
+            -2,
+            8,
+            16,
+            64,
+            255,
+            1 << 16,
+            1 << 31,
+            1 << 40,
+            i64::MAX,
+            i64::MIN,
+            -7,
+            100,
+            1_000_000,
+        ];
         NUMBERS[self.below(NUMBERS.len())]
     }
 }
 
 fn corpus() -> Vec<Vec<u8>> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("models");
-    let mut files: Vec<Vec<u8>> =
-        ["linear", "digits-mlp"].iter().map(|name| fs::read(folder.join(format!("{name}/{name}.onnx"))).unwrap()).collect();
+    let mut files: Vec<Vec<u8>> = ["linear", "digits-mlp"]
+        .iter()
+        .map(|name| fs::read(folder.join(format!("{name}/{name}.onnx"))).unwrap())
+        .collect();
     files.extend(graphs::all().into_iter().map(|(_, file)| file));
     files.extend(graphs::mixing().into_iter().map(|(_, file)| file));
     if let Some(cases) = env::var_os("PENSTOCK_ONNX_CASES").map(PathBuf::from) {
@@ -201,8 +223,10 @@ fn attempt(file: Vec<u8>, random: &mut Random) -> Result<bool, String> {
             continue;
         };
         let dims = tensor.shape.iter().flat_map(|shape| &shape.dim);
-        let shape: Vec<usize> = dims.map(|d| d.dim_value.filter(|v| (0..64).contains(v)).unwrap_or(2) as usize).collect();
-        let (Some(dtype), true) = (DType::from_onnx(tensor.elem_type), shape.iter().product::<usize>() < 100_000) else {
+        let shape: Vec<usize> =
+            dims.map(|d| d.dim_value.filter(|v| (0..64).contains(v)).unwrap_or(2) as usize).collect();
+        let (Some(dtype), true) = (DType::from_onnx(tensor.elem_type), shape.iter().product::<usize>() < 100_000)
+        else {
             return Ok(false);
         };
         let zeros = Tensor::zeros(dtype, shape.clone()).unwrap();

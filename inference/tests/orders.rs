@@ -8,8 +8,8 @@ use std::{
 };
 
 use penstock_inference::{
-    ContentHash, InferenceMode, InferenceNetwork, InferenceRequest, Model, ModelSource, ModelStore, NetworkConfig, Priority,
-    Tensor, TensorValues, Urgency, synthetic,
+    ContentHash, InferenceMode, InferenceNetwork, InferenceRequest, Model, ModelSource, ModelStore, NetworkConfig,
+    Priority, Tensor, TensorValues, Urgency, synthetic,
 };
 
 fn network(cache_bytes: usize, threads: usize, pause: Duration) -> (InferenceNetwork, ContentHash) {
@@ -121,10 +121,10 @@ fn requests_that_wait_for_one_model_run_together_and_each_gets_its_own_bits() {
     let model = models.load(hash, &ModelSource::File(file.into())).unwrap();
     assert!(model.batches());
     let gate = Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let held = gate.clone();
+    let closed = gate.clone();
     // The lanes are held by requests of two rows until all others wait.
     let run = move |_: &Model, request: &InferenceRequest| {
-        while request.inputs[0].shape()[0] == 2 && !held.load(std::sync::atomic::Ordering::Relaxed) {
+        while request.inputs[0].shape()[0] == 2 && !closed.load(std::sync::atomic::Ordering::Relaxed) {
             std::thread::sleep(Duration::from_millis(1));
         }
         None
@@ -141,8 +141,12 @@ fn requests_that_wait_for_one_model_run_together_and_each_gets_its_own_bits() {
     let urgency = Urgency::of(Priority::Transaction);
     let order = |request: &Arc<InferenceRequest>| network.order(request.id(), request.clone(), 7_000, urgency);
     let blockers = [request(2, 1), request(2, 2)];
-    let held: Vec<_> = blockers.iter().map(&order).collect();
-    until(|| network.status().running == 2);
+    let mut held = Vec::new();
+    for (n, blocker) in blockers.iter().enumerate() {
+        held.push(order(blocker));
+        // One after the other: together they would take one lane.
+        until(|| network.status().running == n + 1);
+    }
     let requests: Vec<_> = (0..100).map(|n| request(1 + 2 * (n % 2), n)).collect();
     let orders: Vec<_> = requests.iter().map(&order).collect();
     gate.store(true, std::sync::atomic::Ordering::Relaxed);

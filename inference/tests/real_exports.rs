@@ -13,6 +13,9 @@ use std::{collections::BTreeMap, env, fs, path::PathBuf};
 use cases::{Tolerance, Verdict};
 use serde_json::Value;
 
+/// Exports that take maps, or hash features with MurmurHash3: refused when they are loaded.
+const NOT_BUILT: [&str; 2] = ["sklearn-DictVectorizer", "sklearn-FeatureHasher"];
+
 #[test]
 fn real_exports_run_and_agree_with_onnxruntime() {
     let Some(folder) = env::var_os("PENSTOCK_ONNX_CASES").map(PathBuf::from) else {
@@ -27,12 +30,14 @@ fn real_exports_run_and_agree_with_onnxruntime() {
         if !name.contains(&only) {
             continue;
         }
-        let json = fs::read(case.join("tolerance.json")).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok());
+        let json =
+            fs::read(case.join("tolerance.json")).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok());
         let number = |key: &str, default: f64| json.as_ref().and_then(|v| v[key].as_f64()).unwrap_or(default);
         let tolerance = Tolerance { relative: number("rtol", 1e-4), absolute: number("atol", 1e-5) };
         let verdict = cases::run(&case, tolerance, &mut |_| ());
         let kind = match &verdict {
             Verdict::Passed => "passed",
+            Verdict::Unsupported(_) if NOT_BUILT.contains(&name.as_str()) => "not built",
             Verdict::Unsupported(reason) => {
                 failed.push(format!("{name}: unsupported: {reason}"));
                 "unsupported"

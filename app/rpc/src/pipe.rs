@@ -31,6 +31,9 @@ pub(crate) struct PipeStatus {
     /// Threads that run models in this process.
     workers: usize,
     results_cached: usize,
+    /// Models in memory, and the bytes that they take, about.
+    models_in_memory: usize,
+    model_bytes: u64,
 }
 
 /// Pending transactions by stage.
@@ -55,6 +58,8 @@ pub(crate) struct Requests {
     queued: usize,
     running: usize,
     done: u64,
+    /// Of those done: run together with others for the same model.
+    together: u64,
     /// Processor time of all runs.
     run_seconds: f64,
 }
@@ -108,6 +113,9 @@ pub(crate) struct PipeRequest {
     found_at_ms: f64,
     answered_at_ms: Option<f64>,
     took_ms: Option<f64>,
+    /// How much of its run is done, from 0 to 1; absent unless it runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    progress: Option<f64>,
 }
 
 /// `pipe_getInference`.
@@ -259,10 +267,13 @@ fn status(eth: &Eth) -> RpcResult<PipeStatus> {
             queued: network.queued,
             running: network.running,
             done: network.done,
+            together: network.together,
             run_seconds: network.run_time.as_secs_f64(),
         },
         workers: network.threads,
         results_cached: network.cached,
+        models_in_memory: network.models,
+        model_bytes: network.model_bytes,
     })
 }
 
@@ -301,6 +312,7 @@ fn transaction(eth: &Eth, hash: B256) -> RpcResult<Option<PipeTransaction>> {
                 found_at_ms: 0.0,
                 answered_at_ms: None,
                 took_ms: None,
+                progress: None,
             })
             .collect(),
     }))
@@ -315,6 +327,7 @@ fn from_status(eth: &Eth, status: TxStatus) -> PipeTransaction {
         found_at_ms: millis(request.found),
         answered_at_ms: request.answered.map(millis),
         took_ms: request.took.map(millis),
+        progress: eth.chain.network().progress(&request.id),
     };
     PipeTransaction {
         hash: status.hash,

@@ -30,18 +30,54 @@ elements! {
 macro_rules! with_elements {
     ($dtype:expr, $t:ident => $body:expr, $text:expr) => {
         match $dtype {
-            $crate::DType::Float32 => { type $t = f32; $body }
-            $crate::DType::Float64 => { type $t = f64; $body }
-            $crate::DType::Float16 => { type $t = half::f16; $body }
-            $crate::DType::BFloat16 => { type $t = half::bf16; $body }
-            $crate::DType::Int8 => { type $t = i8; $body }
-            $crate::DType::Int16 => { type $t = i16; $body }
-            $crate::DType::Int32 => { type $t = i32; $body }
-            $crate::DType::Int64 => { type $t = i64; $body }
-            $crate::DType::Uint8 | $crate::DType::Bool => { type $t = u8; $body }
-            $crate::DType::Uint16 => { type $t = u16; $body }
-            $crate::DType::Uint32 => { type $t = u32; $body }
-            $crate::DType::Uint64 => { type $t = u64; $body }
+            $crate::DType::Float32 => {
+                type $t = f32;
+                $body
+            }
+            $crate::DType::Float64 => {
+                type $t = f64;
+                $body
+            }
+            $crate::DType::Float16 => {
+                type $t = half::f16;
+                $body
+            }
+            $crate::DType::BFloat16 => {
+                type $t = half::bf16;
+                $body
+            }
+            $crate::DType::Int8 => {
+                type $t = i8;
+                $body
+            }
+            $crate::DType::Int16 => {
+                type $t = i16;
+                $body
+            }
+            $crate::DType::Int32 => {
+                type $t = i32;
+                $body
+            }
+            $crate::DType::Int64 => {
+                type $t = i64;
+                $body
+            }
+            $crate::DType::Uint8 | $crate::DType::Bool => {
+                type $t = u8;
+                $body
+            }
+            $crate::DType::Uint16 => {
+                type $t = u16;
+                $body
+            }
+            $crate::DType::Uint32 => {
+                type $t = u32;
+                $body
+            }
+            $crate::DType::Uint64 => {
+                type $t = u64;
+                $body
+            }
             $crate::DType::String => $text,
         }
     };
@@ -63,10 +99,22 @@ pub(crate) use with_numbers;
 macro_rules! with_floats {
     ($dtype:expr, $t:ident => $body:expr, $other:expr) => {
         match $dtype {
-            $crate::DType::Float32 => { type $t = f32; $body }
-            $crate::DType::Float64 => { type $t = f64; $body }
-            $crate::DType::Float16 => { type $t = half::f16; $body }
-            $crate::DType::BFloat16 => { type $t = half::bf16; $body }
+            $crate::DType::Float32 => {
+                type $t = f32;
+                $body
+            }
+            $crate::DType::Float64 => {
+                type $t = f64;
+                $body
+            }
+            $crate::DType::Float16 => {
+                type $t = half::f16;
+                $body
+            }
+            $crate::DType::BFloat16 => {
+                type $t = half::bf16;
+                $body
+            }
             _ => $other,
         }
     };
@@ -77,14 +125,38 @@ pub(crate) use with_floats;
 macro_rules! with_integers {
     ($dtype:expr, $t:ident => $body:expr, $other:expr) => {
         match $dtype {
-            $crate::DType::Int8 => { type $t = i8; $body }
-            $crate::DType::Int16 => { type $t = i16; $body }
-            $crate::DType::Int32 => { type $t = i32; $body }
-            $crate::DType::Int64 => { type $t = i64; $body }
-            $crate::DType::Uint8 => { type $t = u8; $body }
-            $crate::DType::Uint16 => { type $t = u16; $body }
-            $crate::DType::Uint32 => { type $t = u32; $body }
-            $crate::DType::Uint64 => { type $t = u64; $body }
+            $crate::DType::Int8 => {
+                type $t = i8;
+                $body
+            }
+            $crate::DType::Int16 => {
+                type $t = i16;
+                $body
+            }
+            $crate::DType::Int32 => {
+                type $t = i32;
+                $body
+            }
+            $crate::DType::Int64 => {
+                type $t = i64;
+                $body
+            }
+            $crate::DType::Uint8 => {
+                type $t = u8;
+                $body
+            }
+            $crate::DType::Uint16 => {
+                type $t = u16;
+                $body
+            }
+            $crate::DType::Uint32 => {
+                type $t = u32;
+                $body
+            }
+            $crate::DType::Uint64 => {
+                type $t = u64;
+                $body
+            }
             _ => $other,
         }
     };
@@ -168,7 +240,9 @@ impl Array {
     pub(crate) fn to_ints(&self) -> Option<Vec<i64>> {
         match self.dtype {
             DType::Bool => Some(self.values::<u8>().iter().map(|x| i64::from(*x)).collect()),
-            dtype => with_integers!(dtype, T => self.values::<T>().iter().map(|x| i64::try_from(*x).ok()).collect(), None),
+            dtype => {
+                with_integers!(dtype, T => self.values::<T>().iter().map(|x| i64::try_from(*x).ok()).collect(), None)
+            }
         }
     }
 
@@ -241,7 +315,8 @@ impl Array {
         match &self.storage {
             Storage::Burn(tensor) => {
                 if step > 0 {
-                    let mut slices: Vec<Slice> = self.shape.iter().map(|n| Slice::new(0, Some(*n as isize), 1)).collect();
+                    let mut slices: Vec<Slice> =
+                        self.shape.iter().map(|n| Slice::new(0, Some(*n as isize), 1)).collect();
                     let end = start as isize + step * (count as isize - 1) + 1;
                     slices[axis] = Slice::new(start as isize, Some(end), step);
                     let (layout, _) = tensor.layout().slice(&slices);

@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::{
+    Packs,
     array::Array,
     cx::{Cx, Inputs},
     ops::{self, Body},
@@ -57,7 +58,15 @@ pub(crate) fn compile(model: &ModelProto, graph: &GraphProto) -> Result<Program,
     }
     let mut compiler = Compiler { functions, nodes: 0, folding: Cx::tracing() };
     compiler.check_operators(graph)?;
-    let mut builder = Builder { names: Names::default(), program: Program::default(), prefix: String::new() };
+    if model.opset_import.is_empty() {
+        return Err(ModelError::NotOnnx("no operator sets".into()));
+    }
+    let mut builder = Builder {
+        names: Names::default(),
+        program: Program::default(),
+        packs: Packs::default(),
+        prefix: String::new(),
+    };
     builder.graph(&mut compiler, graph, &opsets, 0, true)?;
     builder.program.finish();
     Ok(builder.program)
@@ -152,6 +161,7 @@ impl Names<'_> {
 struct Builder<'p> {
     names: Names<'p>,
     program: Program,
+    packs: Packs,
     /// Before the names inside a function that is written out.
     prefix: String,
 }
@@ -219,8 +229,9 @@ impl Builder<'_> {
         }
         self.nodes(compiler, &graph.node, opsets, depth)?;
         for info in &graph.output {
-            let slot =
-                self.resolve(&info.name).ok_or_else(|| ModelError::value("output", &info.name, "no node computes it"))?;
+            let slot = self
+                .resolve(&info.name)
+                .ok_or_else(|| ModelError::value("output", &info.name, "no node computes it"))?;
             self.program.outputs.push(slot);
         }
         Ok(())
@@ -272,7 +283,12 @@ impl Builder<'_> {
         let mut bodies = Vec::new();
         for (name, graph) in Node::graphs(proto) {
             let outer = Names { own: HashMap::new(), outer: Some((&self.names, &self.program)) };
-            let mut inner = Builder { names: outer, program: Program::default(), prefix: self.prefix.clone() };
+            let mut inner = Builder {
+                names: outer,
+                program: Program::default(),
+                packs: Packs::default(),
+                prefix: self.prefix.clone(),
+            };
             inner.graph(compiler, graph, opsets, depth + 1, false)?;
             inner.program.finish();
             let program = inner.program;
@@ -282,7 +298,9 @@ impl Builder<'_> {
                 let prefix = core::mem::take(&mut self.prefix);
                 let slot = self.resolve(captured);
                 self.prefix = prefix;
-                inputs.push(Some(slot.ok_or_else(|| error(format!("its graph reads `{captured}`, which is not defined")))?));
+                inputs.push(Some(
+                    slot.ok_or_else(|| error(format!("its graph reads `{captured}`, which is not defined")))?,
+                ));
             }
             bodies.push(Body { name: name.to_owned(), program: Arc::new(program), first });
         }
@@ -292,13 +310,20 @@ impl Builder<'_> {
                 _ => None,
             };
             let constants: Vec<Option<&Array>> = inputs.iter().map(constant).collect();
-            let node = Node { proto, opset, constants: &constants };
+            let node = Node { proto, opset, constants: &constants, slots: &inputs, packs: &self.packs };
             let parse = ops::find(name, &proto.op_type)
                 .ok_or_else(|| ModelError::UnsupportedOperators(vec![proto.op_type.clone()]))?;
             (parse(&node, &bodies).map_err(error)?, Rule::of(&node))
         };
-        let mut step =
-            Step { label: label.clone(), operator: proto.op_type.clone(), eval, rule, inputs, outputs: vec![], dead: vec![] };
+        let mut step = Step {
+            label: label.clone(),
+            operator: proto.op_type.clone(),
+            eval,
+            rule,
+            inputs,
+            outputs: vec![],
+            dead: vec![],
+        };
         let folded = self.fold(compiler, &step);
         for (index, name) in proto.output.iter().enumerate() {
             let constant = folded.as_ref().and_then(|values| values.get(index).cloned());
@@ -353,7 +378,8 @@ impl Builder<'_> {
         let inside = format!("{outside}{label}/{}/", compiler.nodes);
         for (name, formal) in proto.input.iter().zip(&function.input) {
             if !name.is_empty() {
-                let slot = self.resolve(name).ok_or_else(|| error(format!("its input `{name}` is not defined before it")))?;
+                let slot =
+                    self.resolve(name).ok_or_else(|| error(format!("its input `{name}` is not defined before it")))?;
                 self.names.own.insert(format!("{inside}{formal}"), slot);
             }
         }

@@ -21,8 +21,15 @@ const MAX_FOLD_OPS: u64 = 1_000_000_000;
 /// Values above this are not kept as constants of a plan.
 const MAX_FOLD_BYTES: u64 = 64 << 20;
 
-/// Cost of a node whatever it does: looking its inputs up, allocating its output.
-pub(crate) const NODE_OPS: u64 = 256;
+/// Cost of a run whatever it does.
+pub(crate) const RUN_OPS: u64 = 16_000;
+/// Cost of evaluating a graph, the main one or one inside a node.
+pub(crate) const GRAPH_OPS: u64 = 2_000;
+/// Cost of a node whatever it does: looking its inputs up, allocating its output. One op is one multiply-add of a large
+/// matrix product, some 0.04 ns; these are calibrated against it (`cargo bench -p penstock-inference --bench cost`).
+pub(crate) const NODE_OPS: u64 = 4_000;
+/// Cost of each element of an output besides what the operator says: it goes to memory and back.
+const ELEMENT_OPS: u64 = 6;
 
 /// Why an evaluation ended without a value. The texts are for people who load a model: they never reach consensus.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,7 +90,17 @@ pub(crate) struct Cx<'a> {
 impl<'a> Cx<'a> {
     /// Infers types and cost; computes only what follows from constants.
     pub(crate) fn tracing() -> Self {
-        Self { tracing: true, steps: 0, limit: MAX_RUN_OPS, ops: 0, bytes: 0, peak: 0, threads: 1, cancelled: None, progress: None }
+        Self {
+            tracing: true,
+            steps: 0,
+            limit: MAX_RUN_OPS,
+            ops: 0,
+            bytes: 0,
+            peak: 0,
+            threads: 1,
+            cancelled: None,
+            progress: None,
+        }
     }
 
     /// Computes.
@@ -190,7 +207,7 @@ impl<'a> Cx<'a> {
         if self.bytes.saturating_add(bytes) > MAX_RUN_BYTES {
             return Err(Stop::Limit(format!("a run needs more than {MAX_RUN_BYTES} bytes")));
         }
-        self.charge(ops)?;
+        self.charge(ops.saturating_add(count(&shape).saturating_mul(ELEMENT_OPS)))?;
         let fold = !self.tracing || (inputs.known() && ops <= MAX_FOLD_OPS && bytes <= MAX_FOLD_BYTES);
         if !fold {
             return Ok(Value::Unknown(dtype, shape));
@@ -269,6 +286,12 @@ impl<'v> Inputs<'v> {
             Some([one]) => Ok(Some(*one)),
             Some(_) => Err(Stop::invalid(format!("its input {index} must be one integer"))),
         }
+    }
+
+    /// The elements of a type, in a computation that [`Cx::emit`] calls.
+    pub(crate) fn values<T: Element>(&self, index: usize) -> Result<std::borrow::Cow<'v, [T]>, Stop> {
+        let array = self.array(index)?;
+        if T::TYPES.contains(&array.dtype()) { Ok(array.values()) } else { Err(Stop::unsupported(array.dtype())) }
     }
 
     /// The elements of a tensor that is known to be there, in a computation that [`Cx::emit`] calls.

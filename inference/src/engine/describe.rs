@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    cx::{Cx, Stop},
+    cx::{Cx, RUN_OPS, Stop},
     program::{Program, Trace},
     value::Value,
 };
@@ -117,10 +117,10 @@ pub(crate) fn describe(
         let mut cx = Cx::tracing();
         let trace = program.trace(&mut cx, unknown(&specs, &sizes)).map_err(failed)?;
         let types = trace.outputs.iter().map(|value| value.ty().map(|(dtype, shape)| (dtype, shape.to_vec())));
-        let outputs = types
-            .collect::<Result<_, _>>()
-            .map_err(|_| ModelError::Graph("an output is a sequence or an optional: a chain knows tensors only".into()))?;
-        Ok(Sample { ops: cx.ops, outputs })
+        let outputs = types.collect::<Result<_, _>>().map_err(|_| {
+            ModelError::Graph("an output is a sequence or an optional: a chain knows tensors only".into())
+        })?;
+        Ok(Sample { ops: cx.ops.saturating_add(RUN_OPS), outputs })
     };
     // Some graphs need a few elements (a kernel's width, say): the polynomial is found where they run.
     let mut first_error = None;
@@ -279,8 +279,7 @@ fn output_shapes(variables: &[Dim], samples: &[(Vec<usize>, Sample)]) -> Result<
             let sizes = samples.iter().map(|(point, s)| (point, s.outputs[output].1.get(axis).copied()));
             let sizes: Vec<_> = sizes.collect();
             let constant = sizes.iter().all(|(_, size)| *size == Some(*own));
-            let variable =
-                (0..variables.len()).find(|v| sizes.iter().all(|(point, size)| *size == Some(point[*v])));
+            let variable = (0..variables.len()).find(|v| sizes.iter().all(|(point, size)| *size == Some(point[*v])));
             dims.push(match (constant, variable) {
                 (true, _) if *own > 0 && *own <= u32::MAX as usize => Dim::Fixed(*own as u32),
                 (false, Some(v)) => variables[v].clone(),

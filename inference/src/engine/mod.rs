@@ -33,8 +33,11 @@ mod numeric;
     reason = "macros write the same text for every element type"
 )]
 mod ops;
+mod packs;
 mod program;
 mod rows;
 mod value;
+
+pub(crate) use packs::Packs;
 
 pub use model::{Argument, EvaluationError, Model, NodeCost};

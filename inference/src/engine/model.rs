@@ -112,8 +112,7 @@ impl Model {
 
     fn compile(file: Bytes) -> Result<Self, ModelError> {
         let (hash, bytes) = (ContentHash::of(&file), file.len() as u64);
-        let mut model =
-            ModelProto::decode(file).map_err(|error| ModelError::NotOnnx(error.to_string()))?;
+        let mut model = ModelProto::decode(file).map_err(|error| ModelError::NotOnnx(error.to_string()))?;
         let graph = match (model.ir_version, model.graph.take()) {
             (Some(1..), Some(graph)) => graph,
             _ => return Err(ModelError::NotOnnx("no graph or no IR version".into())),
@@ -174,9 +173,7 @@ impl Model {
     pub fn peak_bytes(&self, sizes: &Sizes) -> Result<u64, ModelError> {
         let descriptor = self.descriptor.as_ref().map_err(Clone::clone)?;
         let mut cx = Cx::tracing();
-        self.program
-            .trace(&mut cx, describe::unknown(&descriptor.inputs, sizes))
-            .map_err(describe::failed)?;
+        self.program.trace(&mut cx, describe::unknown(&descriptor.inputs, sizes)).map_err(describe::failed)?;
         Ok(cx.peak)
     }
 
@@ -215,10 +212,11 @@ impl Model {
     ) -> Option<InferenceResult> {
         let Ok(descriptor) = &self.descriptor else { return Some(Err(Failure::Engine)) };
         let mut sizes = Sizes::default();
-        let fits = descriptor.inputs.len() == inputs.len()
-            && descriptor.inputs.iter().zip(inputs).all(|(spec, tensor)| {
-                spec.dtype == tensor.dtype() && sizes.bind_shape(&spec.shape, tensor.shape())
-            });
+        let fits =
+            descriptor.inputs.len() == inputs.len()
+                && descriptor.inputs.iter().zip(inputs).all(|(spec, tensor)| {
+                    spec.dtype == tensor.dtype() && sizes.bind_shape(&spec.shape, tensor.shape())
+                });
         if !fits {
             return Some(Err(Failure::Engine));
         }
@@ -253,7 +251,8 @@ impl Model {
     /// run one by one then.
     pub fn run_batch(&self, requests: &[&[Tensor]], threads: usize) -> Option<Vec<InferenceResult>> {
         let descriptor = self.descriptor.as_ref().ok().filter(|_| self.batches)?;
-        let rows: Vec<usize> = requests.iter().map(|inputs| inputs.first()?.shape().first().copied()).collect::<Option<_>>()?;
+        let rows: Vec<usize> =
+            requests.iter().map(|inputs| inputs.first()?.shape().first().copied()).collect::<Option<_>>()?;
         let mut joined = Vec::with_capacity(descriptor.inputs.len());
         for index in 0..descriptor.inputs.len() {
             let parts = requests.iter().map(|inputs| inputs.get(index)).collect::<Option<Vec<_>>>()?;

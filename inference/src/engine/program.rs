@@ -3,7 +3,7 @@
 use core::fmt;
 
 use super::{
-    cx::{Cx, Inputs, NODE_OPS, Stop},
+    cx::{Cx, GRAPH_OPS, Inputs, NODE_OPS, Stop},
     rows::Rule,
     value::Value,
 };
@@ -91,7 +91,12 @@ impl Program {
     }
 
     /// Evaluates the steps on arguments in the order of [`Self::inputs`].
-    pub(crate) fn run(&self, cx: &mut Cx<'_>, arguments: Vec<Value>, folded: Option<&Trace>) -> Result<Vec<Value>, Failed> {
+    pub(crate) fn run(
+        &self,
+        cx: &mut Cx<'_>,
+        arguments: Vec<Value>,
+        folded: Option<&Trace>,
+    ) -> Result<Vec<Value>, Failed> {
         self.evaluate(cx, arguments, folded, &mut |_, _, _| ())
     }
 
@@ -135,15 +140,15 @@ impl Program {
     ) -> Result<Vec<Value>, Failed> {
         let before = cx.bytes;
         let bare = |stop| Failed { label: String::new(), stop };
+        cx.charge(GRAPH_OPS).map_err(bare)?;
         let mut slots: Vec<Option<Value>> = vec![None; self.constants.len()];
         for (slot, value) in self.inputs.iter().zip(arguments) {
             cx.occupy(value.bytes()).map_err(bare)?;
             slots[*slot] = Some(value);
         }
         for step in &self.steps {
-            let known = |slot: &Option<Slot>| {
-                slot.is_none_or(|slot| folded.is_some_and(|trace| trace.folded[slot].is_some()))
-            };
+            let known =
+                |slot: &Option<Slot>| slot.is_none_or(|slot| folded.is_some_and(|trace| trace.folded[slot].is_some()));
             // What follows from the shapes is there already.
             if !step.outputs.iter().all(known) {
                 let failed = |stop| Failed { label: step.label.clone(), stop };
@@ -182,7 +187,11 @@ impl Program {
             .outputs
             .iter()
             .map(|slot| {
-                slots[*slot].clone().or_else(|| planned(*slot)).or_else(|| self.constants[*slot].clone()).ok_or_else(missing)
+                slots[*slot]
+                    .clone()
+                    .or_else(|| planned(*slot))
+                    .or_else(|| self.constants[*slot].clone())
+                    .ok_or_else(missing)
             })
             .collect();
         cx.release(cx.bytes - before);

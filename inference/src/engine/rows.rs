@@ -48,16 +48,25 @@ impl Rule {
         match node.op() {
             "Add" | "Sub" | "Mul" | "Div" | "Pow" | "Mod" | "PRelu" | "Sum" | "Mean" | "Max" | "Min" | "Equal"
             | "Greater" | "Less" | "GreaterOrEqual" | "LessOrEqual" | "And" | "Or" | "Xor" | "Where" | "BitwiseAnd"
-            | "BitwiseOr" | "BitwiseXor" | "BitShift" | "Clip" | "Cast" | "CastLike" | "Not" | "Neg" | "Abs" | "Sign"
-            | "Relu" | "LeakyRelu" | "Sigmoid" | "Tanh" | "Exp" | "Log" | "Sqrt" | "Erf" | "Sin" | "Cos" | "Floor"
-            | "Ceil" | "Round" | "Reciprocal" | "Softplus" | "Softsign" | "HardSigmoid" | "HardSwish" | "Elu" | "Celu"
-            | "Selu" | "Gelu" | "Mish" | "Swish" | "ThresholdedRelu" | "Shrink" | "IsNaN" | "IsInf" | "BitwiseNot" => {
-                Self::Elementwise
-            }
+            | "BitwiseOr" | "BitwiseXor" | "BitShift" | "Clip" | "Cast" | "CastLike" | "Not" | "Neg" | "Abs"
+            | "Sign" | "Relu" | "LeakyRelu" | "Sigmoid" | "Tanh" | "Exp" | "Log" | "Sqrt" | "Erf" | "Sin" | "Cos"
+            | "Floor" | "Ceil" | "Round" | "Reciprocal" | "Softplus" | "Softsign" | "HardSigmoid" | "HardSwish"
+            | "Elu" | "Celu" | "Selu" | "Gelu" | "Mish" | "Swish" | "ThresholdedRelu" | "Shrink" | "IsNaN"
+            | "IsInf" | "BitwiseNot" => Self::Elementwise,
             "Identity" | "Dropout" => Self::View,
-            "Conv" | "ConvTranspose" | "ConvInteger" | "MaxPool" | "AveragePool" | "LpPool" | "GlobalMaxPool"
-            | "GlobalAveragePool" | "GlobalLpPool" | "BatchNormalization" | "InstanceNormalization"
-            | "GroupNormalization" | "LRN" => Self::First,
+            "Conv"
+            | "ConvTranspose"
+            | "ConvInteger"
+            | "MaxPool"
+            | "AveragePool"
+            | "LpPool"
+            | "GlobalMaxPool"
+            | "GlobalAveragePool"
+            | "GlobalLpPool"
+            | "BatchNormalization"
+            | "InstanceNormalization"
+            | "GroupNormalization"
+            | "LRN" => Self::First,
             // Scales and zero points are the same for all, unless their axis is the rows'.
             "QuantizeLinear" | "DequantizeLinear" => Self::Along(node.int("axis", 1)),
             "Gemm" if !node.flag("transA", false) => Self::First,
@@ -115,7 +124,10 @@ pub(crate) fn independent(program: &Program, values: &[Option<Value>], batched: 
         let Some(kept) = keep(&step.rule, &inputs, &shapes, &out_shapes, batch) else { return false };
         outputs.iter().for_each(|slot| rows[*slot] = Some(kept));
     }
-    program.outputs.iter().all(|slot| rows[*slot] == Some(Rows::Apart) && shape(*slot).is_some_and(|s| s.first() == Some(&batch)))
+    program
+        .outputs
+        .iter()
+        .all(|slot| rows[*slot] == Some(Rows::Apart) && shape(*slot).is_some_and(|s| s.first() == Some(&batch)))
 }
 
 fn keep(rule: &Rule, inputs: &[Rows], shapes: &[Vec<usize>], outputs: &[Vec<usize>], batch: usize) -> Option<Rows> {
@@ -132,7 +144,12 @@ fn keep(rule: &Rule, inputs: &[Rows], shapes: &[Vec<usize>], outputs: &[Vec<usiz
     if inputs.iter().all(|rows| *rows != Rows::Apart) {
         // Arithmetic with sizes; or the rows are made here, all alike.
         return match rule {
-            Rule::Expanded if has_rows && shapes.first().is_none_or(|s| s.len() < outputs[0].len() || s.first() == Some(&1) || s.is_empty()) => {
+            Rule::Expanded
+                if has_rows
+                    && shapes
+                        .first()
+                        .is_none_or(|s| s.len() < outputs[0].len() || s.first() == Some(&1) || s.is_empty()) =>
+            {
                 Some(Rows::Apart)
             }
             Rule::Expanded => None,

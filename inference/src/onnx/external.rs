@@ -90,7 +90,9 @@ impl Reader<'_> {
     fn read(&mut self, tensor: &TensorProto) -> Result<Vec<u8>, String> {
         let entry = |key: &str| tensor.external_data.iter().find(|e| e.key == key).map(|e| e.value.as_str());
         let number = |key: &str| {
-            entry(key).map(|text| text.parse::<u64>().map_err(|_| format!("its {key} `{text}` is no number"))).transpose()
+            entry(key)
+                .map(|text| text.parse::<u64>().map_err(|_| format!("its {key} `{text}` is no number")))
+                .transpose()
         };
         let location = entry("location").ok_or("it names no file for its data")?;
         let relative = Path::new(location);
@@ -110,7 +112,8 @@ impl Reader<'_> {
             return Err(format!("its data file `{location}` is not a file"));
         }
         let offset = number("offset")?.unwrap_or(0);
-        let available = metadata.len().checked_sub(offset).ok_or_else(|| format!("`{location}` ends before its data"))?;
+        let available =
+            metadata.len().checked_sub(offset).ok_or_else(|| format!("`{location}` ends before its data"))?;
         let length = number("length")?.unwrap_or(available);
         if length > available {
             return Err(format!("`{location}` ends before its data"));

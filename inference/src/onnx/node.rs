@@ -6,7 +6,7 @@ use super::{
     constants::read_tensor,
     proto::{AttributeProto, GraphProto, NodeProto},
 };
-use crate::engine::array::Array;
+use crate::engine::{Packs, array::Array};
 
 /// A node whose inputs are resolved.
 #[derive(Debug, Clone, Copy)]
@@ -16,6 +16,10 @@ pub(crate) struct Node<'a> {
     pub(crate) opset: i64,
     /// For each input the constant, if it is one.
     pub(crate) constants: &'a [Option<&'a Array>],
+    /// For each input its number in the program.
+    pub(crate) slots: &'a [Option<usize>],
+    /// Constants of the program that are laid out for the kernels already.
+    pub(crate) packs: &'a Packs,
 }
 
 impl<'a> Node<'a> {

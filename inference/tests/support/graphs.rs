@@ -62,7 +62,10 @@ impl Graph {
         let shape = TensorShapeProto { dim: core::iter::once(batch).chain(row.iter().map(fixed)).collect() };
         let value = |name: &str, shape: Option<TensorShapeProto>| ValueInfoProto {
             name: name.into(),
-            r#type: Some(TypeProto { tensor_type: Some(TensorTypeProto { elem_type: 1, shape }), ..Default::default() }),
+            r#type: Some(TypeProto {
+                tensor_type: Some(TensorTypeProto { elem_type: 1, shape }),
+                ..Default::default()
+            }),
         };
         let graph = GraphProto {
             name: "graph".into(),
@@ -131,8 +134,26 @@ pub(crate) fn mixing() -> Vec<(&'static str, Vec<u8>)> {
 fn functions() -> Vec<u8> {
     let mut graph = Graph::default();
     let names = [
-        "Exp", "Tanh", "Sigmoid", "Erf", "Gelu", "Mish", "Softplus", "Softsign", "HardSwish", "Elu", "Selu", "Sin", "Cos",
-        "Tan", "Atan", "Sinh", "Cosh", "Asinh", "Floor", "Round",
+        "Exp",
+        "Tanh",
+        "Sigmoid",
+        "Erf",
+        "Gelu",
+        "Mish",
+        "Softplus",
+        "Softsign",
+        "HardSwish",
+        "Elu",
+        "Selu",
+        "Sin",
+        "Cos",
+        "Tan",
+        "Atan",
+        "Sinh",
+        "Cosh",
+        "Asinh",
+        "Floor",
+        "Round",
     ];
     let mut parts: Vec<String> = names.iter().map(|op| graph.node(op, &["x"], vec![])).collect();
     let positive = graph.node("Abs", &["x"], vec![]);
@@ -179,10 +200,16 @@ fn recurrent() -> Vec<u8> {
     let mut graph = Graph::default();
     let turned = graph.node("Transpose", &["x"], vec![ints("perm", &[1, 0, 2])]);
     let (w, r, b) = (graph.weights(&[2, 40, 5]), graph.weights(&[2, 40, 10]), graph.weights(&[2, 80]));
-    let direction = || AttributeProto { name: "direction".into(), s: Some("bidirectional".into()), r#type: 3, ..Default::default() };
+    let direction = || AttributeProto {
+        name: "direction".into(),
+        s: Some("bidirectional".into()),
+        r#type: 3,
+        ..Default::default()
+    };
     let a = graph.node("LSTM", &[&turned, &w, &r, &b], vec![int("hidden_size", 10), direction()]);
     let (w, r) = (graph.weights(&[2, 30, 5]), graph.weights(&[2, 30, 10]));
-    let c = graph.node("GRU", &[&turned, &w, &r], vec![int("hidden_size", 10), direction(), int("linear_before_reset", 1)]);
+    let c =
+        graph.node("GRU", &[&turned, &w, &r], vec![int("hidden_size", 10), direction(), int("linear_before_reset", 1)]);
     let d = graph.node("Add", &[&a, &c], vec![]);
     let y = graph.node("Transpose", &[&d], vec![ints("perm", &[2, 0, 1, 3])]);
     graph.file(&[7, 5], &y)

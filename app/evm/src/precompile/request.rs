@@ -64,11 +64,7 @@ fn fit(mut shape: Vec<usize>, spec: &TensorSpec, sizes: &mut Sizes) -> Result<Ve
     if sizes.bind_shape(&spec.shape, &shape) { Ok(shape) } else { Err(InputFault::WrongShape.into()) }
 }
 
-fn convert(
-    tensor: &abi::MultiDimensionalNumberTensor,
-    spec: &TensorSpec,
-    sizes: &mut Sizes,
-) -> Result<Tensor, Denied> {
+fn convert(tensor: &abi::MultiDimensionalNumberTensor, spec: &TensorSpec, sizes: &mut Sizes) -> Result<Tensor, Denied> {
     let count = tensor.values.len();
     let shape: Vec<usize> = match tensor.shape.as_slice() {
         [] => vec![count],

@@ -236,7 +236,8 @@ fn tensor(spec: &TensorSpec, input: &Input, sizes: &mut Sizes) -> anyhow::Result
     let at = |index: usize| format!("input `{name}`, value {index}");
     if spec.dtype == DType::String {
         let texts = given.values.iter().enumerate().map(|(i, value)| {
-            serde_json::from_str::<String>(value.get()).with_context(|| format!("{}: `{}` is no text", at(i), value.get()))
+            serde_json::from_str::<String>(value.get())
+                .with_context(|| format!("{}: `{}` is no text", at(i), value.get()))
         });
         let values = TensorValues::String(texts.collect::<anyhow::Result<_>>()?);
         return Tensor::new(given.shape.clone(), values).with_context(|| format!("input `{name}`"));
@@ -304,7 +305,8 @@ mod tests {
     #[test]
     fn sizes_are_of_open_dimensions() {
         let dims = [Dim::Batch, Dim::Fixed(3), Dim::Named("seq".into())];
-        let parse = |texts: &[&str]| parse_sizes(&texts.iter().map(|t| (*t).to_owned()).collect::<Vec<_>>(), dims.iter());
+        let parse =
+            |texts: &[&str]| parse_sizes(&texts.iter().map(|t| (*t).to_owned()).collect::<Vec<_>>(), dims.iter());
         let sizes = parse(&["batch=4", "seq=128"]).unwrap();
         assert_eq!((sizes.rows(), sizes.of(&dims[2])), (4, 128));
         for bad in ["batch", "batch=x", "3=3", "other=1", "seq=0"] {

@@ -234,7 +234,8 @@ mod tests {
 
     /// The definition, word for word.
     fn defined(image: &[f32], weights: &[f32], g: &Geometry) -> Vec<f32> {
-        let (in_group, out_group, kernel, pixels) = (g.channels / g.groups, g.outputs / g.groups, g.kernel(), g.pixels());
+        let (in_group, out_group, kernel, pixels) =
+            (g.channels / g.groups, g.outputs / g.groups, g.kernel(), g.pixels());
         let mut out = Vec::new();
         for o in 0..g.outputs {
             for pixel in 0..pixels {

@@ -51,6 +51,8 @@ impl Packed {
 /// Where line `i` of a panel begins, relative to the panel.
 trait Lines: Copy {
     fn at(self, i: usize) -> usize;
+    /// The greatest beginning of the first `k` lines.
+    fn reach(self, k: usize) -> usize;
 }
 
 /// Lines one after another.
@@ -62,6 +64,10 @@ impl Lines for Dense {
     fn at(self, i: usize) -> usize {
         i * PANEL
     }
+
+    fn reach(self, k: usize) -> usize {
+        k.saturating_sub(1) * PANEL
+    }
 }
 
 /// Lines anywhere: the taps of a convolution.
@@ -72,6 +78,10 @@ impl Lines for Table<'_> {
     #[inline(always)]
     fn at(self, i: usize) -> usize {
         self.0[i]
+    }
+
+    fn reach(self, k: usize) -> usize {
+        self.0.iter().take(k).copied().max().unwrap_or(0)
     }
 }
 
@@ -111,7 +121,7 @@ fn product<L: Lines + Send + Sync>(lhs: &[f32], right: Right<'_, L>, out: &mut [
     let m = out.len() / n;
     // What the micro-kernels read without looking.
     let last = (n.div_ceil(PANEL) - 1) * right.stride;
-    let reach = (0..k).map(|i| right.lines.at(i)).max().unwrap_or(0);
+    let reach = right.lines.reach(k);
     assert!(lhs.len() >= m * k && right.data.len() >= last + reach + PANEL, "operands are smaller than their shapes");
     let work = (m as u64).saturating_mul(k as u64).saturating_mul(n as u64);
     let threads = if work > 1 << 21 { threads.min(m / 6).max(1) } else { 1 };
@@ -155,14 +165,38 @@ macro_rules! walk_tiles {
             let mut p = 0;
             while rest > 0 && p < panels {
                 p += match (rest, panels - p) {
-                    (1, 4..) => { $micro::<1, 4, L>($lhs, $right, row, p, $out); 4 }
-                    (2, 3..) => { $micro::<2, 3, L>($lhs, $right, row, p, $out); 3 }
-                    (3, 2..) => { $micro::<3, 2, L>($lhs, $right, row, p, $out); 2 }
-                    (1, _) => { $micro::<1, 1, L>($lhs, $right, row, p, $out); 1 }
-                    (2, _) => { $micro::<2, 1, L>($lhs, $right, row, p, $out); 1 }
-                    (3, _) => { $micro::<3, 1, L>($lhs, $right, row, p, $out); 1 }
-                    (4, _) => { $micro::<4, 1, L>($lhs, $right, row, p, $out); 1 }
-                    _ => { $micro::<5, 1, L>($lhs, $right, row, p, $out); 1 }
+                    (1, 4..) => {
+                        $micro::<1, 4, L>($lhs, $right, row, p, $out);
+                        4
+                    }
+                    (2, 3..) => {
+                        $micro::<2, 3, L>($lhs, $right, row, p, $out);
+                        3
+                    }
+                    (3, 2..) => {
+                        $micro::<3, 2, L>($lhs, $right, row, p, $out);
+                        2
+                    }
+                    (1, _) => {
+                        $micro::<1, 1, L>($lhs, $right, row, p, $out);
+                        1
+                    }
+                    (2, _) => {
+                        $micro::<2, 1, L>($lhs, $right, row, p, $out);
+                        1
+                    }
+                    (3, _) => {
+                        $micro::<3, 1, L>($lhs, $right, row, p, $out);
+                        1
+                    }
+                    (4, _) => {
+                        $micro::<4, 1, L>($lhs, $right, row, p, $out);
+                        1
+                    }
+                    _ => {
+                        $micro::<5, 1, L>($lhs, $right, row, p, $out);
+                        1
+                    }
                 };
             }
         }
@@ -294,8 +328,18 @@ mod tests {
 
     #[test]
     fn every_element_is_one_chain_of_fused_multiply_adds_in_order_of_k() {
-        let sizes =
-            [(1, 1, 1), (1, 64, 10), (1, 9, 130), (2, 5, 60), (3, 5, 40), (6, 7, 16), (7, 33, 17), (13, 129, 50), (2, 0, 3), (40, 3000, 20)];
+        let sizes = [
+            (1, 1, 1),
+            (1, 64, 10),
+            (1, 9, 130),
+            (2, 5, 60),
+            (3, 5, 40),
+            (6, 7, 16),
+            (7, 33, 17),
+            (13, 129, 50),
+            (2, 0, 3),
+            (40, 3000, 20),
+        ];
         for (m, k, n) in sizes {
             let (a, b) = (numbers(m * k, 1), numbers(k * n, 2));
             let packed = Packed::new(&b, k, n, n, 1);

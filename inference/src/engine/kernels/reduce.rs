@@ -129,7 +129,10 @@ mod tests {
         let mut each = rows.clone();
         softmax_rows(&mut rows, 20);
         each.chunks_exact_mut(20).for_each(softmax);
-        assert_eq!(rows.iter().map(|x| x.to_bits()).collect::<Vec<_>>(), each.iter().map(|x| x.to_bits()).collect::<Vec<_>>());
+        assert_eq!(
+            rows.iter().map(|x| x.to_bits()).collect::<Vec<_>>(),
+            each.iter().map(|x| x.to_bits()).collect::<Vec<_>>()
+        );
         let mut infinite = [f32::NEG_INFINITY, 0.0, 1.0];
         softmax(&mut infinite);
         assert_eq!(infinite[0], 0.0);

@@ -69,8 +69,20 @@ impl Unary {
         let of = |x: f32| W::from_f64(x.into());
         match self {
             // Comparisons rather than `max`, whose NaN and signed-zero rules are loose.
-            Self::Relu => if x < zero { zero } else { x },
-            Self::LeakyRelu(slope) => if x < zero { x.times(of(slope)) } else { x },
+            Self::Relu => {
+                if x < zero {
+                    zero
+                } else {
+                    x
+                }
+            }
+            Self::LeakyRelu(slope) => {
+                if x < zero {
+                    x.times(of(slope))
+                } else {
+                    x
+                }
+            }
             Self::Clip(low, high) => {
                 let x = if x < of(low) { of(low) } else { x };
                 if x > of(high) { of(high) } else { x }
@@ -100,10 +112,26 @@ impl Unary {
             Self::Softsign => x.over(one.plus(x.magnitude())),
             Self::HardSigmoid(alpha, beta) => hard_sigmoid(x, of(alpha), of(beta)),
             Self::HardSwish => x.times(hard_sigmoid(x, W::from_f64(1.0 / 6.0), W::from_f64(0.5))),
-            Self::Elu(alpha) => if x < zero { of(alpha).times(x.expm1()) } else { x },
-            Self::Celu(alpha) => if x < zero { of(alpha).times(x.over(of(alpha)).expm1()) } else { x },
+            Self::Elu(alpha) => {
+                if x < zero {
+                    of(alpha).times(x.expm1())
+                } else {
+                    x
+                }
+            }
+            Self::Celu(alpha) => {
+                if x < zero {
+                    of(alpha).times(x.over(of(alpha)).expm1())
+                } else {
+                    x
+                }
+            }
             Self::Selu(alpha, gamma) => {
-                if x > zero { of(gamma).times(x) } else { of(gamma).times(of(alpha).times(x.expm1())) }
+                if x > zero {
+                    of(gamma).times(x)
+                } else {
+                    of(gamma).times(of(alpha).times(x.expm1()))
+                }
             }
             Self::Gelu => {
                 let half = W::from_f64(0.5);
@@ -117,7 +145,13 @@ impl Unary {
             }
             Self::Mish => x.times(softplus(x).tanh()),
             Self::Swish(alpha) => x.times(sigmoid(of(alpha).times(x))),
-            Self::ThresholdedRelu(alpha) => if x > of(alpha) { x } else { zero },
+            Self::ThresholdedRelu(alpha) => {
+                if x > of(alpha) {
+                    x
+                } else {
+                    zero
+                }
+            }
             Self::Affine(alpha, beta) => of(alpha).times(x).plus(of(beta)),
             Self::ScaledTanh(alpha, beta) => of(alpha).times(of(beta).times(x).tanh()),
         }

@@ -51,63 +51,151 @@ macro_rules! wide {
         impl Real for $t {
             type Wide = $t;
             #[inline(always)]
-            fn widen(self) -> $t { self }
+            fn widen(self) -> $t {
+                self
+            }
             #[inline(always)]
-            fn narrow(wide: $t) -> $t { wide }
+            fn narrow(wide: $t) -> $t {
+                wide
+            }
         }
         impl Wide for $t {
             #[inline(always)]
-            fn from_f64(x: f64) -> Self { x as $t }
+            fn from_f64(x: f64) -> Self {
+                x as $t
+            }
             #[inline(always)]
-            fn to_f64(self) -> f64 { self.into() }
+            fn to_f64(self) -> f64 {
+                self.into()
+            }
             #[inline(always)]
-            fn exp(self) -> Self { $exp(self) }
-            fn log(self) -> Self { $log(self) }
+            fn exp(self) -> Self {
+                $exp(self)
+            }
+            fn log(self) -> Self {
+                $log(self)
+            }
             #[inline]
             fn pow(self, exponent: Self) -> Self {
                 // The square is what programs mean most often: exact to half a unit, and fast.
                 if exponent == 2.0 { self * self } else { $pow(self, exponent) }
             }
             #[inline(always)]
-            fn sqrt(self) -> Self { <$t>::sqrt(self) }
-            fn sin(self) -> Self { $sin(self) }
-            fn cos(self) -> Self { $cos(self) }
-            fn tan(self) -> Self { $tan(self) }
-            fn asin(self) -> Self { $asin(self) }
-            fn acos(self) -> Self { $acos(self) }
-            fn atan(self) -> Self { $atan(self) }
-            fn sinh(self) -> Self { $sinh(self) }
-            fn cosh(self) -> Self { $cosh(self) }
+            fn sqrt(self) -> Self {
+                <$t>::sqrt(self)
+            }
+            fn sin(self) -> Self {
+                $sin(self)
+            }
+            fn cos(self) -> Self {
+                $cos(self)
+            }
+            fn tan(self) -> Self {
+                $tan(self)
+            }
+            fn asin(self) -> Self {
+                $asin(self)
+            }
+            fn acos(self) -> Self {
+                $acos(self)
+            }
+            fn atan(self) -> Self {
+                $atan(self)
+            }
+            fn sinh(self) -> Self {
+                $sinh(self)
+            }
+            fn cosh(self) -> Self {
+                $cosh(self)
+            }
             #[inline(always)]
-            fn tanh(self) -> Self { $tanh(self) }
-            fn asinh(self) -> Self { $asinh(self) }
-            fn acosh(self) -> Self { $acosh(self) }
-            fn atanh(self) -> Self { $atanh(self) }
+            fn tanh(self) -> Self {
+                $tanh(self)
+            }
+            fn asinh(self) -> Self {
+                $asinh(self)
+            }
+            fn acosh(self) -> Self {
+                $acosh(self)
+            }
+            fn atanh(self) -> Self {
+                $atanh(self)
+            }
             #[inline(always)]
-            fn erf(self) -> Self { $erf(self) }
-            fn expm1(self) -> Self { $expm1(self) }
-            fn log1p(self) -> Self { $log1p(self) }
+            fn erf(self) -> Self {
+                $erf(self)
+            }
+            fn expm1(self) -> Self {
+                $expm1(self)
+            }
+            fn log1p(self) -> Self {
+                $log1p(self)
+            }
             #[inline(always)]
-            fn floor(self) -> Self { <$t>::floor(self) }
+            fn floor(self) -> Self {
+                <$t>::floor(self)
+            }
             #[inline(always)]
-            fn ceil(self) -> Self { <$t>::ceil(self) }
+            fn ceil(self) -> Self {
+                <$t>::ceil(self)
+            }
             #[inline(always)]
-            fn round(self) -> Self { <$t>::round_ties_even(self) }
+            fn round(self) -> Self {
+                <$t>::round_ties_even(self)
+            }
             #[inline(always)]
-            fn fma(self, a: Self, b: Self) -> Self { self.mul_add(a, b) }
+            fn fma(self, a: Self, b: Self) -> Self {
+                self.mul_add(a, b)
+            }
             #[inline(always)]
-            fn is_infinite(self) -> bool { <$t>::is_infinite(self) }
+            fn is_infinite(self) -> bool {
+                <$t>::is_infinite(self)
+            }
         }
     };
 }
 
 wide!(
-    f32, exp, tanh, erf, libm::logf, libm::powf, libm::sinf, libm::cosf, libm::tanf, libm::asinf, libm::acosf,
-    libm::atanf, libm::sinhf, libm::coshf, libm::asinhf, libm::acoshf, libm::atanhf, libm::expm1f, libm::log1pf
+    f32,
+    exp,
+    tanh,
+    erf,
+    libm::logf,
+    libm::powf,
+    libm::sinf,
+    libm::cosf,
+    libm::tanf,
+    libm::asinf,
+    libm::acosf,
+    libm::atanf,
+    libm::sinhf,
+    libm::coshf,
+    libm::asinhf,
+    libm::acoshf,
+    libm::atanhf,
+    libm::expm1f,
+    libm::log1pf
 );
 wide!(
-    f64, libm::exp, libm::tanh, libm::erf, libm::log, libm::pow, libm::sin, libm::cos, libm::tan, libm::asin,
-    libm::acos, libm::atan, libm::sinh, libm::cosh, libm::asinh, libm::acosh, libm::atanh, libm::expm1, libm::log1p
+    f64,
+    libm::exp,
+    libm::tanh,
+    libm::erf,
+    libm::log,
+    libm::pow,
+    libm::sin,
+    libm::cos,
+    libm::tan,
+    libm::asin,
+    libm::acos,
+    libm::atan,
+    libm::sinh,
+    libm::cosh,
+    libm::asinh,
+    libm::acosh,
+    libm::atanh,
+    libm::expm1,
+    libm::log1p
 );
 
 macro_rules! narrow {

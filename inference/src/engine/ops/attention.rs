@@ -63,6 +63,9 @@ struct Sizes {
 
 fn attention(node: &Node<'_>) -> Result<Eval, String> {
     let heads = |name: &str| usize::try_from(node.int(name, 0)).map_err(|_| format!("its {name} is negative"));
+    if !(0..=3).contains(&node.int("qk_matmul_output_mode", 0)) {
+        return Err("its qk_matmul_output_mode must be from 0 to 3".into());
+    }
     let attributes = Attributes {
         causal: node.flag("is_causal", false),
         q_heads: heads("q_num_heads")?,
@@ -80,7 +83,9 @@ fn attention(node: &Node<'_>) -> Result<Eval, String> {
 fn sizes(inputs: &Inputs<'_>, a: &Attributes) -> Result<Sizes, Stop> {
     let (q, k, v) = (inputs.shape(0)?, inputs.shape(1)?, inputs.shape(2)?);
     let wrong = || Stop::invalid(format!("queries {q:?}, keys {k:?} and values {v:?} do not fit"));
-    let split = |hidden: usize, heads: usize| if heads > 0 && hidden.is_multiple_of(heads) { Ok(hidden / heads) } else { Err(wrong()) };
+    let split = |hidden: usize, heads: usize| {
+        if heads > 0 && hidden.is_multiple_of(heads) { Ok(hidden / heads) } else { Err(wrong()) }
+    };
     let mut s = match (q, k, v) {
         (&[batch, heads, q, head], &[b2, kv_heads, new, h2], &[b3, kv2, n3, v_head])
             if b2 == batch && b3 == batch && h2 == head && kv2 == kv_heads && n3 == new =>
@@ -107,7 +112,13 @@ fn sizes(inputs: &Inputs<'_>, a: &Attributes) -> Result<Sizes, Stop> {
         let (k, v) = (inputs.shape(4)?, inputs.shape(5)?);
         match (k, v) {
             (&[b, h, past, d], &[b2, h2, p2, d2])
-                if b == s.batch && b2 == b && h == s.kv_heads && h2 == h && p2 == past && d == s.head && d2 == s.v_head =>
+                if b == s.batch
+                    && b2 == b
+                    && h == s.kv_heads
+                    && h2 == h
+                    && p2 == past
+                    && d == s.head
+                    && d2 == s.v_head =>
             {
                 s.past = past;
             }
@@ -138,7 +149,11 @@ fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>, a: &Attributes) -> Result<Vec<Value
     }
     let y = if s.flat { vec![s.batch, s.q, s.heads * s.v_head] } else { vec![s.batch, s.heads, s.q, s.v_head] };
     let ops = count(&scores).saturating_mul((s.head + s.v_head + 40) as u64);
-    cx.scratch(count(&scores).saturating_mul(8).saturating_add(count(&[s.batch, s.kv_heads, keys, s.head + s.v_head]).saturating_mul(8)))?;
+    cx.scratch(
+        count(&scores)
+            .saturating_mul(8)
+            .saturating_add(count(&[s.batch, s.kv_heads, keys, s.head + s.v_head]).saturating_mul(8)),
+    )?;
     let threads = cx.threads;
     let mut result: Option<(Vec<f32>, Vec<f32>)> = None;
     let mut compute = |scores_too: bool| -> Result<Vec<f32>, Stop> {
@@ -316,7 +331,8 @@ fn attend(inputs: &Inputs<'_>, a: &Attributes, s: Sizes, threads: usize) -> Resu
 /// Rotates pairs of features by angles whose sines and cosines are given: (c · x1 − s · x2, s · x1 + c · x2).
 fn rotary(node: &Node<'_>) -> Result<Eval, String> {
     let size = |name: &str| usize::try_from(node.int(name, 0)).map_err(|_| format!("its {name} is negative"));
-    let (interleaved, rotated, heads) = (node.flag("interleaved", false), size("rotary_embedding_dim")?, size("num_heads")?);
+    let (interleaved, rotated, heads) =
+        (node.flag("interleaved", false), size("rotary_embedding_dim")?, size("num_heads")?);
     single(move |cx, inputs| {
         let (dtype, shape) = inputs.ty(0)?;
         // Strides of batch, head and position, whatever the layout.
@@ -333,17 +349,19 @@ fn rotary(node: &Node<'_>) -> Result<Eval, String> {
             return Err(Stop::invalid("its rotary_embedding_dim does not fit"));
         }
         let cache = inputs.shape(1)?;
-        let fits = cache == inputs.shape(2)? && cache.last() == Some(&half) && match inputs.has(3) {
-            true => cache.len() == 2 && inputs.shape(3)? == [batch, length],
-            false => cache == [batch, length, half],
-        };
+        let fits = cache == inputs.shape(2)?
+            && cache.last() == Some(&half)
+            && match inputs.has(3) {
+                true => cache.len() == 2 && inputs.shape(3)? == [batch, length],
+                false => cache == [batch, length, half],
+            };
         if !fits {
             return Err(Stop::invalid("its caches do not fit"));
         }
         let ops = count(shape).saturating_mul(4);
         with_floats!(dtype, T => cx.emit::<T>(inputs, dtype, shape.to_vec(), ops, || {
-            let mut values = inputs.read(0)?.values::<T>().into_owned();
-            let (cos, sin) = (inputs.read(1)?.values::<T>(), inputs.read(2)?.values::<T>());
+            let mut values = inputs.values::<T>(0)?.into_owned();
+            let (cos, sin) = (inputs.values::<T>(1)?, inputs.values::<T>(2)?);
             let positions = match inputs.has(3) {
                 true => inputs.read(3)?.to_ints().ok_or("its positions must be integers")?,
                 false => (0..(batch * length) as i64).collect(),

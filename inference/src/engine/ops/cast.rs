@@ -36,7 +36,13 @@ pub(super) fn find(name: &str) -> Option<Parse> {
 
 pub(super) fn convert(cx: &mut Cx<'_>, inputs: &Inputs<'_>, to: DType) -> Result<Value, Stop> {
     let (from, shape) = inputs.ty(0)?;
-    let weight = if from == to { 0 } else if from == DType::String || to == DType::String { 100 } else { 2 };
+    let weight = if from == to {
+        0
+    } else if from == DType::String || to == DType::String {
+        100
+    } else {
+        2
+    };
     let ops = inputs.count(0)?.saturating_mul(weight);
     cx.emit_with(inputs, to, shape.to_vec(), ops, |shape| {
         let array = inputs.read(0)?;

@@ -114,11 +114,15 @@ fn rounds(node: &Node<'_>, bodies: &[Body]) -> Result<Eval, String> {
             round += 1;
             if go.is_none() && round < limit {
                 if !collected.is_empty() {
-                    return Err(Stop::DataDependent("the number of its loop's rounds depends on the input's elements".into()));
+                    return Err(Stop::DataDependent(
+                        "the number of its loop's rounds depends on the input's elements".into(),
+                    ));
                 }
                 // It may end now or go on: every round is counted, and the state keeps its type.
                 go = Some(true);
-                let types = |values: &[Value]| values.iter().map(|v| v.ty().map(|(d, s)| (d, s.to_vec()))).collect::<Result<Vec<_>, _>>();
+                let types = |values: &[Value]| {
+                    values.iter().map(|v| v.ty().map(|(d, s)| (d, s.to_vec()))).collect::<Result<Vec<_>, _>>()
+                };
                 let before = (0..carried).map(|i| inputs.value(i + 2).cloned()).collect::<Result<Vec<_>, _>>()?;
                 if types(&before)? != types(&state)? {
                     return Err(Stop::DataDependent("the types of its state depend on the number of rounds".into()));
@@ -162,7 +166,9 @@ fn stack(cx: &mut Cx<'_>, list: &[Value], axis: usize) -> Result<Value, Stop> {
     let inputs = Inputs(list.iter().map(Some).collect());
     let ops = count(&out);
     cx.emit_with(&inputs, dtype, out, ops, |out| {
-        let arrays = (0..list.len()).map(|i| Ok(inputs.read(i)?.contiguous().reshape(part.clone()))).collect::<Result<Vec<_>, Stop>>()?;
+        let arrays = (0..list.len())
+            .map(|i| Ok(inputs.read(i)?.contiguous().reshape(part.clone())))
+            .collect::<Result<Vec<_>, Stop>>()?;
         Ok(structure::join(&arrays, axis, out))
     })
 }
@@ -173,7 +179,10 @@ fn scan(node: &Node<'_>, bodies: &[Body]) -> Result<Eval, String> {
         return Err("operator set 8's Scan is not supported: export with a newer one".into());
     }
     let formal = node.proto.input.len();
-    let scanned = usize::try_from(node.int("num_scan_inputs", 0)).ok().filter(|n| *n > 0 && *n <= formal).ok_or("its num_scan_inputs does not fit")?;
+    let scanned = usize::try_from(node.int("num_scan_inputs", 0))
+        .ok()
+        .filter(|n| *n > 0 && *n <= formal)
+        .ok_or("its num_scan_inputs does not fit")?;
     let carried = formal - scanned;
     let list = |name: &str| node.ints(name).unwrap_or_default();
     let (in_axes, out_axes) = (list("scan_input_axes"), list("scan_output_axes"));

@@ -74,14 +74,14 @@ fn conv(node: &Node<'_>) -> Result<Eval, String> {
             cx.scratch(g.scratch())?;
             let threads = cx.threads;
             return cx.emit(inputs, dtype, out, ops, || {
-                let (x, w) = (inputs.read(0)?.values::<f32>(), inputs.read(1)?.values::<f32>());
-                let bias = if inputs.has(2) { Some(inputs.read(2)?.values::<f32>()) } else { None };
+                let (x, w) = (inputs.values::<f32>(0)?, inputs.values::<f32>(1)?);
+                let bias = if inputs.has(2) { Some(inputs.values::<f32>(2)?) } else { None };
                 Ok(images(&x, &w, bias.as_deref(), &g, threads))
             });
         }
         with_floats!(dtype, T => cx.emit::<T>(inputs, dtype, out, ops, || {
             let wide = |index: usize| -> Result<Vec<<T as Real>::Wide>, Stop> {
-                Ok(inputs.read(index)?.values::<T>().iter().map(|x| x.widen()).collect())
+                Ok(inputs.values::<T>(index)?.iter().map(|x| x.widen()).collect())
             };
             let bias = if inputs.has(2) { wide(2)? } else { vec![] };
             let mut sums = plain(&wide(0)?, &wide(1)?, &g);
@@ -252,7 +252,12 @@ fn transposed_eval(cx: &mut Cx<'_>, inputs: &Inputs<'_>, t: &Transposed) -> Resu
     let extra = t.extra.as_ref().unwrap_or(&zeros);
     let none = vec![0; 2 * rank];
     let pads = t.pads.as_ref().unwrap_or(&none);
-    if strides.len() != rank || dilations.len() != rank || extra.len() != rank || pads.len() != 2 * rank || strides.contains(&0) {
+    if strides.len() != rank
+        || dilations.len() != rank
+        || extra.len() != rank
+        || pads.len() != 2 * rank
+        || strides.contains(&0)
+    {
         return Err(Stop::invalid("its window has other dimensions than its input"));
     }
     let mut before = vec![0; rank];
@@ -265,7 +270,9 @@ fn transposed_eval(cx: &mut Cx<'_>, inputs: &Inputs<'_>, t: &Transposed) -> Resu
         let size = match wanted {
             Some(size) => size,
             None if same => spatial[i] * strides[i],
-            None => full.checked_sub(pads[i] + pads[i + rank]).ok_or_else(|| Stop::invalid("its pads leave nothing"))?,
+            None => {
+                full.checked_sub(pads[i] + pads[i + rank]).ok_or_else(|| Stop::invalid("its pads leave nothing"))?
+            }
         };
         before[i] = if wanted.is_some() || same {
             let total = full.saturating_sub(size);
@@ -288,7 +295,7 @@ fn transposed_eval(cx: &mut Cx<'_>, inputs: &Inputs<'_>, t: &Transposed) -> Resu
             if dtype == DType::Float64 {
                 return Err(Stop::unsupported(dtype));
             }
-            Ok(inputs.read(index)?.values::<T>().iter().map(|x| x.widen() as f32).collect())
+            Ok(inputs.values::<T>(index)?.iter().map(|x| x.widen() as f32).collect())
         };
         let (x, w) = (wide(0)?, wide(1)?);
         let bias = if inputs.has(2) { wide(2)? } else { vec![0.0; outputs] };
@@ -338,4 +345,3 @@ fn transposed_eval(cx: &mut Cx<'_>, inputs: &Inputs<'_>, t: &Transposed) -> Resu
         }).collect())
     }), Err(Stop::unsupported(dtype)))
 }
-

@@ -1,6 +1,10 @@
 //! Einsum: operands are contracted from left to right, two at a time, as stacks of matrix products.
 
-use super::{Parse, linear::{Stacks, multiply}, single};
+use super::{
+    Parse,
+    linear::{Stacks, multiply},
+    single,
+};
 use crate::{
     engine::{
         array::{Array, strides, with_elements, with_floats, with_integers},
@@ -200,7 +204,8 @@ fn contract(
     // What only one operand has and nobody needs is summed first.
     let (a, a_labels) = sum_out(&a, &a_labels, |l| needed(l) || b_labels.contains(l))?;
     let (b, b_labels) = sum_out(&b, &b_labels, |l| needed(l) || a_labels.contains(l))?;
-    let pick = |list: &[Label], test: &dyn Fn(&Label) -> bool| list.iter().copied().filter(|l| test(l)).collect::<Vec<_>>();
+    let pick =
+        |list: &[Label], test: &dyn Fn(&Label) -> bool| list.iter().copied().filter(|l| test(l)).collect::<Vec<_>>();
     let batch = pick(&a_labels, &|l| b_labels.contains(l) && needed(l));
     let inner = pick(&a_labels, &|l| b_labels.contains(l) && !needed(l));
     let rows = pick(&a_labels, &|l| !b_labels.contains(l));
@@ -217,4 +222,3 @@ fn contract(
     let shape = list.iter().map(|label| size(sizes, *label)).collect();
     Ok((multiply(&a, &b, &stacks, 1)?.reshape(shape), list))
 }
-

@@ -36,7 +36,10 @@ fn indices(inputs: &Inputs<'_>, index: usize, size: usize) -> Result<Vec<usize>,
 
 fn position(i: i64, size: usize) -> Result<usize, Stop> {
     let at = if i < 0 { i.saturating_add(size as i64) } else { i };
-    usize::try_from(at).ok().filter(|at| *at < size).ok_or_else(|| Stop::invalid(format!("index {i} is out of bounds of {size}")))
+    usize::try_from(at)
+        .ok()
+        .filter(|at| *at < size)
+        .ok_or_else(|| Stop::invalid(format!("index {i} is out of bounds of {size}")))
 }
 
 /// The elements of an array at offsets.
@@ -222,7 +225,8 @@ fn write(array: &Array, updates: &Array, numbers: &[usize], block: usize, how: R
 fn scatter_elements(node: &Node<'_>) -> Result<Eval, String> {
     let (at, how) = (node.int("axis", 0), reduction(node)?);
     single(move |cx, inputs| {
-        let ((dtype, shape), (_, index_shape), (update_type, update_shape)) = (inputs.ty(0)?, inputs.ty(1)?, inputs.ty(2)?);
+        let ((dtype, shape), (_, index_shape), (update_type, update_shape)) =
+            (inputs.ty(0)?, inputs.ty(1)?, inputs.ty(2)?);
         let axis = shapes::axis(at, shape.len())?;
         let fits = index_shape == update_shape
             && update_type == dtype
@@ -243,7 +247,8 @@ fn scatter_elements(node: &Node<'_>) -> Result<Eval, String> {
 fn scatter_nd(node: &Node<'_>) -> Result<Eval, String> {
     let how = reduction(node)?;
     single(move |cx, inputs| {
-        let ((dtype, shape), (_, index_shape), (update_type, update_shape)) = (inputs.ty(0)?, inputs.ty(1)?, inputs.ty(2)?);
+        let ((dtype, shape), (_, index_shape), (update_type, update_shape)) =
+            (inputs.ty(0)?, inputs.ty(1)?, inputs.ty(2)?);
         let depth = *index_shape.last().ok_or_else(|| Stop::invalid("its indices have no dimension"))?;
         let fits = depth <= shape.len() && update_type == dtype && {
             let mut expected = index_shape[..index_shape.len() - 1].to_vec();
@@ -382,4 +387,3 @@ fn one_hot(node: &Node<'_>) -> Result<Eval, String> {
         })
     })
 }
-

@@ -88,12 +88,12 @@ fn packed(node: &Node<'_>, index: usize, transposed: bool) -> Option<Arc<Packed>
     if array.dtype() != DType::Float32 {
         return None;
     }
-    let values = array.values::<f32>();
-    Some(Arc::new(if transposed {
-        Packed::new(&values, columns, rows, 1, columns)
-    } else {
-        Packed::new(&values, rows, columns, columns, 1)
-    }))
+    let slot = node.slots.get(index).copied().flatten()?;
+    let (k, n) = if transposed { (columns, rows) } else { (rows, columns) };
+    node.packs.pack(slot, transposed, k, n, || {
+        let values = array.values::<f32>();
+        if transposed { Packed::new(&values, k, n, 1, columns) } else { Packed::new(&values, k, n, columns, 1) }
+    })
 }
 
 fn matmul_op(node: &Node<'_>) -> Result<Eval, String> {
@@ -123,7 +123,8 @@ fn matmul_op(node: &Node<'_>) -> Result<Eval, String> {
 
 fn floats_packed(lhs: &Array, rhs: &Packed, threads: usize) -> Result<Array, Stop> {
     let values = lhs.values::<f32>();
-    let rows = if rhs.rows() == 0 { lhs.shape()[..lhs.shape().len() - 1].iter().product() } else { values.len() / rhs.rows() };
+    let rows =
+        if rhs.rows() == 0 { lhs.shape()[..lhs.shape().len() - 1].iter().product() } else { values.len() / rhs.rows() };
     let mut out = vec![0.0; rows * rhs.columns()];
     matmul(&values, rhs, &mut out, threads);
     Ok(Array::new(DType::Float32, vec![out.len()], out))
@@ -140,7 +141,13 @@ pub(super) fn multiply(a: &Array, b: &Array, stacks: &Stacks, threads: usize) ->
             let (left, right): (Vec<$t>, Vec<$t>) = $values;
             let mut out = vec![Default::default(); total];
             for (i, (p, q)) in pairs.iter().enumerate() {
-                $kernel(&left[p * m * k..(p + 1) * m * k], &right[q * k * n..(q + 1) * k * n], k, n, &mut out[i * m * n..(i + 1) * m * n]);
+                $kernel(
+                    &left[p * m * k..(p + 1) * m * k],
+                    &right[q * k * n..(q + 1) * k * n],
+                    k,
+                    n,
+                    &mut out[i * m * n..(i + 1) * m * n],
+                );
             }
             out
         }};
@@ -190,8 +197,8 @@ fn gemm(node: &Node<'_>) -> Result<Eval, String> {
             return Err(Stop::invalid(format!("{a:?} and {b:?} cannot be multiplied")));
         }
         let out = vec![m, n];
-        if inputs.has(2) && shapes::broadcast(&[inputs.shape(2)?, &out])? != out {
-            return Err(Stop::invalid("its third input does not broadcast to its output"));
+        if inputs.has(2) && (inputs.dtype(2)? != dtype || shapes::broadcast(&[inputs.shape(2)?, &out])? != out) {
+            return Err(Stop::invalid("its third input does not fit its output"));
         }
         let threads = cx.threads;
         if constant.is_none() {
@@ -257,11 +264,19 @@ fn finish(mut product: Vec<f32>, n: usize, alpha: f32, beta: f32, inputs: &Input
 /// The elements of an int8 or uint8 matrix minus its zero point, as int32. The zero point is one number, or one for each
 /// row (`along` 0) or column (`along` 1).
 pub(super) fn centred(array: &Array, zero: Option<&Array>, along: usize) -> Result<Vec<i32>, Stop> {
-    let values = array.to_ints().ok_or_else(|| Stop::unsupported(array.dtype()))?;
     let zeros = match zero {
         Some(zero) => zero.to_ints().ok_or_else(|| Stop::unsupported(zero.dtype()))?,
         None => vec![0],
     };
+    if let [zero] = zeros.as_slice() {
+        let zero = *zero as i32;
+        match array.dtype() {
+            DType::Int8 => return Ok(array.values::<i8>().iter().map(|x| i32::from(*x).wrapping_sub(zero)).collect()),
+            DType::Uint8 => return Ok(array.values::<u8>().iter().map(|x| i32::from(*x).wrapping_sub(zero)).collect()),
+            _ => {}
+        }
+    }
+    let values = array.to_ints().ok_or_else(|| Stop::unsupported(array.dtype()))?;
     let shape = array.shape();
     let columns = shape.last().copied().unwrap_or(1).max(1);
     let rows = shape.len().checked_sub(2).map_or(1, |axis| shape[axis]).max(1);
@@ -275,7 +290,9 @@ pub(super) fn centred(array: &Array, zero: Option<&Array>, along: usize) -> Resu
         _ => None,
     };
     (0..values.len())
-        .map(|i| pick(i).map(|zero| (values[i] - zero) as i32).ok_or_else(|| Stop::invalid("its zero point does not fit")))
+        .map(|i| {
+            pick(i).map(|zero| (values[i] - zero) as i32).ok_or_else(|| Stop::invalid("its zero point does not fit"))
+        })
         .collect()
 }
 

@@ -21,10 +21,19 @@ pub(crate) struct Body {
 
 impl Body {
     /// Evaluates the graph on its arguments.
-    pub(crate) fn run(&self, cx: &mut Cx<'_>, inputs: &Inputs<'_>, mut arguments: Vec<Value>) -> Result<Vec<Value>, Stop> {
+    pub(crate) fn run(
+        &self,
+        cx: &mut Cx<'_>,
+        inputs: &Inputs<'_>,
+        mut arguments: Vec<Value>,
+    ) -> Result<Vec<Value>, Stop> {
         let expected = self.program.inputs.len() - self.program.captures.len();
         if arguments.len() != expected {
-            return Err(Stop::invalid(format!("its graph `{}` takes {expected} inputs, not {}", self.name, arguments.len())));
+            return Err(Stop::invalid(format!(
+                "its graph `{}` takes {expected} inputs, not {}",
+                self.name,
+                arguments.len()
+            )));
         }
         for index in 0..self.program.captures.len() {
             arguments.push(inputs.value(self.first + index)?.clone());
@@ -47,6 +56,7 @@ mod shapes;
 mod attention;
 mod binary;
 mod cast;
+mod contrib;
 mod control;
 mod conv;
 mod einsum;
@@ -67,7 +77,9 @@ mod text;
 mod unary;
 mod windows;
 
-fn eval(f: impl Fn(&mut Cx<'_>, &Inputs<'_>) -> Result<Vec<Value>, Stop> + Send + Sync + 'static) -> Result<Eval, String> {
+fn eval(
+    f: impl Fn(&mut Cx<'_>, &Inputs<'_>) -> Result<Vec<Value>, Stop> + Send + Sync + 'static,
+) -> Result<Eval, String> {
     Ok(Box::new(f))
 }
 
@@ -100,6 +112,7 @@ pub(crate) fn find(domain: &str, name: &str) -> Option<Parse> {
             .or_else(|| signal::find(name))
             .or_else(|| text::find(name)),
         "ai.onnx.ml" => ml::find(name),
+        "com.microsoft" => contrib::find(name),
         _ => None,
     }
 }

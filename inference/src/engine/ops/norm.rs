@@ -64,7 +64,7 @@ fn batch_norm(node: &Node<'_>) -> Result<Eval, String> {
             type W = <T as Real>::Wide;
             let (scale, bias) = (wide_values::<T>(inputs, 1)?, wide_values::<T>(inputs, 2)?);
             let (mean, variance) = (wide_values::<T>(inputs, 3)?, wide_values::<T>(inputs, 4)?);
-            let mut values = inputs.read(0)?.values::<T>().into_owned();
+            let mut values = inputs.values::<T>(0)?.into_owned();
             let size = shape.get(2..).map_or(1, |rest| rest.iter().product::<usize>()).max(1);
             for (plane, values) in values.chunks_exact_mut(size).enumerate() {
                 let c = plane % channels.max(1);
@@ -95,7 +95,7 @@ fn scaled_rows<T: Real>(
     epsilon: f64,
     index: impl Fn(usize) -> usize,
 ) -> Result<Vec<T>, Stop> {
-    let mut wide: Vec<T::Wide> = inputs.read(0)?.values::<T>().iter().map(|x| x.widen()).collect();
+    let mut wide: Vec<T::Wide> = inputs.values::<T>(0)?.iter().map(|x| x.widen()).collect();
     let (scale, bias) = (wide_values::<T>(inputs, 1)?, wide_values::<T>(inputs, 2)?);
     let epsilon = <T::Wide as Wide>::from_f64(epsilon);
     wide.chunks_exact_mut(n.max(1)).for_each(|row| {
@@ -125,7 +125,8 @@ fn instance_norm(node: &Node<'_>) -> Result<Eval, String> {
 /// Scale and bias are per group up to operator set 20, then per channel.
 fn group_norm(node: &Node<'_>) -> Result<Eval, String> {
     let epsilon = f64::from(node.float("epsilon", 1e-5));
-    let groups = usize::try_from(node.int("num_groups", 0)).ok().filter(|g| *g > 0).ok_or("its num_groups must be positive")?;
+    let groups =
+        usize::try_from(node.int("num_groups", 0)).ok().filter(|g| *g > 0).ok_or("its num_groups must be positive")?;
     single(move |cx, inputs| {
         let (dtype, shape) = inputs.ty(0)?;
         let [_, channels, spatial @ ..] = shape else { return Err(Stop::invalid("it takes batch and channels")) };
@@ -159,9 +160,9 @@ fn layer_norm(node: &Node<'_>) -> Result<Eval, String> {
         let fast = dtype == DType::Float32 && outputs == 1 && simple(1)? && simple(2)?;
         if fast {
             return Ok(vec![cx.emit::<f32>(inputs, dtype, shape.to_vec(), ops, || {
-                let mut values = inputs.read(0)?.values::<f32>().into_owned();
-                let scale = inputs.read(1)?.values::<f32>();
-                let bias = if inputs.has(2) { inputs.read(2)?.values::<f32>().into_owned() } else { vec![] };
+                let mut values = inputs.values::<f32>(0)?.into_owned();
+                let scale = inputs.values::<f32>(1)?;
+                let bias = if inputs.has(2) { inputs.values::<f32>(2)?.into_owned() } else { vec![] };
                 layer_norm_rows(&mut values, n, epsilon, &scale, &bias);
                 Ok(values)
             })?]);
@@ -183,7 +184,7 @@ fn layer_norm(node: &Node<'_>) -> Result<Eval, String> {
             type W = <T as Real>::Wide;
             type Run<U> = Result<(Vec<U>, Vec<f32>, Vec<f32>), Stop>;
             let run = || -> Run<T> {
-                let mut wide: Vec<W> = inputs.read(0)?.values::<T>().iter().map(|x| x.widen()).collect();
+                let mut wide: Vec<W> = inputs.values::<T>(0)?.iter().map(|x| x.widen()).collect();
                 let (mut means, mut inverses) = (Vec::with_capacity(rows), Vec::with_capacity(rows));
                 for row in wide.chunks_exact_mut(n.max(1)) {
                     let (mean, inverse) = standardize(row, <W as Wide>::from_f64(epsilon.into()));
@@ -225,7 +226,7 @@ fn rms_norm(node: &Node<'_>) -> Result<Eval, String> {
         let ops = count(shape).saturating_mul(5);
         with_floats!(dtype, T => cx.emit::<T>(inputs, dtype, shape.to_vec(), ops, || {
             type W = <T as Real>::Wide;
-            let mut wide: Vec<W> = inputs.read(0)?.values::<T>().iter().map(|x| x.widen()).collect();
+            let mut wide: Vec<W> = inputs.values::<T>(0)?.iter().map(|x| x.widen()).collect();
             for row in wide.chunks_exact_mut(n.max(1)) {
                 let squares = reduce::fold(row, |x: W| x.times(x), <W as Number>::ZERO, <W as Number>::plus);
                 let mean = squares.over(<W as Wide>::from_f64(n as f64));
@@ -310,7 +311,7 @@ fn lrn(node: &Node<'_>) -> Result<Eval, String> {
         with_floats!(dtype, T => cx.emit::<T>(inputs, dtype, shape.to_vec(), ops, || {
             type W = <T as Real>::Wide;
             let of = |x: f64| <W as Wide>::from_f64(x);
-            let values: Vec<W> = inputs.read(0)?.values::<T>().iter().map(|x| x.widen()).collect();
+            let values: Vec<W> = inputs.values::<T>(0)?.iter().map(|x| x.widen()).collect();
             let (before, after) = ((size - 1) / 2, size - 1 - (size - 1) / 2);
             let factor = of(f64::from(alpha)).over(of(size as f64));
             let mut out = Vec::with_capacity(values.len());
@@ -351,7 +352,7 @@ fn loss(node: &Node<'_>, cross_entropy: bool) -> Result<Eval, String> {
         with_floats!(dtype, T => {
             type W = <T as Real>::Wide;
             let logs = || -> Result<Vec<W>, Stop> {
-                let values: Vec<W> = inputs.read(0)?.values::<T>().iter().map(|x| x.widen()).collect();
+                let values: Vec<W> = inputs.values::<T>(0)?.iter().map(|x| x.widen()).collect();
                 if !cross_entropy {
                     return Ok(values);
                 }

@@ -1,6 +1,9 @@
 //! Pooling.
 
-use super::{Parse, eval, single, windows::{Placed, Window}};
+use super::{
+    Parse, eval, single,
+    windows::{Placed, Window},
+};
 use crate::{
     DType,
     engine::{
@@ -28,8 +31,10 @@ pub(super) fn find(name: &str) -> Option<Parse> {
 }
 
 /// Batch, channels, and the window over what is spatial.
-fn place(shape: &[usize], window: &Window) -> Result<(Vec<Placed>, Vec<usize>), Stop> {
-    let [batch, channels, spatial @ ..] = shape else { return Err(Stop::invalid("it takes batch, channels and spatial dimensions")) };
+pub(super) fn place(shape: &[usize], window: &Window) -> Result<(Vec<Placed>, Vec<usize>), Stop> {
+    let [batch, channels, spatial @ ..] = shape else {
+        return Err(Stop::invalid("it takes batch, channels and spatial dimensions"));
+    };
     if spatial.is_empty() {
         return Err(Stop::invalid("it takes at least one spatial dimension"));
     }
@@ -39,13 +44,13 @@ fn place(shape: &[usize], window: &Window) -> Result<(Vec<Placed>, Vec<usize>), 
     Ok((placed, out))
 }
 
-fn work(out: &[usize], placed: &[Placed]) -> u64 {
+pub(super) fn work(out: &[usize], placed: &[Placed]) -> u64 {
     let kernel: u64 = placed.iter().map(|p| p.axis.kernel as u64).fold(1, u64::saturating_mul);
     count(out).saturating_mul(kernel.saturating_mul(2))
 }
 
 /// For each output position of a plane, in row-major order, the elements under the window in order of the kernel.
-fn windows(placed: &[Placed], mut each: impl FnMut(&mut dyn Iterator<Item = usize>, usize)) {
+pub(super) fn windows(placed: &[Placed], mut each: impl FnMut(&mut dyn Iterator<Item = usize>, usize)) {
     let outputs: usize = placed.iter().map(|p| p.axis.output).product();
     let kernel: usize = placed.iter().map(|p| p.axis.kernel).product();
     // Along each axis the source of each (output, kernel position), computed once.
@@ -96,7 +101,7 @@ fn max_pool(node: &Node<'_>) -> Result<Eval, String> {
         let size: usize = shape[2..].iter().product();
         with_numbers!(dtype, T => {
             let mut outputs = vec![cx.emit::<T>(inputs, dtype, out.clone(), ops, || {
-                let values = inputs.read(0)?.values::<T>();
+                let values = inputs.values::<T>(0)?;
                 let mut result = Vec::with_capacity(out.iter().product());
                 for plane in 0..planes {
                     let plane = &values[plane * size..(plane + 1) * size];
@@ -109,7 +114,7 @@ fn max_pool(node: &Node<'_>) -> Result<Eval, String> {
             })?];
             if with_indices {
                 outputs.push(cx.emit::<i64>(inputs, DType::Int64, out.clone(), 0, || {
-                    let values = inputs.read(0)?.values::<T>();
+                    let values = inputs.values::<T>(0)?;
                     let mut result = Vec::with_capacity(out.iter().product());
                     for number in 0..planes {
                         let plane = &values[number * size..(number + 1) * size];
@@ -158,7 +163,7 @@ fn average_pool(node: &Node<'_>) -> Result<Eval, String> {
         let planes: usize = shape[..2].iter().product();
         let size: usize = shape[2..].iter().product();
         with_floats!(dtype, T => cx.emit::<T>(inputs, dtype, out.clone(), ops, || {
-            let values = inputs.read(0)?.values::<T>();
+            let values = inputs.values::<T>(0)?;
             let counts = if include { padded_counts(&placed) } else { vec![] };
             let mut result = Vec::with_capacity(out.iter().product());
             for plane in 0..planes {
@@ -176,12 +181,13 @@ fn average_pool(node: &Node<'_>) -> Result<Eval, String> {
 }
 
 /// For each output the elements of its window that lie in the padded input.
-fn padded_counts(placed: &[Placed]) -> Vec<usize> {
+pub(super) fn padded_counts(placed: &[Placed]) -> Vec<usize> {
     let along: Vec<Vec<usize>> = placed
         .iter()
         .map(|p| {
             let padded = p.axis.input + p.axis.before + p.after;
-            let inside = |o: usize| (0..p.axis.kernel).filter(|k| o * p.axis.stride + k * p.axis.dilation < padded).count();
+            let inside =
+                |o: usize| (0..p.axis.kernel).filter(|k| o * p.axis.stride + k * p.axis.dilation < padded).count();
             (0..p.axis.output).map(inside).collect()
         })
         .collect();
@@ -199,7 +205,7 @@ fn lp_pool(node: &Node<'_>) -> Result<Eval, String> {
         let planes: usize = shape[..2].iter().product();
         let size: usize = shape[2..].iter().product();
         with_floats!(dtype, T => cx.emit::<T>(inputs, dtype, out.clone(), ops, || {
-            let values = inputs.read(0)?.values::<T>();
+            let values = inputs.values::<T>(0)?;
             let mut result = Vec::with_capacity(out.iter().product());
             for plane in 0..planes {
                 let plane = &values[plane * size..(plane + 1) * size];
@@ -243,12 +249,12 @@ fn global_rows(
     let ops = count(shape).saturating_mul(weight);
     if dtype == DType::Float64 {
         return cx.emit::<f64>(inputs, dtype, out, ops, || {
-            let values = inputs.read(0)?.values::<f64>();
+            let values = inputs.values::<f64>(0)?;
             Ok((0..planes).map(|i| double_row(&values[i * size..(i + 1) * size])).collect())
         });
     }
     with_floats!(dtype, T => cx.emit::<T>(inputs, dtype, out, ops, || {
-        let values: Vec<f32> = inputs.read(0)?.values::<T>().iter().map(|x| x.widen() as f32).collect();
+        let values: Vec<f32> = inputs.values::<T>(0)?.iter().map(|x| x.widen() as f32).collect();
         Ok((0..planes).map(|i| T::narrow(single_row(&values[i * size..(i + 1) * size]).into())).collect())
     }), Err(Stop::unsupported(dtype)))
 }
@@ -278,7 +284,9 @@ fn max_unpool(node: &Node<'_>) -> Result<Eval, String> {
         let mut natural = shape[..2].to_vec();
         for i in 0..rank {
             let size = (shape[i + 2].max(1) - 1) * strides[i] + kernel[i];
-            natural.push(size.checked_sub(pads[i] + pads[i + rank]).ok_or_else(|| Stop::invalid("its pads leave nothing"))?);
+            natural.push(
+                size.checked_sub(pads[i] + pads[i + rank]).ok_or_else(|| Stop::invalid("its pads leave nothing"))?,
+            );
         }
         let out = match inputs.has(2) {
             true => super::structure::sizes(inputs, 2)?,
@@ -289,7 +297,7 @@ fn max_unpool(node: &Node<'_>) -> Result<Eval, String> {
         }
         let ops = count(&out).saturating_add(count(shape));
         with_numbers!(dtype, T => cx.emit::<T>(inputs, dtype, out.clone(), ops, || {
-            let values = inputs.read(0)?.values::<T>();
+            let values = inputs.values::<T>(0)?;
             let indices = inputs.read(1)?.to_ints().ok_or("its indices must be integers")?;
             let mut result = vec![T::ZERO; out.iter().product()];
             let own = crate::engine::array::strides(&out);
@@ -307,4 +315,3 @@ fn max_unpool(node: &Node<'_>) -> Result<Eval, String> {
         }), Err(Stop::unsupported(dtype)))
     })
 }
-

@@ -65,7 +65,11 @@ impl Scales {
         }
         let fits = block > 0
             && scale.len() == shape.len()
-            && scale.iter().zip(shape).enumerate().all(|(i, (s, d))| if i == axis { *s == d.div_ceil(block) } else { s == d });
+            && scale
+                .iter()
+                .zip(shape)
+                .enumerate()
+                .all(|(i, (s, d))| if i == axis { *s == d.div_ceil(block) } else { s == d });
         if !fits {
             return Err(Stop::invalid(format!("scales of shape {scale:?} do not fit {shape:?}")));
         }
@@ -156,7 +160,7 @@ fn dynamic_quantize(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Vec<Value>, 
     }
     let ops = count(shape).saturating_mul(10);
     let parameters = || -> Result<(f32, u8), Stop> {
-        let values = inputs.read(0)?.values::<f32>();
+        let values = inputs.values::<f32>(0)?;
         let high = reduce::max(&values).max(0.0);
         let low = values.iter().fold(0.0f32, |low, x| if *x < low { *x } else { low });
         let scale = (high - low) / 255.0;
@@ -166,7 +170,8 @@ fn dynamic_quantize(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Vec<Value>, 
     let values = cx.emit::<u8>(inputs, DType::Uint8, shape.to_vec(), ops, || {
         let (scale, zero) = parameters()?;
         let x = inputs.read(0)?;
-        let quantize = |x: &f32| if scale == 0.0 { zero } else { saturate(*x / scale, zero.into(), DType::Uint8) as u8 };
+        let quantize =
+            |x: &f32| if scale == 0.0 { zero } else { saturate(*x / scale, zero.into(), DType::Uint8) as u8 };
         Ok(x.values::<f32>().iter().map(quantize).collect())
     })?;
     let scale = cx.emit::<f32>(inputs, DType::Float32, vec![], 0, || Ok(vec![parameters()?.0]))?;
@@ -201,4 +206,3 @@ fn pick(list: &[f64], index: usize, size: usize) -> Result<f64, Stop> {
         list => list.get(index % size.max(1)).copied().ok_or_else(|| Stop::invalid("its scales do not fit")),
     }
 }
-

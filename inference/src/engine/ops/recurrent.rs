@@ -85,9 +85,9 @@ fn recurrent(node: &Node<'_>, cell: Cell) -> Result<Eval, String> {
         "bidirectional" => vec![false, true],
         other => return Err(format!("there is no direction `{other}`")),
     };
-    let names = node.texts("activations")?.unwrap_or_else(|| {
-        directions.iter().flat_map(|_| cell.activations()).map(|name| (*name).to_owned()).collect()
-    });
+    let names = node
+        .texts("activations")?
+        .unwrap_or_else(|| directions.iter().flat_map(|_| cell.activations()).map(|name| (*name).to_owned()).collect());
     if names.len() != directions.len() * cell.activations().len() {
         return Err("its activations do not fit its directions".into());
     }
@@ -116,7 +116,11 @@ fn recurrent(node: &Node<'_>, cell: Cell) -> Result<Eval, String> {
         input_forget: node.flag("input_forget", false),
     };
     let constant = match (node.constant(1), node.constant(2)) {
-        (Some(w), Some(r)) => lay_out(w, r, &attributes).ok().map(Arc::new),
+        (Some(w), Some(r))
+            if node.packs.reserve(count(w.shape()).saturating_add(count(r.shape())).saturating_mul(8)) =>
+        {
+            lay_out(w, r, &attributes).ok().map(Arc::new)
+        }
         _ => None,
     };
     eval(move |cx, inputs| run(cx, inputs, &attributes, constant.as_deref()))
@@ -147,7 +151,12 @@ fn lay_out(w: &Array, r: &Array, a: &Attributes) -> Result<Vec<Weights>, Stop> {
         .collect())
 }
 
-fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>, a: &Attributes, constant: Option<&Vec<Weights>>) -> Result<Vec<Value>, Stop> {
+fn run(
+    cx: &mut Cx<'_>,
+    inputs: &Inputs<'_>,
+    a: &Attributes,
+    constant: Option<&Vec<Weights>>,
+) -> Result<Vec<Value>, Stop> {
     let (dtype, shape) = inputs.ty(0)?;
     let &[first, second, input] = shape else { return Err(Stop::invalid("it takes sequence, batch and features")) };
     let (steps, batch) = if a.batch_first { (second, first) } else { (first, second) };
@@ -171,7 +180,8 @@ fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>, a: &Attributes, constant: Option<&V
     }
     let each = count(&[count_d, gates, input + hidden]).saturating_add(count(&[count_d, gates, 24]));
     let ops = count(&[steps, batch]).saturating_mul(each);
-    let sequence = if a.batch_first { vec![batch, steps, count_d, hidden] } else { vec![steps, count_d, batch, hidden] };
+    let sequence =
+        if a.batch_first { vec![batch, steps, count_d, hidden] } else { vec![steps, count_d, batch, hidden] };
     cx.scratch(count(&[steps, batch, gates]).saturating_mul(8))?;
     let mut results = None;
     let mut compute = |which: usize| -> Result<Vec<f32>, Stop> {
@@ -228,7 +238,11 @@ fn sequences(
         (0..values.len()).map(|i| values[at(i)]).collect()
     };
     let mut h = turn(optional(5, directions * batch * hidden)?);
-    let mut c = turn(if a.cell == Cell::Lstm { optional(6, directions * batch * hidden)? } else { vec![0.0; directions * batch * hidden] });
+    let mut c = turn(if a.cell == Cell::Lstm {
+        optional(6, directions * batch * hidden)?
+    } else {
+        vec![0.0; directions * batch * hidden]
+    });
     let peepholes = if a.cell == Cell::Lstm && inputs.has(7) { Some(floats(inputs.read(7)?)?) } else { None };
     let lengths = match inputs.has(4) {
         true => inputs.read(4)?.to_ints().ok_or("its lengths must be integers")?,

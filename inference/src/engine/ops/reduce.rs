@@ -56,7 +56,11 @@ pub(super) fn rows_of(array: &Array, reduced: &[usize]) -> Array {
     let rank = array.shape().len();
     let kept = (0..rank).filter(|axis| !reduced.contains(axis));
     let order: Vec<usize> = kept.chain(reduced.iter().copied()).collect();
-    if order.iter().enumerate().all(|(i, axis)| i == *axis) { array.contiguous() } else { array.permute(&order).contiguous() }
+    if order.iter().enumerate().all(|(i, axis)| i == *axis) {
+        array.contiguous()
+    } else {
+        array.permute(&order).contiguous()
+    }
 }
 
 fn reduction(node: &Node<'_>, op: Reduction) -> Result<Eval, String> {
@@ -225,7 +229,11 @@ pub(super) fn turn_back(array: &Array, reduced: &[usize], rank: usize) -> Array 
     let order: Vec<usize> = (0..rank).filter(|axis| !reduced.contains(axis)).chain(reduced.iter().copied()).collect();
     let mut inverse = vec![0; rank];
     order.iter().enumerate().for_each(|(i, axis)| inverse[*axis] = i);
-    if inverse.iter().enumerate().all(|(i, axis)| i == *axis) { array.clone() } else { array.permute(&inverse).contiguous() }
+    if inverse.iter().enumerate().all(|(i, axis)| i == *axis) {
+        array.clone()
+    } else {
+        array.permute(&inverse).contiguous()
+    }
 }
 
 fn hardmax<W: Wide>(row: &mut [W]) {
@@ -245,7 +253,10 @@ fn top_k(node: &Node<'_>) -> Result<Eval, String> {
             None => inputs.int(1)?.ok_or_else(|| Stop::invalid("its k is missing"))?,
         };
         let size = shape[axis];
-        let k = usize::try_from(k).ok().filter(|k| *k <= size).ok_or_else(|| Stop::invalid(format!("k is {k} of {size}")))?;
+        let k = usize::try_from(k)
+            .ok()
+            .filter(|k| *k <= size)
+            .ok_or_else(|| Stop::invalid(format!("k is {k} of {size}")))?;
         let mut out = shape.to_vec();
         out[axis] = k;
         // Sorting is n log n; a fixed 16 stands for the logarithm.
@@ -281,7 +292,8 @@ fn top_k(node: &Node<'_>) -> Result<Eval, String> {
         })?;
         let indices = cx.emit_with(inputs, DType::Int64, out, 0, |_| {
             let (_, picked) = order()?;
-            let array = Array::new(DType::Int64, turned.clone(), picked.into_iter().map(|i| i as i64).collect::<Vec<_>>());
+            let array =
+                Array::new(DType::Int64, turned.clone(), picked.into_iter().map(|i| i as i64).collect::<Vec<_>>());
             Ok(turn_back(&array, &[axis], rank))
         })?;
         Ok(vec![values, indices])
@@ -301,7 +313,7 @@ fn cumulative(node: &Node<'_>, product: bool) -> Result<Eval, String> {
         let ops = count(shape).saturating_mul(2);
         with_numbers!(dtype, T => cx.emit::<T>(inputs, dtype, shape.to_vec(), ops, || {
             let (outer, size, inner) = shapes::around(shape, axis);
-            let mut values = inputs.read(0)?.values::<T>().into_owned();
+            let mut values = inputs.values::<T>(0)?.into_owned();
             for o in 0..outer {
                 for i in 0..inner {
                     let mut sum = if product { T::ONE } else { T::ZERO };
@@ -374,4 +386,3 @@ fn unique(node: &Node<'_>) -> Result<Eval, String> {
         ])
     })
 }
-

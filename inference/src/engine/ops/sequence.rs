@@ -87,7 +87,10 @@ fn list<'v>(inputs: &Inputs<'v>) -> Result<&'v [Value], Stop> {
 fn position(at: Option<i64>, length: usize, end: usize) -> Result<usize, Stop> {
     let at = at.ok_or_else(|| Stop::invalid("its position is missing"))?;
     let index = if at < 0 { at.saturating_add(length as i64) } else { at };
-    usize::try_from(index).ok().filter(|i| *i < end).ok_or_else(|| Stop::invalid(format!("position {at} is out of bounds")))
+    usize::try_from(index)
+        .ok()
+        .filter(|i| *i < end)
+        .ok_or_else(|| Stop::invalid(format!("position {at} is out of bounds")))
 }
 
 fn split(node: &Node<'_>) -> Result<Eval, String> {

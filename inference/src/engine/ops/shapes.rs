@@ -1,6 +1,9 @@
 //! Shapes: broadcasting, axes, and loops over broadcast operands.
 
-use crate::engine::{array::{Array, Element, strides}, cx::Stop};
+use crate::engine::{
+    array::{Array, Element, strides},
+    cx::Stop,
+};
 
 /// The shape that shapes broadcast to (ONNX "multidirectional broadcasting").
 pub(crate) fn broadcast(shapes: &[&[usize]]) -> Result<Vec<usize>, Stop> {
@@ -57,12 +60,7 @@ fn broadcast_strides(operand: &[usize], shape: &[usize]) -> Vec<usize> {
 
 /// Calls `f(a, b)` for each element of `shape`, to which both operands broadcast, in row-major order.
 #[inline(always)]
-pub(crate) fn zip<A: Element, B: Element, T>(
-    a: &Array,
-    b: &Array,
-    shape: &[usize],
-    f: impl Fn(A, B) -> T,
-) -> Vec<T> {
+pub(crate) fn zip<A: Element, B: Element, T>(a: &Array, b: &Array, shape: &[usize], f: impl Fn(A, B) -> T) -> Vec<T> {
     let (left, right) = (a.values::<A>(), b.values::<B>());
     let count = shape.iter().product();
     let mut out = Vec::with_capacity(count);

@@ -59,9 +59,12 @@ fn slice(node: &Node<'_>) -> Result<Eval, String> {
             return Err(Stop::invalid("its bounds have different lengths"));
         }
         let mut out = shape.to_vec();
-        let mut cuts = Vec::with_capacity(axes.len());
+        let mut cuts: Vec<(usize, usize, isize, usize)> = Vec::with_capacity(axes.len());
         for (((start, end), axis), step) in starts.iter().zip(&ends).zip(&axes).zip(&steps) {
             let axis = shapes::axis(*axis, shape.len())?;
+            if cuts.iter().any(|(other, ..)| *other == axis) {
+                return Err(Stop::invalid("its axes name one twice"));
+            }
             let (start, step, count) = bounds(*start, *end, *step, shape[axis])?;
             out[axis] = count;
             cuts.push((axis, start, step, count));
@@ -153,7 +156,7 @@ fn pad(node: &Node<'_>) -> Result<Eval, String> {
                 .collect();
             Ok(with_elements!(dtype, T => {
                 let fill: T = match (inputs.has(2), attribute.is_some()) {
-                    (true, false) => inputs.read(2)?.values::<T>().first().copied().ok_or("its value has another type")?,
+                    (true, false) => inputs.values::<T>(2)?.first().copied().ok_or("its value has another type")?,
                     _ => crate::engine::numeric::convert::<T>(old_value),
                 };
                 let values = array.values::<T>();

@@ -91,7 +91,9 @@ fn constant_of_shape(node: &Node<'_>) -> Result<Eval, String> {
     single(move |cx, inputs| {
         let shape = sizes(inputs, 0)?;
         let ops = count(&shape);
-        cx.emit_with(inputs, value.dtype(), shape, ops, |shape| Ok(value.reshape(vec![1; shape.len()]).broadcast(&shape).contiguous()))
+        cx.emit_with(inputs, value.dtype(), shape, ops, |shape| {
+            Ok(value.reshape(vec![1; shape.len()]).broadcast(&shape).contiguous())
+        })
     })
 }
 
@@ -120,7 +122,9 @@ fn reshape(node: &Node<'_>) -> Result<Eval, String> {
                     open = Some(axis);
                     1
                 }
-                0 if !allow_zero => *old.get(axis).ok_or_else(|| Stop::invalid("its shape copies a dimension that is not there"))?,
+                0 if !allow_zero => {
+                    *old.get(axis).ok_or_else(|| Stop::invalid("its shape copies a dimension that is not there"))?
+                }
                 size => usize::try_from(size).map_err(|_| Stop::invalid(format!("its shape has the size {size}")))?,
             });
         }
@@ -274,7 +278,10 @@ pub(super) fn part_sizes(size: usize, given: Option<Vec<i64>>, parts: usize) -> 
 fn split(node: &Node<'_>) -> Result<Eval, String> {
     let (at, attribute, outputs) = (node.int("axis", 0), node.ints("split"), node.outputs());
     let parts = match node.attribute("num_outputs") {
-        Some(_) => usize::try_from(node.int("num_outputs", 0)).ok().filter(|n| *n == outputs).ok_or("it has not `num_outputs` outputs")?,
+        Some(_) => usize::try_from(node.int("num_outputs", 0))
+            .ok()
+            .filter(|n| *n == outputs)
+            .ok_or("it has not `num_outputs` outputs")?,
         None => outputs,
     };
     eval(move |cx, inputs| {
@@ -343,7 +350,8 @@ fn range(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Value, Stop> {
     let dtype = inputs.dtype(0)?;
     let (start, limit, delta) = (inputs.array(0)?, inputs.array(1)?, inputs.array(2)?);
     if dtype.is_float() {
-        let one = |array: &Array| array.to_doubles().and_then(|v| v.first().copied()).ok_or_else(|| Stop::unsupported(dtype));
+        let one =
+            |array: &Array| array.to_doubles().and_then(|v| v.first().copied()).ok_or_else(|| Stop::unsupported(dtype));
         let (start, limit, delta) = (one(start)?, one(limit)?, one(delta)?);
         let length = ((limit - start) / delta).ceil().max(0.0);
         if length.is_nan() || length >= 1e9 {
@@ -362,7 +370,10 @@ fn range(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Value, Stop> {
     }
     let distance = (limit - start) * delta.signum();
     let length = if distance <= 0 { 0 } else { (distance + delta.abs() - 1) / delta.abs() };
-    let length = usize::try_from(length).ok().filter(|n| *n < 1 << 30).ok_or_else(|| Stop::Limit("its range is too long".into()))?;
+    let length = usize::try_from(length)
+        .ok()
+        .filter(|n| *n < 1 << 30)
+        .ok_or_else(|| Stop::Limit("its range is too long".into()))?;
     crate::engine::array::with_integers!(dtype, T => cx.emit::<T>(inputs, dtype, vec![length], length as u64, || {
         Ok((0..length as i128).map(|i| (start + i * delta) as T).collect())
     }), Err(Stop::unsupported(dtype)))
@@ -377,7 +388,7 @@ fn trilu(node: &Node<'_>) -> Result<Eval, String> {
         let [.., rows, columns] = *shape else { return Err(Stop::invalid("it takes matrices")) };
         let ops = count(shape);
         with_elements!(dtype, T => cx.emit::<T>(inputs, dtype, shape.to_vec(), ops, || {
-            let mut values = inputs.read(0)?.values::<T>().into_owned();
+            let mut values = inputs.values::<T>(0)?.into_owned();
             let zero = crate::engine::numeric::convert::<T>(0u8);
             for matrix in values.chunks_exact_mut((rows * columns).max(1)) {
                 for (i, row) in matrix.chunks_exact_mut(columns.max(1)).enumerate() {
@@ -394,4 +405,3 @@ fn trilu(node: &Node<'_>) -> Result<Eval, String> {
         }), Err(Stop::unsupported(dtype)))
     })
 }
-

@@ -31,7 +31,7 @@ pub(super) fn find(name: &str) -> Option<Parse> {
                 }
                 let count = inputs.count(0)?;
                 cx.emit::<u8>(inputs, dtype, shape.to_vec(), count, || {
-                    Ok(inputs.read(0)?.values::<u8>().iter().map(|x| 1 - *x).collect())
+                    Ok(inputs.values::<u8>(0)?.iter().map(|x| 1 - *x).collect())
                 })
             })
         },
@@ -40,7 +40,7 @@ pub(super) fn find(name: &str) -> Option<Parse> {
                 let (dtype, shape) = inputs.ty(0)?;
                 let count = inputs.count(0)?;
                 with_integers!(dtype, T => cx.emit::<T>(inputs, dtype, shape.to_vec(), count, || {
-                    Ok(inputs.read(0)?.values::<T>().iter().map(|x| !*x).collect())
+                    Ok(inputs.values::<T>(0)?.iter().map(|x| !*x).collect())
                 }), Err(Stop::unsupported(dtype)))
             })
         },
@@ -57,12 +57,16 @@ pub(super) fn find(name: &str) -> Option<Parse> {
 
 /// The activation function of a name with the attributes of a node.
 pub(super) fn of_node(node: &Node<'_>) -> Result<Unary, String> {
-    named(node.op(), node.attribute("alpha").map(|_| node.float("alpha", 0.0)), node.attribute("beta").map(|_| node.float("beta", 0.0)), || {
-        match node.op() {
+    named(
+        node.op(),
+        node.attribute("alpha").map(|_| node.float("alpha", 0.0)),
+        node.attribute("beta").map(|_| node.float("beta", 0.0)),
+        || match node.op() {
             "Gelu" => node.text("approximate", "none").map(|text| text == "tanh"),
             _ => Ok(false),
-        }
-    }, node)
+        },
+        node,
+    )
 }
 
 fn named(
@@ -128,15 +132,15 @@ pub(super) fn function(f: Unary) -> Result<Eval, String> {
         let ops = inputs.count(0)?.saturating_mul(f.ops());
         match dtype {
             DType::Float32 => cx.emit(inputs, dtype, shape.to_vec(), ops, || {
-                let mut values = inputs.read(0)?.values::<f32>().into_owned();
+                let mut values = inputs.values::<f32>(0)?.into_owned();
                 apply(f, &mut values);
                 Ok(values)
             }),
             dtype => with_floats!(dtype, T => cx.emit::<T>(inputs, dtype, shape.to_vec(), ops, || {
-                Ok(inputs.read(0)?.values::<T>().iter().map(|x| T::narrow(f.of(x.widen()))).collect())
+                Ok(inputs.values::<T>(0)?.iter().map(|x| T::narrow(f.of(x.widen()))).collect())
             }), match f {
                 Unary::Relu => with_integers!(dtype, T => cx.emit::<T>(inputs, dtype, shape.to_vec(), ops, || {
-                    Ok(inputs.read(0)?.values::<T>().iter().map(|x| if *x > T::ZERO { *x } else { T::ZERO }).collect())
+                    Ok(inputs.values::<T>(0)?.iter().map(|x| if *x > T::ZERO { *x } else { T::ZERO }).collect())
                 }), Err(Stop::unsupported(dtype))),
                 _ => Err(Stop::unsupported(dtype)),
             }),
@@ -177,7 +181,7 @@ fn signs(node: &Node<'_>) -> Result<Eval, String> {
                 _ => T::sign,
             };
             cx.emit::<T>(inputs, dtype, shape.to_vec(), count, || {
-                Ok(inputs.read(0)?.values::<T>().iter().map(|x| f(*x)).collect())
+                Ok(inputs.values::<T>(0)?.iter().map(|x| f(*x)).collect())
             })
         }, Err(Stop::unsupported(dtype)))
     })
@@ -211,7 +215,7 @@ fn clip(node: &Node<'_>) -> Result<Eval, String> {
                 let x = if *x < low { low } else { *x };
                 if x > high { high } else { x }
             };
-            Ok(inputs.read(0)?.values::<T>().iter().map(clip).collect())
+            Ok(inputs.values::<T>(0)?.iter().map(clip).collect())
         }), Err(Stop::unsupported(dtype)))
     })
 }
@@ -264,4 +268,3 @@ fn dropout(node: &Node<'_>) -> Result<Eval, String> {
         Ok(outputs)
     }))
 }
-

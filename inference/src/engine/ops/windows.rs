@@ -86,7 +86,8 @@ impl Window {
             .map(|i| {
                 let (size, stride, dilation) = (input[i], strides[i], dilations[i]);
                 let too_large = || Stop::Limit("its window is too large".into());
-                let extent = (kernel[i] - 1).checked_mul(dilation).and_then(|n| n.checked_add(1)).ok_or_else(too_large)?;
+                let extent =
+                    (kernel[i] - 1).checked_mul(dilation).and_then(|n| n.checked_add(1)).ok_or_else(too_large)?;
                 let (before, after, output) = match self.auto {
                     AutoPad::SameUpper | AutoPad::SameLower => {
                         let output = size.div_ceil(stride);

@@ -65,7 +65,7 @@ impl Attributes {
             let data = wide::<T>(inputs.read(0)?);
             Ok(super::narrow(if total == 0 { vec![] } else { sum(&data, planes, plane as usize, &axes) }))
         }), with_integers!(dtype, T => cx.emit::<T>(inputs, dtype, out, ops, || {
-            let data = inputs.read(0)?.values::<T>();
+            let data = inputs.values::<T>(0)?;
             Ok(if total == 0 { vec![] } else { sum(&data, planes, plane as usize, &axes) })
         }), Err(Stop::unsupported(dtype))))
     }

@@ -102,12 +102,12 @@ impl Sampler {
         if self.mode == Mode::Nearest {
             return with_elements!(dtype, T => cx.emit::<T>(inputs, dtype, out, ops, || {
                 let places = self.coordinates(inputs.read(1)?, dims);
-                Ok(self.pick(&inputs.read(0)?.values::<T>(), &places, &extents))
+                Ok(self.pick(&inputs.values::<T>(0)?, &places, &extents))
             }), Err(Stop::unsupported(dtype)));
         }
         with_floats!(dtype, T => cx.emit::<T>(inputs, dtype, out, ops, || {
             let places = self.coordinates(inputs.read(1)?, dims);
-            Ok(narrow(self.interpolate::<T>(&inputs.read(0)?.values::<T>(), &places, &extents)))
+            Ok(narrow(self.interpolate::<T>(&inputs.values::<T>(0)?, &places, &extents)))
         }), if dtype == DType::Bool {
             Err(Stop::unsupported(dtype))
         } else {
@@ -266,7 +266,7 @@ pub(super) fn affine_grid(node: &Node<'_>) -> Result<Eval, String> {
             }
             let axes: Vec<Vec<_>> = dims.iter().map(|n| (0..*n).map(|i| position(i, *n, align_corners)).collect()).collect();
             let mut values = Vec::with_capacity(places as usize);
-            for theta in inputs.read(0)?.values::<T>().chunks_exact(rank * (rank + 1)) {
+            for theta in inputs.values::<T>(0)?.chunks_exact(rank * (rank + 1)) {
                 transform(theta, &axes, &mut Vec::with_capacity(rank), &mut values);
             }
             Ok(values)

@@ -120,7 +120,7 @@ impl Align {
             }
             let (data, rois) = (wide::<T>(inputs.read(0)?), wide::<T>(inputs.read(1)?));
             let mut values = Vec::with_capacity(total as usize);
-            for (roi, batch) in rois.as_chunks::<4>().0.iter().zip(inputs.read(2)?.values::<i64>().iter()) {
+            for (roi, batch) in rois.as_chunks::<4>().0.iter().zip(inputs.values::<i64>(2)?.iter()) {
                 self.region(maps.image(&data, *batch)?, &maps, *roi, &mut values);
             }
             Ok(narrow(values))
@@ -271,7 +271,7 @@ fn pool(cx: &mut Cx<'_>, inputs: &Inputs<'_>, bins: (usize, usize), scale: f32) 
         if total == 0 {
             return Ok(vec![]);
         }
-        let (data, rois) = (inputs.read(0)?.values::<T>(), wide::<T>(inputs.read(1)?));
+        let (data, rois) = (inputs.values::<T>(0)?, wide::<T>(inputs.read(1)?));
         let mut values = Vec::with_capacity(total as usize);
         for &[batch, x1, y1, x2, y2] in rois.as_chunks::<5>().0 {
             let image = maps.image(&data, batch.to_f64() as i64)?;

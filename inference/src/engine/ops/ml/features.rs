@@ -226,7 +226,7 @@ fn extract(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Value, Stop> {
     let width = *width;
     cx.emit_with(inputs, dtype, picked, ops, |shape| {
         let position = |index: &i64| usize::try_from(*index).ok().filter(|index| *index < width);
-        let indices = inputs.read(1)?.values::<i64>().iter().map(position).collect::<Option<Vec<_>>>();
+        let indices = inputs.values::<i64>(1)?.iter().map(position).collect::<Option<Vec<_>>>();
         let indices = indices.ok_or_else(|| Stop::invalid(format!("it picks beyond the {width} features")))?;
         let array = inputs.read(0)?.contiguous();
         if dtype == DType::String {

@@ -45,7 +45,8 @@ fn parse(op: &str, opset: i64, attributes: &Attributes) -> Result<crate::engine:
         output: vec!["y".to_owned(), "z".to_owned()],
         ..Default::default()
     };
-    let node = Node { proto: &proto, opset, constants: &[] };
+    let packs = crate::engine::Packs::default();
+    let node = Node { proto: &proto, opset, constants: &[], slots: &[], packs: &packs };
     find(op).unwrap()(&node, &[])
 }
 

@@ -190,7 +190,7 @@ fn transform(cx: &mut Cx<'_>, inputs: &Inputs<'_>, axis: i64, inverse: bool, one
         if total == 0 {
             return Ok(vec![]);
         }
-        let data = inputs.read(0)?.values::<T>();
+        let data = inputs.values::<T>(0)?;
         let (parts, inner) = (Parts { data: &data, complex }, inner as usize);
         let element = |lane: usize, n: usize| parts.at((lane / inner * given + n) * inner + lane % inner);
         let load = |lane: usize, n: usize| match n {
@@ -261,7 +261,7 @@ fn short_time(cx: &mut Cx<'_>, inputs: &Inputs<'_>, onesided: bool) -> Result<Va
         if total == 0 {
             return Ok(vec![]);
         }
-        let data = inputs.read(0)?.values::<T>();
+        let data = inputs.values::<T>(0)?;
         let parts = Parts { data: &data, complex };
         let window = if inputs.has(2) { doubles(inputs.read(2)?) } else { vec![1.0; length] };
         let load = |lane: usize, n: usize| {
