@@ -2,9 +2,9 @@
 //! of threads that answers them. Knows nothing of blocks, transactions or the EVM.
 //!
 //! ```text
-//!  ONNX file ──► onnx::Graph ──► engine::Model ──► Plan (per batch) ──► tensors on Burn
-//!                    │                │
-//!                    └► ModelDescriptor (inputs, outputs, cost: what a chain must know)
+//!  ONNX file ──► Model (compiled once, traced for each set of shapes) ──► tensors
+//!                  │
+//!                  └► ModelDescriptor (inputs, outputs, cost: what a chain must know)
 //!
 //!  InferenceRequest ──► RequestId ──► network::InferenceNetwork ──► InferenceResult
 //!                                        (scheduler + threads + bounded result cache)

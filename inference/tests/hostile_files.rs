@@ -5,8 +5,14 @@
 use std::{fs, path::PathBuf};
 
 use penstock_inference::{
-    Model, ModelError, Sizes, Tensor,
-    onnx::proto::{AttributeProto, ModelProto},
+    Argument, Model, ModelError, Sizes, Tensor, TensorValues,
+    onnx::{
+        proto::{
+            AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto, TensorProto,
+            TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
+        },
+        write_tensor,
+    },
 };
 use prost::Message;
 
@@ -106,4 +112,152 @@ fn errors_name_the_node_or_the_value() {
         };
         assert!(text.contains(place), "{text:?} does not name {place:?}");
     }
+}
+
+/// A node with one output.
+fn node(op: &str, inputs: &[&str], output: &str, attribute: Vec<AttributeProto>) -> NodeProto {
+    NodeProto {
+        op_type: op.into(),
+        input: inputs.iter().map(|name| (*name).to_owned()).collect(),
+        output: vec![output.into()],
+        attribute,
+        ..Default::default()
+    }
+}
+
+fn ints(name: &str, values: &[i64]) -> TensorProto {
+    write_tensor(name, &Tensor::new(vec![values.len()], TensorValues::Int64(values.to_vec())).unwrap())
+}
+
+/// A value whose type is a float32 scalar.
+fn value(name: &str) -> ValueInfoProto {
+    let tensor = TensorTypeProto { elem_type: 1, shape: Some(TensorShapeProto { dim: vec![] }) };
+    ValueInfoProto { name: name.into(), r#type: Some(TypeProto { tensor_type: Some(tensor), ..Default::default() }) }
+}
+
+/// A file with the input `x`, a float32 scalar, and the output `y`.
+fn file_of(node: Vec<NodeProto>, initializer: Vec<TensorProto>) -> Vec<u8> {
+    let graph = GraphProto {
+        name: "g".into(),
+        node,
+        initializer,
+        input: vec![value("x")],
+        output: vec![value("y")],
+        ..Default::default()
+    };
+    ModelProto {
+        ir_version: Some(8),
+        graph: Some(graph),
+        opset_import: vec![OperatorSetIdProto { domain: String::new(), version: 21 }],
+        functions: vec![],
+    }
+    .encode_to_vec()
+}
+
+fn graph_attribute(name: &str, graph: GraphProto) -> AttributeProto {
+    AttributeProto { name: name.into(), g: Some(Box::new(graph)), r#type: 5, ..Default::default() }
+}
+
+/// What goes wrong with a file, when it is loaded, priced or run.
+fn fault(file: Vec<u8>) -> String {
+    let model = match Model::load(file) {
+        Ok(model) => model,
+        Err(error) => return error.to_string(),
+    };
+    let x = Tensor::new(vec![], TensorValues::Float32(vec![1.0])).unwrap();
+    let run = model.evaluate(vec![Argument::Tensor(x)]).unwrap_err().to_string();
+    format!("{}; {run}", model.descriptor().unwrap_err())
+}
+
+#[test]
+fn sizes_ranks_and_rounds_are_bounded_before_anything_is_allocated() {
+    let terabyte = file_of(
+        vec![node("ConstantOfShape", &["s"], "big", vec![]), node("Add", &["x", "big"], "y", vec![])],
+        vec![ints("s", &[1 << 20, 1 << 20])],
+    );
+    assert!(fault(terabyte).contains("bytes"));
+    let repeated = file_of(
+        vec![node("Unsqueeze", &["x", "a"], "u", vec![]), node("Tile", &["u", "n"], "y", vec![])],
+        vec![ints("a", &[0]), ints("n", &[i64::MAX])],
+    );
+    assert!(fault(repeated).contains("bytes"));
+    let many = ints("a", &(0..200).collect::<Vec<_>>());
+    assert!(fault(file_of(vec![node("Unsqueeze", &["x", "a"], "y", vec![])], vec![many])).contains("dimensions"));
+    let mut huge = ints("big", &[1]);
+    huge.dims = vec![1 << 40, 1 << 20];
+    assert!(fault(file_of(vec![node("Identity", &["x"], "y", vec![])], vec![huge])).contains("elements"));
+}
+
+#[test]
+fn a_loop_without_end_is_refused_and_a_long_one_has_no_price() {
+    let body = |condition: &str| GraphProto {
+        name: "body".into(),
+        node: vec![node("Identity", &[condition], "go", vec![]), node("Add", &["state", "state"], "next", vec![])],
+        input: vec![value("i"), value("c"), value("state")],
+        output: vec![value("go"), value("next")],
+        ..Default::default()
+    };
+    let looped = |rounds: i64| {
+        let rounds = write_tensor("n", &Tensor::new(vec![], TensorValues::Int64(vec![rounds])).unwrap());
+        let inputs = ["n", "", "x"];
+        file_of(vec![node("Loop", &inputs, "y", vec![graph_attribute("body", body("c"))])], vec![rounds])
+    };
+    assert!(fault(looped(i64::MAX)).contains("rounds"));
+    let model = Model::load(looped(9_000_000)).unwrap();
+    assert!(model.descriptor().unwrap_err().to_string().contains("steps"));
+    let model = Model::load(looped(5)).unwrap();
+    assert!(model.descriptor().is_ok());
+    let x = Tensor::new(vec![], TensorValues::Float32(vec![1.0])).unwrap();
+    assert_eq!(model.run(&[x]).unwrap()[0].values(), &TensorValues::Float32(vec![32.0]));
+}
+
+#[test]
+fn graphs_nested_without_end_are_refused() {
+    let mut inner = GraphProto {
+        name: "innermost".into(),
+        node: vec![node("Identity", &["x"], "z", vec![])],
+        output: vec![value("z")],
+        ..Default::default()
+    };
+    for _ in 0..24 {
+        inner = GraphProto {
+            name: "outer".into(),
+            node: vec![node("If", &["c"], "z", vec![graph_attribute("then_branch", inner)])],
+            output: vec![value("z")],
+            ..Default::default()
+        };
+    }
+    let c = write_tensor("c", &Tensor::new(vec![], TensorValues::Bool(vec![true])).unwrap());
+    let file = file_of(vec![node("If", &["c"], "y", vec![graph_attribute("then_branch", inner)])], vec![c]);
+    let text = Model::load(file).unwrap_err().to_string();
+    assert!(text.contains("nested") || text.contains("recursion"), "{text}");
+}
+
+#[test]
+fn external_data_outside_the_models_folder_is_never_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let inside = folder.path().join("model");
+    fs::create_dir(&inside).unwrap();
+    fs::write(folder.path().join("secret"), [0u8; 8]).unwrap();
+    fs::write(inside.join("weights"), 2.5f32.to_le_bytes()).unwrap();
+    std::os::unix::fs::symlink(folder.path().join("secret"), inside.join("link")).unwrap();
+    let with = |location: &str| {
+        let entry = |key: &str, value: &str| StringStringEntryProto { key: key.into(), value: value.into() };
+        let constant = TensorProto {
+            name: "w".into(),
+            data_type: 1,
+            data_location: Some(1),
+            external_data: vec![entry("location", location), entry("length", "4")],
+            ..Default::default()
+        };
+        let file = file_of(vec![node("Add", &["x", "w"], "y", vec![])], vec![constant]);
+        Model::load_in(file, &inside)
+    };
+    let absolute = folder.path().join("secret").display().to_string();
+    for location in ["../secret", "link", absolute.as_str(), "./../model/../secret", "/dev/zero"] {
+        assert!(with(location).unwrap_err().to_string().contains("not in the model's folder"), "{location}");
+    }
+    assert!(with("missing").is_err());
+    let x = Tensor::new(vec![], TensorValues::Float32(vec![1.0])).unwrap();
+    assert_eq!(with("weights").unwrap().run(&[x]).unwrap()[0].values(), &TensorValues::Float32(vec![3.5]));
 }

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on stops")]
 
 #[path = "support/cases.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
 mod cases;
 
 use std::{collections::BTreeMap, env, path::PathBuf};

@@ -40,7 +40,11 @@ impl Value {
     /// Bytes that its elements take.
     pub(crate) fn bytes(&self) -> u64 {
         match self {
-            Self::Known(array) => size(array.dtype(), array.shape()),
+            // Of texts only a run knows how long they are.
+            Self::Known(array) => array
+                .texts()
+                .iter()
+                .fold(size(array.dtype(), array.shape()), |bytes, text| bytes.saturating_add(text.len() as u64)),
             Self::Unknown(dtype, shape) => size(*dtype, shape),
             Self::Sequence(values) => values.iter().map(Self::bytes).fold(0, u64::saturating_add),
             Self::Nothing => 0,

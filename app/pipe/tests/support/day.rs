@@ -7,7 +7,7 @@ use std::{
 };
 
 use alloy_primitives::B256;
-use penstock_inference::{RequestId, Scheduler};
+use penstock_inference::{RequestId, Scheduler, Withdrawn};
 use penstock_pipe::{Event, PoolConfig, PoolTx, Rejected};
 
 use super::{Wish, World};
@@ -58,6 +58,8 @@ pub struct Day {
     sequence: u64,
     agenda: BinaryHeap<Reverse<(Duration, u64, What)>>,
     known: HashSet<RequestId>,
+    /// Runs that nobody wants any more: they end without an answer.
+    ended: HashSet<RequestId>,
     /// Simulations that are on the agenda, or were.
     tickets: HashSet<u64>,
     dice: Dice,
@@ -77,6 +79,7 @@ impl Day {
             sequence: 0,
             agenda: BinaryHeap::new(),
             known: HashSet::new(),
+            ended: HashSet::new(),
             tickets: HashSet::new(),
             dice: Dice::new(seed),
         };
@@ -109,12 +112,12 @@ impl Day {
         for wish in core::mem::take(&mut self.world.wishes) {
             match wish {
                 Wish::Ask { id, .. } if self.known.contains(&id) => self.at(now, What::Inferred(id)),
-                Wish::Ask { id, ops, urgency, .. } => drop(self.scheduler.submit(id, ops, urgency, ops)),
-                Wish::Cancel { id, hash, sender } => {
-                    if let Some(ops) = self.scheduler.cancel(&id) {
-                        self.world.step(Event::NotRun { id, ops, hash, sender });
-                    }
-                }
+                Wish::Ask { id, ops, urgency, .. } => self.scheduler.submit(id, ops, urgency, ops),
+                Wish::Cancel { id, hash, sender } => match self.scheduler.cancel(&id) {
+                    Withdrawn::Queued(ops) => self.world.step(Event::NotRun { id, ops, hash, sender }),
+                    Withdrawn::Running => drop(self.ended.insert(id)),
+                    Withdrawn::No => {}
+                },
             }
         }
         while let Some((id, ops)) = self.scheduler.start_next() {
@@ -139,8 +142,11 @@ impl Day {
                 }
                 What::Inferred(id) => {
                     self.scheduler.finish(&id);
-                    self.known.insert(id);
-                    self.world.answer(id);
+                    // Here a run that is ended takes its time nevertheless.
+                    if !self.ended.remove(&id) {
+                        self.known.insert(id);
+                        self.world.answer(id);
+                    }
                 }
                 What::Block => {
                     self.world.block(self.block_size);
