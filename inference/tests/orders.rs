@@ -134,7 +134,7 @@ fn requests_that_wait_for_one_model_run_together_and_each_gets_its_own_bits() {
     let spec = model.descriptor().unwrap().inputs[0].clone();
     let request = |rows: usize, n: usize| {
         let shape = spec.shape_for(&penstock_inference::Sizes::batch(rows));
-        let values = (0..shape.iter().product()).map(|i: usize| ((i * 7 + n * 13) % 17) as f32).collect();
+        let values = (0..shape.iter().product()).map(|i: usize| ((i * 7 + n * 13) % 1009) as f32 / 60.0).collect();
         let x = Tensor::new(shape, TensorValues::Float32(values)).unwrap();
         Arc::new(InferenceRequest { model: hash, mode: InferenceMode::Vanilla, inputs: vec![x] })
     };

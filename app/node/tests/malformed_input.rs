@@ -175,13 +175,13 @@ fn unusable_models_get_an_error_that_names_the_place() {
             }
             bytes
         };
-        text(b"Relu", b"Celu", text(b"Gemm", b"Lstm", mlp.clone()))
+        text(b"Relu", b"Relv", text(b"Gemm", b"Lstm", mlp.clone()))
     };
     let cases: [(&[u8], &[&str]); 4] = [
         (&mlp[..mlp.len() / 2], &["not an ONNX model, or a truncated one"]),
         (b"this is no model", &["not an ONNX model"]),
         (b"", &["not an ONNX model"]),
-        (&unsupported, &["unsupported operators", "Celu", "Lstm"]),
+        (&unsupported, &["unsupported operators", "Relv", "Lstm"]),
     ];
     for (bytes, texts) in cases {
         fs::write(&file, bytes).unwrap();
@@ -193,6 +193,38 @@ fn unusable_models_get_an_error_that_names_the_place() {
     }
     let (code, _, errors) = program(&["model", "inspect", "/nonexistent.onnx"]);
     assert!(code == 1 && errors.contains("/nonexistent.onnx"), "{errors}");
+}
+
+#[test]
+fn a_model_is_added_found_by_any_name_run_and_removed() {
+    let home = tempfile::tempdir().unwrap();
+    let at = home.path().to_str().unwrap();
+    let file = repository().join("inference/models/linear/linear.onnx");
+    let call = |arguments: &[&str]| program(&[&["--home", at, "model"], arguments].concat());
+    let (code, added, errors) = call(&["add", file.to_str().unwrap(), "--name", "a-line"]);
+    assert_eq!(code, 0, "{errors}");
+    let hash = added.split_whitespace().next().unwrap();
+    let cid = added.split_whitespace().find(|word| word.starts_with("bafk")).unwrap();
+    let (_, listed, _) = call(&["list"]);
+    assert!(listed.contains(hash) && listed.contains("a-line") && listed.contains(cid), "{listed}");
+    let input = home.path().join("input.json");
+    fs::write(&input, r#"{"inputs": {"x": {"shape": [1, 2], "values": [1, 2]}}}"#).unwrap();
+    for name in [hash, &hash[..12], cid, "a-line"] {
+        let (code, output, errors) = call(&["run", name, input.to_str().unwrap()]);
+        assert_eq!(code, 0, "{errors}");
+        let output: Value = serde_json::from_str(&output).unwrap();
+        assert_eq!(output["outputs"]["y"]["values"], json!([8.0]), "{name}");
+        let (code, output, _) = call(&["inspect", name, "--sizes", "batch=3"]);
+        assert!(code == 0 && output.contains(hash) && output.contains("ops"), "{output}");
+    }
+    // A file that is not what its name says is never run.
+    let stored = home.path().join(format!("models/{}.onnx", &hash[2..]));
+    fs::write(&stored, b"something else").unwrap();
+    let (code, _, errors) = call(&["run", "a-line", input.to_str().unwrap()]);
+    assert!(code == 1 && errors.contains("content hash"), "{errors}");
+    assert_eq!(call(&["remove", "a-line"]).0, 0);
+    let (code, _, errors) = call(&["inspect", "a-line"]);
+    assert!(code == 1 && errors.contains("model list"), "{errors}");
 }
 
 #[test]
