@@ -164,7 +164,8 @@ pub struct OpsCost {
 impl OpsCost {
     /// The cost of a run.
     pub fn of(&self, sizes: &Sizes) -> u64 {
-        let linear = i128::from(self.fixed) + i128::from(self.per_row).saturating_mul(sizes.rows() as i128);
+        let rows = i128::from(self.per_row).saturating_mul(sizes.rows() as i128);
+        let linear = rows.saturating_add(self.fixed.into());
         let total = self.terms.iter().fold(linear, |sum, term| {
             let product = term.dims.iter().fold(i128::from(term.ops), |product, (name, power)| {
                 let size = if name == BATCH { sizes.rows() } else { sizes.named(name) } as i128;

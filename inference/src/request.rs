@@ -98,7 +98,7 @@ mod tests {
         // A change of this value is a change of the protocol: raise ENGINE_VERSION.
         assert_eq!(
             request(vec![1.0, 2.0], vec![1, 2]).id().to_string(),
-            "0xe3bedd7bff43a17586c656e0a88f16895c0fbef978a078b11dd5616130f04ad4",
+            "0x2a8020bb80c7ab74e61933be4f8f798e097d3019415eb965724186fa991bea36",
         );
     }
 

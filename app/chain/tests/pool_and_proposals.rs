@@ -191,8 +191,8 @@ fn a_question_behind_one_that_was_not_simulated_again_is_asked_on_what_that_leav
 
 #[test]
 fn light_questions_that_move_are_left_to_the_proposal_which_answers_them_within_its_budget() {
-    // Light up to three ops, which is what a question to `linear` costs.
-    let chain = TestChain::with(PoolConfig { inline_ops: 24, max_deferrals: 2, ..config() }, true);
+    // Light up to an eighth of it, which is what a question to `linear` costs.
+    let chain = TestChain::with(PoolConfig { inline_ops: 8 * 22_009, max_deferrals: 2, ..config() }, true);
     let hashes: Vec<_> = (0..5).map(|sender| chain.submit(&Tx { tip: 1, ..Tx::ask_volatile(0) }, sender)).collect();
     let rounds = (0..).find(|nonce| {
         // Whoever pays more moves the counter that all of them ask about.
