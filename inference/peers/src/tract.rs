@@ -23,8 +23,8 @@ pub fn bench(case: &Case, models: &Path, all_threads: bool, seconds: f64) -> Res
         model.set_input_fact(i, InferenceFact::dt_shape(tensor.datum_type(), &input.shape))?;
         inputs.push(tensor.into_tvalue());
     }
-    let model = model.into_optimized()?.into_runnable()?;
-    measure(seconds, || Ok(model.run(inputs.clone())?), |outputs| {
+    let mut state = model.into_optimized()?.into_runnable()?.spawn()?;
+    measure(seconds, || Ok(state.run(inputs.clone())?), |outputs| {
         let floats = outputs.iter().find(|tensor| tensor.datum_type() == f32::datum_type());
         let view = floats.context("no float32 output")?.to_plain_array_view::<f32>()?;
         Ok(view.iter().copied().collect())
