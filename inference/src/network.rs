@@ -150,14 +150,15 @@ impl Order {
 impl Drop for Order {
     fn drop(&mut self) {
         let mut state = self.network.state.lock();
-        // An order that was answered is not among those that wait, and has nothing to take back.
-        if let Some(orders) = state.orders.get_mut(&self.id) {
-            orders.retain(|slot| slot.strong_count() > 0 && !slot.ptr_eq(&Arc::downgrade(&self.slot)));
-            if orders.is_empty() {
-                state.orders.remove(&self.id);
-            }
-            state.cancel(&self.id);
+        // An order that was answered is not among those that wait, and has nothing to take back: others may wait for the
+        // same request by now.
+        let Some(orders) = state.orders.get_mut(&self.id) else { return };
+        let Some(own) = orders.iter().position(|slot| slot.ptr_eq(&Arc::downgrade(&self.slot))) else { return };
+        orders.swap_remove(own);
+        if orders.is_empty() {
+            state.orders.remove(&self.id);
         }
+        state.cancel(&self.id);
     }
 }
 
@@ -387,6 +388,8 @@ impl Shared {
                     histogram!("penstock_inference_run_seconds").record(took);
                     let answer = Answer { result: Arc::new(result), took, finished };
                     state.scheduler.finish(&id);
+                    // Whoever asked again for a run that was to end, and came to its end nevertheless, has the answer.
+                    state.scheduler.answered(&id);
                     state.keep(id, answer.clone(), ops);
                     state.tell(id, &answer);
                 } else {

@@ -65,22 +65,33 @@ impl StoreError {
 }
 
 impl ModelSource {
-    /// The model as one file.
+    /// The bytes as they are.
     fn read(&self) -> Result<Bytes, StoreError> {
         match self {
             Self::Embedded(bytes) => Ok((*bytes).into()),
-            Self::File(path) => {
-                let bytes = fs::read(path).map_err(StoreError::io(path))?;
-                Ok(onnx::one_file(bytes.into(), path.parent().unwrap_or(Path::new(".")))?)
-            }
+            Self::File(path) => Ok(fs::read(path).map_err(StoreError::io(path))?.into()),
+        }
+    }
+
+    /// The same with external data pulled in.
+    fn one_file(&self, bytes: Bytes) -> Result<Bytes, ModelError> {
+        match self {
+            Self::Embedded(_) => Ok(bytes),
+            Self::File(path) => onnx::one_file(bytes, path.parent().unwrap_or(Path::new("."))),
         }
     }
 }
 
 /// Loads a model and verifies that it is the one that `expected` names.
 fn load(expected: ContentHash, source: &ModelSource) -> Result<Arc<Model>, StoreError> {
-    let bytes = source.read()?;
-    let found = ContentHash::of(&bytes);
+    let mut bytes = source.read()?;
+    let mut found = ContentHash::of(&bytes);
+    if found != expected {
+        // Its hash may be that of the one file that it makes with its external data. What is no model has its own.
+        if let Ok(one) = source.one_file(bytes.clone()) {
+            (found, bytes) = (ContentHash::of(&one), one);
+        }
+    }
     if found != expected {
         return Err(StoreError::WrongContent { expected, found });
     }
@@ -225,7 +236,8 @@ impl ModelFolder {
     /// # Errors
     /// [`StoreError`]; the folder is unchanged.
     pub fn add(&self, path: &Path, names: &[String]) -> Result<(StoredModel, Model), StoreError> {
-        let bytes = ModelSource::File(path.to_owned()).read()?;
+        let source = ModelSource::File(path.to_owned());
+        let bytes = source.one_file(source.read()?)?;
         let model = Model::load(bytes.clone())?;
         let hash = model.hash();
         let known = self.list()?;

@@ -76,6 +76,26 @@ fn an_order_that_is_given_up_leaves_the_queue_and_takes_nobody_elses_place() {
     assert_eq!(network.status().done, 3, "what nobody wants is not run");
 }
 
+#[test]
+fn an_order_that_was_answered_takes_nobody_elses_request_back() {
+    let (network, model) = network(1, 1, Duration::from_millis(100));
+    let urgency = Urgency::of(Priority::Call);
+    let order = |n: f32| {
+        let request = request(model, n);
+        network.order(request.id(), request, 3, urgency)
+    };
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let answered = order(0.0);
+    // The cache has room for one answer.
+    assert!(answered.wait(deadline).is_some() && order(1.0).wait(deadline).is_some());
+    let lanes = [order(2.0), order(3.0)];
+    until(|| network.status().queued == 0);
+    let again = order(0.0);
+    drop(answered);
+    assert!(again.wait(deadline).is_some());
+    drop(lanes);
+}
+
 /// Waits until something is so.
 fn until(mut test: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);

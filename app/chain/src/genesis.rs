@@ -9,7 +9,7 @@ use alloy_eips::{
 use alloy_genesis::GenesisAccount;
 use alloy_primitives::{Address, Bytes, U256};
 use penstock_evm::{GasSchedule, INFERENCE, INFERENCE_V1, Limits, Policy, RegisteredModel, Registry, Rules};
-use penstock_inference::{ContentHash, ModelDescriptor, OpsCost, Sizes, TensorSpec};
+use penstock_inference::{ContentHash, Dim, ModelDescriptor, OpsCost, Sizes, TensorSpec};
 use revm::primitives::hardfork::SpecId;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -238,6 +238,19 @@ impl Genesis {
             }
             if model.outputs.is_empty() || model.outputs.len() > 255 {
                 return error("outputs", "there must be from 1 to 255".into());
+            }
+            let open = |name: &String| {
+                let dims = model.inputs.iter().flat_map(|input| &input.shape);
+                dims.filter(|dim| !matches!(dim, Dim::Fixed(_))).any(|dim| dim.to_string() == *name)
+            };
+            let powers = model.ops.terms.iter().flat_map(|term| &term.dims);
+            if let Some((name, power)) =
+                powers.into_iter().find(|(name, power)| !open(name) || !(1..=2).contains(*power))
+            {
+                return error(
+                    "ops.terms",
+                    format!("`{name}` to the power {power}: no open dimension of an input, or not 1 or 2"),
+                );
             }
             let ops = model.ops.of(&Sizes::default());
             if ops > limits.max_request_ops {

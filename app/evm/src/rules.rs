@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use alloy_sol_types::SolCall;
+use penstock_inference::DType;
 use revm::primitives::hardfork::SpecId;
 use serde::{Deserialize, Serialize};
 
@@ -88,14 +89,20 @@ impl Rules {
         if shapes.len() != specs.len() {
             return Err(format!("{} shapes are given; the model has {} inputs", shapes.len(), specs.len()));
         }
-        let tensors = specs.iter().zip(shapes).map(|(spec, shape)| {
+        let (mut numbers, mut strings) = (Vec::new(), Vec::new());
+        for (spec, shape) in specs.iter().zip(shapes) {
             let count = shape.iter().map(|dim| *dim as usize).try_fold(1usize, usize::checked_mul);
             let count = count.filter(|n| *n <= 1 << 20).ok_or_else(|| format!("shape {shape:?} is too large"))?;
-            let values = vec![abi::Number { value: 1, decimals: 0 }; count];
-            Ok(abi::MultiDimensionalNumberTensor { name: spec.name.clone(), values, shape: shape.clone() })
-        });
-        let numbers = tensors.collect::<Result<Vec<_>, String>>()?;
-        let input = abi::ModelInput { numbers, strings: vec![] };
+            let name = spec.name.clone();
+            if spec.dtype == DType::String {
+                // How long texts are only a call knows: here a word each.
+                strings.push(abi::StringTensor { name, values: vec!["x".to_owned(); count] });
+            } else {
+                let values = vec![abi::Number { value: 1, decimals: 0 }; count];
+                numbers.push(abi::MultiDimensionalNumberTensor { name, values, shape: shape.clone() });
+            }
+        }
+        let input = abi::ModelInput { numbers, strings };
         let (ops, output_bytes) = crate::precompile::work_of(model, &input)
             .map_err(|denied| format!("the call would fail: {denied:?} (shapes {shapes:?})"))?;
         let request = abi::ModelInferenceRequest { mode: 0, modelCID: name.to_owned(), input };

@@ -33,8 +33,8 @@ const OPSETS: core::ops::RangeInclusive<i64> = 6..=28;
 const ML_OPSETS: core::ops::RangeInclusive<i64> = 1..=5;
 /// Bytes of constants that are computed while a model is compiled.
 const MAX_FOLDED_BYTES: u64 = 1 << 30;
-/// Their cost.
-const MAX_FOLDED_OPS: u64 = 8_000_000_000;
+/// Bytes of functions that are written out where they are called.
+const MAX_WRITTEN_BYTES: usize = 1 << 30;
 
 /// The default domain has two names.
 fn domain(name: &str) -> &str {
@@ -54,9 +54,14 @@ pub(crate) fn compile(model: &ModelProto, graph: &GraphProto) -> Result<Program,
     check_opsets(&opsets)?;
     let mut functions = HashMap::new();
     for function in &model.functions {
-        functions.insert((domain(&function.domain), function.name.as_str(), String::new()), function);
+        if functions.insert((domain(&function.domain), function.name.as_str()), function).is_some() {
+            return Err(ModelError::Graph(format!(
+                "function `{}` is there twice (overloads are not supported)",
+                function.name
+            )));
+        }
     }
-    let mut compiler = Compiler { functions, nodes: 0, folding: Cx::tracing() };
+    let mut compiler = Compiler { functions, nodes: 0, written: 0, folding: Cx::tracing() };
     compiler.check_operators(graph)?;
     if model.opset_import.is_empty() {
         return Err(ModelError::NotOnnx("no operator sets".into()));
@@ -89,19 +94,21 @@ fn check_opsets(opsets: &Opsets) -> Result<(), ModelError> {
     Ok(())
 }
 
-type FunctionKey<'m> = (&'m str, &'m str, String);
+type FunctionKey<'m> = (&'m str, &'m str);
 
 struct Compiler<'m> {
     functions: HashMap<FunctionKey<'m>, &'m FunctionProto>,
     /// So far.
     nodes: usize,
+    /// Bytes of the nodes of functions that were written out.
+    written: usize,
     /// Bounds what is computed at compile time.
     folding: Cx<'static>,
 }
 
 impl<'m> Compiler<'m> {
     fn function(&self, node: &NodeProto) -> Option<&'m FunctionProto> {
-        self.functions.get(&(domain(&node.domain), node.op_type.as_str(), String::new())).copied()
+        self.functions.get(&(domain(&node.domain), node.op_type.as_str())).copied()
     }
 
     /// Names all operators that are missing, or counts nodes.
@@ -286,7 +293,7 @@ impl Builder<'_> {
             let mut inner = Builder {
                 names: outer,
                 program: Program::default(),
-                packs: Packs::default(),
+                packs: self.packs.inner(),
                 prefix: self.prefix.clone(),
             };
             inner.graph(compiler, graph, opsets, depth + 1, false)?;
@@ -345,7 +352,7 @@ impl Builder<'_> {
         let constant = |slot: &Option<Slot>| slot.and_then(|slot| self.program.constants[slot].as_ref());
         let values: Vec<Option<&Value>> = step.inputs.iter().map(constant).collect();
         let all = step.inputs.iter().zip(&values).all(|(slot, value)| slot.is_none() || value.is_some());
-        if !all || compiler.folding.bytes > MAX_FOLDED_BYTES || compiler.folding.ops > MAX_FOLDED_OPS {
+        if !all || compiler.folding.bytes > MAX_FOLDED_BYTES {
             return None;
         }
         let outputs = (step.eval)(&mut compiler.folding, &Inputs(values)).ok()?;
@@ -371,6 +378,12 @@ impl Builder<'_> {
         }
         if proto.input.len() > function.input.len() || proto.output.len() > function.output.len() {
             return Err(error("it has more inputs or outputs than its function".into()));
+        }
+        // Every call has its own copy of the constants inside.
+        let bytes: usize = function.node.iter().map(prost::Message::encoded_len).sum();
+        compiler.written = compiler.written.saturating_add(bytes);
+        if compiler.written > MAX_WRITTEN_BYTES {
+            return Err(error(format!("its functions written out have more than {MAX_WRITTEN_BYTES} bytes")));
         }
         let opsets = opsets(&function.opset_import);
         check_opsets(&opsets)?;

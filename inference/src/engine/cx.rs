@@ -16,8 +16,8 @@ pub(crate) const MAX_RUN_OPS: u64 = 60_000_000_000_000;
 pub(crate) const MAX_RANK: usize = 64;
 /// Steps that are traced, those of every round of a loop included.
 const MAX_TRACE_STEPS: u64 = 1_000_000;
-/// Cost of what is computed already while a program is compiled or traced.
-const MAX_FOLD_OPS: u64 = 1_000_000_000;
+/// Cost of all that is computed already while a program is compiled, or traced once.
+const MAX_FOLD_OPS: u64 = 8_000_000_000;
 /// Values above this are not kept as constants of a plan.
 const MAX_FOLD_BYTES: u64 = 64 << 20;
 
@@ -72,6 +72,8 @@ pub(crate) struct Cx<'a> {
     tracing: bool,
     /// Steps so far.
     steps: u64,
+    /// Cost that constants may still be folded for.
+    fold_left: u64,
     /// Greatest cost.
     limit: u64,
     /// Cost so far.
@@ -93,6 +95,7 @@ impl<'a> Cx<'a> {
         Self {
             tracing: true,
             steps: 0,
+            fold_left: MAX_FOLD_OPS,
             limit: MAX_RUN_OPS,
             ops: 0,
             bytes: 0,
@@ -109,7 +112,18 @@ impl<'a> Cx<'a> {
         cancelled: Option<&'a AtomicBool>,
         progress: Option<&'a core::sync::atomic::AtomicU64>,
     ) -> Self {
-        Self { tracing: false, steps: 0, limit: MAX_RUN_OPS, ops: 0, bytes: 0, peak: 0, threads, cancelled, progress }
+        Self {
+            tracing: false,
+            steps: 0,
+            fold_left: 0,
+            limit: MAX_RUN_OPS,
+            ops: 0,
+            bytes: 0,
+            peak: 0,
+            threads,
+            cancelled,
+            progress,
+        }
     }
 
     pub(crate) fn is_tracing(&self) -> bool {
@@ -208,9 +222,11 @@ impl<'a> Cx<'a> {
             return Err(Stop::Limit(format!("a run needs more than {MAX_RUN_BYTES} bytes")));
         }
         self.charge(ops.saturating_add(count(&shape).saturating_mul(ELEMENT_OPS)))?;
-        let fold = !self.tracing || (inputs.known() && ops <= MAX_FOLD_OPS && bytes <= MAX_FOLD_BYTES);
-        if !fold {
-            return Ok(Value::Unknown(dtype, shape));
+        if self.tracing {
+            if !inputs.known() || ops > self.fold_left || bytes > MAX_FOLD_BYTES {
+                return Ok(Value::Unknown(dtype, shape));
+            }
+            self.fold_left -= ops;
         }
         Ok(Value::Known(compute(shape)?))
     }

@@ -3,22 +3,29 @@
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
+    rc::Rc,
     sync::Arc,
 };
 
 use super::{kernels::matmul::Packed, program::Slot};
 
-/// Bytes of all layouts of one program. What does not fit is laid out in each run instead, to the same bits.
+/// Bytes of all layouts of one model. What does not fit is laid out in each run instead, to the same bits.
 const MAX_BYTES: u64 = 4 << 30;
 
 /// Layouts by constant, as it is and transposed.
 #[derive(Debug, Default)]
 pub(crate) struct Packs {
     packs: RefCell<HashMap<(Slot, bool), Arc<Packed>>>,
-    bytes: Cell<u64>,
+    /// Of the graphs around and inside, too.
+    bytes: Rc<Cell<u64>>,
 }
 
 impl Packs {
+    /// Those of a graph inside, within the same bound.
+    pub(crate) fn inner(&self) -> Self {
+        Self { packs: RefCell::default(), bytes: self.bytes.clone() }
+    }
+
     /// Counts bytes of a layout that is kept elsewhere; false when they do not fit.
     pub(crate) fn reserve(&self, bytes: u64) -> bool {
         let bytes = self.bytes.get().saturating_add(bytes);

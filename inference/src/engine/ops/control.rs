@@ -7,7 +7,7 @@ use super::{Body, Parse, eval, shapes, structure};
 use crate::{
     DType,
     engine::{
-        array::Array,
+        array::{Array, with_elements},
         cx::{Cx, Inputs, Stop},
         program::Eval,
         value::{Value, count},
@@ -136,10 +136,19 @@ fn rounds(node: &Node<'_>, bodies: &[Body]) -> Result<Eval, String> {
             outputs.push(stack(cx, &list, 0)?);
             cx.release(bytes);
         }
-        // A loop that never runs has empty outputs, whose types its body would have told.
-        let scans = body.program.outputs.len().saturating_sub(carried + 1);
-        while outputs.len() < carried + scans {
-            outputs.push(Value::Known(Array::new(DType::Float32, vec![0], Vec::<f32>::new())));
+        if round == 0 && body.program.outputs.len() > carried + 1 {
+            // A loop that never runs has empty outputs, whose types its body tells.
+            let types = Value::Unknown(DType::Int64, vec![]);
+            let mut arguments = vec![types, Value::Unknown(DType::Bool, vec![])];
+            arguments.extend(outputs.iter().map(Value::forget));
+            let told = body.run(&mut Cx::tracing(), inputs, arguments)?;
+            for value in told.into_iter().skip(carried + 1) {
+                let (dtype, shape) = value.ty()?;
+                let shape = core::iter::once(0).chain(shape.iter().copied()).collect();
+                outputs.push(Value::Known(
+                    with_elements!(dtype, T => Array::new::<T>(dtype, shape, vec![]), Array::text(shape, vec![])),
+                ));
+            }
         }
         Ok(outputs)
     })

@@ -338,6 +338,9 @@ fn unique(node: &Node<'_>) -> Result<Eval, String> {
         let (dtype, shape) = inputs.ty(0)?;
         let axis = at.map(|at| shapes::axis(at, shape.len())).transpose()?;
         let array = inputs.array(0)?;
+        // A slice has a layout of its own, however small it is.
+        let number = axis.map_or_else(|| count(shape), |axis| shape[axis] as u64);
+        cx.scratch(count(shape).saturating_mul(dtype.size() as u64).saturating_add(number.saturating_mul(512)))?;
         let slices: Vec<Array> = match axis {
             Some(axis) => (0..shape[axis]).map(|i| array.slice(axis, i, 1, 1).contiguous()).collect(),
             None => {

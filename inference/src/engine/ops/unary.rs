@@ -55,34 +55,18 @@ pub(super) fn find(name: &str) -> Option<Parse> {
     })
 }
 
-/// The activation function of a name with the attributes of a node.
-pub(super) fn of_node(node: &Node<'_>) -> Result<Unary, String> {
-    named(
-        node.op(),
-        node.attribute("alpha").map(|_| node.float("alpha", 0.0)),
-        node.attribute("beta").map(|_| node.float("beta", 0.0)),
-        || match node.op() {
-            "Gelu" => node.text("approximate", "none").map(|text| text == "tanh"),
-            _ => Ok(false),
+/// The function of a node, with its attributes.
+fn of_node(node: &Node<'_>) -> Result<Unary, String> {
+    let given = |name: &str| node.attribute(name).map(|_| node.float(name, 0.0));
+    match node.op() {
+        "Gelu" => match node.text("approximate", "none")?.as_str() {
+            "none" => Ok(Unary::Gelu),
+            "tanh" => Ok(Unary::GeluTanh),
+            other => Err(format!("there is no approximation `{other}`")),
         },
-        node,
-    )
-}
-
-fn named(
-    name: &str,
-    alpha: Option<f32>,
-    beta: Option<f32>,
-    approximate: impl Fn() -> Result<bool, String>,
-    node: &Node<'_>,
-) -> Result<Unary, String> {
-    if name == "Gelu" {
-        return Ok(if approximate()? { Unary::GeluTanh } else { Unary::Gelu });
+        "Selu" => Ok(Unary::Selu(node.float("alpha", 1.673_263_2), node.float("gamma", 1.050_701))),
+        name => activation(name, given("alpha"), given("beta")).ok_or_else(|| format!("no function `{name}`")),
     }
-    if name == "Selu" {
-        return Ok(Unary::Selu(alpha.unwrap_or(1.673_263_2), node.float("gamma", 1.050_701)));
-    }
-    activation(name, alpha, beta).ok_or_else(|| format!("no function `{name}`"))
 }
 
 /// A function by its name, as recurrent operators name it.
