@@ -161,7 +161,9 @@ fn dynamic_quantize(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Vec<Value>, 
     let ops = count(shape).saturating_mul(10);
     let parameters = || -> Result<(f32, u8), Stop> {
         let values = inputs.values::<f32>(0)?;
-        let high = reduce::max(&values).max(0.0);
+        // A comparison, because the sign of zero that `f32::max` gives is not defined.
+        let high = reduce::max(&values);
+        let high = if high > 0.0 { high } else { 0.0 };
         let low = values.iter().fold(0.0f32, |low, x| if *x < low { *x } else { low });
         let scale = (high - low) / 255.0;
         let zero = if scale == 0.0 { 0 } else { saturate(-low / scale, 0, DType::Uint8) as u8 };
