@@ -4,7 +4,7 @@
 //! float32; then the soft cap, the bias, the softmax of a row, and the product with the values. A row whose keys are
 //! all masked is zero.
 
-use super::{Parse, eval, shapes, single};
+use super::{Parse, eval, floats, shapes, single};
 use crate::{
     DType,
     engine::{
@@ -180,14 +180,6 @@ fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>, a: &Attributes) -> Result<Vec<Value
         }
         Ok(values)
     }, Err(Stop::unsupported(dtype)))
-}
-
-fn floats(array: &Array) -> Result<Vec<f32>, Stop> {
-    let dtype = array.dtype();
-    if dtype == DType::Float64 {
-        return Err(Stop::unsupported(dtype));
-    }
-    with_floats!(dtype, T => Ok(array.values::<T>().iter().map(|x| x.widen() as f32).collect()), Err(Stop::unsupported(dtype)))
 }
 
 /// An input as `[batch, heads, length, head]`.

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use super::{
+    array::{Array, with_floats},
     cx::{Cx, Inputs, Stop},
+    numeric::Real,
     program::{Eval, Program},
     value::Value,
 };
-use crate::onnx::Node;
+use crate::{DType, onnx::Node};
 
 /// A graph inside a node.
 #[derive(Debug, Clone)]
@@ -86,6 +88,15 @@ fn eval(
 /// An operator with one output.
 fn single(f: impl Fn(&mut Cx<'_>, &Inputs<'_>) -> Result<Value, Stop> + Send + Sync + 'static) -> Result<Eval, String> {
     Ok(Box::new(move |cx, inputs| Ok(vec![f(cx, inputs)?])))
+}
+
+/// The elements of an array of float32 or narrower, as float32.
+fn floats(array: &Array) -> Result<Vec<f32>, Stop> {
+    let dtype = array.dtype();
+    if dtype == DType::Float64 {
+        return Err(Stop::unsupported(dtype));
+    }
+    with_floats!(dtype, T => Ok(array.values::<T>().iter().map(|x| x.widen() as f32).collect()), Err(Stop::unsupported(dtype)))
 }
 
 /// The parser of an operator, if the engine has it.

@@ -5,9 +5,8 @@
 
 use std::sync::Arc;
 
-use super::{Parse, eval, unary::activation};
+use super::{Parse, eval, floats, unary::activation};
 use crate::{
-    DType,
     engine::{
         array::{Array, with_floats},
         cx::{Cx, Inputs, Stop},
@@ -124,14 +123,6 @@ fn recurrent(node: &Node<'_>, cell: Cell) -> Result<Eval, String> {
         _ => None,
     };
     eval(move |cx, inputs| run(cx, inputs, &attributes, constant.as_deref()))
-}
-
-fn floats(array: &Array) -> Result<Vec<f32>, Stop> {
-    let dtype = array.dtype();
-    if dtype == DType::Float64 {
-        return Err(Stop::unsupported(dtype));
-    }
-    with_floats!(dtype, T => Ok(array.values::<T>().iter().map(|x| x.widen() as f32).collect()), Err(Stop::unsupported(dtype)))
 }
 
 fn lay_out(w: &Array, r: &Array, a: &Attributes) -> Result<Vec<Weights>, Stop> {
