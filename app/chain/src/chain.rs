@@ -18,7 +18,7 @@ use parking_lot::{Mutex, RwLock};
 use penstock_evm::{BlockContext, Rules, StateError};
 use penstock_inference::InferenceNetwork;
 use penstock_pipe::{Account, Pool, PoolConfig, PoolHandle, PoolRules};
-use penstock_state::{Batch, State, Store, StoreError, View, clear, keys};
+use penstock_state::{Batch, State, StateConfig, StateReader, Store, StoreError, View, clear, keys};
 use revm::{bytecode::Bytecode, database::BundleState, primitives::KECCAK_EMPTY, state::AccountInfo};
 use sha2::{Digest, Sha256};
 use tracing::info;
@@ -44,6 +44,8 @@ pub struct ChainConfig {
     pub snapshots: SnapshotConfig,
     /// Newest blocks that CometBFT has to keep; 0: all.
     pub retain_blocks: u64,
+    /// How much of the past can be read and proved.
+    pub state: StateConfig,
 }
 
 impl Default for ChainConfig {
@@ -55,6 +57,7 @@ impl Default for ChainConfig {
             gossip: Gossip::None,
             snapshots: SnapshotConfig::default(),
             retain_blocks: 0,
+            state: StateConfig::default(),
         }
     }
 }
@@ -151,6 +154,8 @@ pub struct Chain {
     pub(crate) genesis: Genesis,
     pub(crate) genesis_digest: B256,
     pub(crate) state: Mutex<State>,
+    /// Reads what the state has committed, without its lock.
+    pub(crate) reader: StateReader,
     pub(crate) head: Arc<RwLock<Option<Head>>>,
     pub(crate) network: Arc<InferenceNetwork>,
     pool: OnceLock<PoolHandle>,
@@ -187,7 +192,15 @@ impl Chain {
         let height = match snapshot.get(&keys::meta("version"))? {
             None => None,
             Some(version) if version != keys::LAYOUT_VERSION.to_be_bytes() => {
-                return Err(ChainError::WrongStore("has another layout version: use the program that wrote it".into()));
+                let found = version.try_into().map_or(0, u32::from_be_bytes);
+                let newest = keys::LAYOUT_VERSION;
+                return Err(ChainError::WrongStore(if found < newest {
+                    format!("has layout {found}, and this program has {newest}: `penstock db migrate` rewrites it")
+                } else {
+                    format!(
+                        "has layout {found}, and this program knows {newest} at most: use the program that wrote it"
+                    )
+                }));
             }
             Some(_) => {
                 if snapshot.get(&keys::meta("chain"))?.as_deref() != Some(genesis_digest.as_slice()) {
@@ -195,9 +208,7 @@ impl Chain {
                         "belongs to a chain with another genesis: use its genesis, or another data folder".into(),
                     ));
                 }
-                let height =
-                    snapshot.get(&keys::meta("height"))?.and_then(|b| b.try_into().ok().map(u64::from_be_bytes));
-                Some(height.ok_or_else(|| StoreError::damaged("the height"))?)
+                Some(snapshot.meta_number("height")?.ok_or_else(|| StoreError::damaged("the height"))?)
             }
         };
         drop(snapshot);
@@ -206,13 +217,14 @@ impl Chain {
             clear(&*store)?;
         }
         let snapshots = Snapshots::open(config.snapshots.clone())?;
-        let state = State::open(store, height.unwrap_or_default())?;
+        let state = State::open(store, height.unwrap_or_default(), config.state)?;
         let head = Arc::new(RwLock::new(None));
         let chain = Self {
             rules,
             config,
             genesis,
             genesis_digest,
+            reader: state.reader(),
             state: Mutex::new(state),
             head,
             network,
@@ -232,12 +244,12 @@ impl Chain {
     }
 
     pub(crate) fn load_head(&self, height: u64) -> Result<(), ChainError> {
-        let mut state = self.state.lock();
+        let state = self.state.lock();
         let view = state.head();
         let header = view.header(height)?.ok_or_else(|| StoreError::damaged("the head's header"))?;
         if state.root() != header.state_root {
             return Err(
-                StoreError::damaged(format!("the state at height {height} (its root is not the header's)")).into()
+                StoreError::contradiction(format!("the state at height {height} is not that of its header")).into()
             );
         }
         let hash = header.hash_slow();
@@ -366,13 +378,14 @@ impl Chain {
         let mut state = self.state.lock();
         let store = state.store().clone();
         clear(&*store)?;
-        *state = State::open(store, 0)?;
-        let applied = state.apply(&genesis_changes(&self.genesis, validators)?)?;
+        state.reload(0)?;
+        let applied = state.apply(0, &genesis_changes(&self.genesis, validators)?)?;
         let header = self.genesis_header(applied.root, time);
         let hash = header.hash_slow();
         let mut batch = applied.batch;
         batch.put(keys::meta("version"), keys::LAYOUT_VERSION.to_be_bytes().to_vec());
         batch.put(keys::meta("chain"), self.genesis_digest.to_vec());
+        batch.put(keys::meta("history"), 0_u64.to_be_bytes().to_vec());
         put_block(&mut batch, &header, hash);
         state.commit(0, batch)?;
         let view = state.head();
@@ -450,6 +463,13 @@ fn genesis_changes(genesis: &Genesis, validators: &[Validator]) -> Result<Bundle
             ..AccountInfo::default()
         };
         builder = builder.state_present_account_info(address, info);
+        if address == VALIDATORS && !validators.is_empty() {
+            // A state that another chain exported: who validates is for consensus to say.
+            if let Some(code) = code {
+                builder = builder.contract(code_hash, code);
+            }
+            continue;
+        }
         let slots = account.storage.unwrap_or_default().into_iter();
         let slots = slots.map(|(slot, value)| (slot.into(), (U256::ZERO, value.into()))).collect();
         builder = builder.state_storage(address, slots);

@@ -178,7 +178,8 @@ impl Executed {
     }
 }
 
-fn envelope(stored: &StoredReceipt, tx_type: TxType, cumulative_gas_used: u64) -> ReceiptEnvelope {
+/// A receipt as the receipts trie has it.
+pub(crate) fn envelope(stored: &StoredReceipt, tx_type: TxType, cumulative_gas_used: u64) -> ReceiptEnvelope {
     let receipt = Receipt { status: stored.success.into(), cumulative_gas_used, logs: stored.logs.clone() };
     let logs_bloom = receipt.bloom();
     let receipt = ReceiptWithBloom { receipt, logs_bloom };

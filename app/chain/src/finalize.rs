@@ -5,7 +5,6 @@ use std::sync::Arc;
 use alloy_consensus::{Header, TxEnvelope, proofs};
 use alloy_primitives::{B256, Bytes, keccak256};
 use alloy_rlp::Encodable;
-use alloy_trie::root::ordered_trie_root_with_encoder;
 use metrics::{counter, gauge};
 use penstock_abci::messages::ValidatorUpdate;
 use penstock_evm::{BlockContext, OnMiss};
@@ -15,11 +14,12 @@ use prost::Message;
 use tracing::{error, info};
 
 use crate::{
-    Block, BlockResult, Chain, ChainError, Head, HeaderTx,
+    Block, Chain, ChainError, Head,
     block_id::BlockId,
     chain::{KeptBlock, empty_header, put_block},
     execution::Executed,
-    validators,
+    inference_proof::results_root,
+    logs, validators,
     verify::{Decoded, Rejection},
 };
 
@@ -81,7 +81,7 @@ impl Chain {
             }
         };
         let context = id.context(&head, decoded.header.fee_recipient);
-        let applied = self.state.lock().apply(&executed.changes)?;
+        let applied = self.state.lock().apply(id.height, &executed.changes)?;
         let header = self.header_of(&head, &context, &decoded, &executed, applied.root);
         let hash = header.hash_slow();
         let results = tx_results(&decoded, &executed);
@@ -175,22 +175,27 @@ impl Chain {
         self.tell_subscribers(&block);
         self.snapshots.committed(&view);
         gauge!("penstock_block_height").set(block.header.number as f64);
+        self.note_sizes(block.header.number);
         counter!("penstock_block_transactions_total").increment(block.txs.len() as u64);
         counter!("penstock_block_inferences_total").increment(results as u64);
         counter!("penstock_block_gas_used_total").increment(block.header.gas_used);
         Ok(block.header.number)
     }
+
+    fn note_sizes(&self, height: u64) {
+        let memory = self.reader.memory();
+        gauge!("penstock_trie_bytes", "trie" => "accounts").set(memory.accounts as f64);
+        gauge!("penstock_trie_bytes", "trie" => "storage").set(memory.storage as f64);
+        if height.is_multiple_of(SIZES_EVERY)
+            && let Ok(bytes) = self.reader.disk_bytes()
+        {
+            gauge!("penstock_store_bytes").set(bytes as f64);
+        }
+    }
 }
 
-/// Root of the results of a block, in the header's `extra_data`: the ordered Merkle Patricia trie (as of
-/// transactions) over each request id followed by the canonical bytes of its result.
-fn results_root(header: &HeaderTx) -> B256 {
-    ordered_trie_root_with_encoder(&header.results, |result: &BlockResult, out| {
-        use alloy_rlp::BufMut;
-        out.put_slice(result.id.0.as_slice());
-        out.put_slice(&penstock_inference::result::encode(&result.result));
-    })
-}
+/// Blocks between two looks at the disk.
+const SIZES_EVERY: u64 = 16;
 
 fn tx_results(decoded: &Decoded, executed: &Executed) -> Vec<TxGas> {
     use alloy_consensus::Transaction;
@@ -212,6 +217,9 @@ fn put_content(batch: &mut Batch, block: &Block, executed: &Executed, txs: &[byt
     body.encode(&mut bytes);
     batch.put(keys::body(number), bytes);
     batch.put(keys::receipts(number), alloy_rlp::encode(&block.receipts));
+    for mark in logs::marks(block.receipts.iter().flat_map(|receipt| &receipt.logs)) {
+        batch.put(keys::log_mark_at(&mark, number), Vec::new());
+    }
     for (index, tx) in block.txs.iter().enumerate() {
         let place = [&number.to_be_bytes()[..], &(index as u32).to_be_bytes()].concat();
         batch.put(keys::transaction(*tx.tx_hash()), place);

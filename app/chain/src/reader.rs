@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use alloy_consensus::{Header, TxEnvelope};
 use alloy_eips::eip2718::Decodable2718;
-use alloy_primitives::{B256, Bytes};
+use alloy_primitives::{Address, B256, Bytes, U256};
 use alloy_rlp::Decodable;
 use penstock_inference::{ContentHash, RequestId};
-use penstock_state::{StoreError, View, keys};
+use penstock_state::{AccountProof, StoreError, View, keys};
 use prost::Message;
 
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
 };
 
 impl Chain {
-    /// The state after a recent block; `None` for a later or an older one.
+    /// The state after a block; `None` for a later one, and for one whose state is not kept.
     ///
     /// # Errors
     /// Before `init_chain`.
@@ -24,7 +24,23 @@ impl Chain {
         if number == head.number() {
             return Ok(Some(head.view));
         }
-        Ok(self.state.lock().at(number))
+        Ok(self.reader.at(number)?)
+    }
+
+    /// Proves an account and some of its slots after a block; `None`: that block cannot be proved (any more).
+    ///
+    /// # Errors
+    /// When the store fails or is damaged.
+    pub fn prove(&self, number: u64, address: Address, slots: &[U256]) -> Result<Option<AccountProof>, ChainError> {
+        Ok(self.reader.prove(number, address, slots)?)
+    }
+
+    /// The first block whose state can be read.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn first_state(&self) -> Result<u64, ChainError> {
+        Ok(self.reader.first()?)
     }
 
     /// The number of a block by its hash.
@@ -60,7 +76,7 @@ impl Chain {
         let Some((header, hash)) = self.header(number)? else { return Ok(None) };
         let head = self.head()?;
         let snapshot = head.view.snapshot();
-        let damaged = || StoreError::damaged(format!("block {number}"));
+        let damaged = || StoreError::damaged(format_args!("block {number}"));
         let Some(body) = snapshot.get(&keys::body(number))? else {
             // Only the genesis block has none; those before a restored snapshot are not here.
             let empty = Block { header, hash, header_tx: None, txs: vec![], receipts: vec![] };
@@ -95,7 +111,7 @@ impl Chain {
     pub fn consensus_record(&self, number: u64) -> Result<Option<ConsensusRecord>, ChainError> {
         let Some(bytes) = self.head()?.view.snapshot().get(&keys::consensus(number))? else { return Ok(None) };
         let record = ConsensusRecord::decode(bytes.as_slice());
-        Ok(Some(record.map_err(|_| StoreError::damaged(format!("the consensus record of block {number}")))?))
+        Ok(Some(record.map_err(|_| StoreError::damaged(format_args!("the consensus record of block {number}")))?))
     }
 
     /// The validators, with their public keys; none on a chain without consensus peers.

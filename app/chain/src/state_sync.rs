@@ -8,7 +8,7 @@ use penstock_abci::messages::{
     RequestApplySnapshotChunk, RequestOfferSnapshot, ResponseApplySnapshotChunk, ResponseOfferSnapshot,
     response_apply_snapshot_chunk::Result as Applied, response_offer_snapshot::Result as Offered,
 };
-use penstock_state::{Restore, RestoreError, State, clear};
+use penstock_state::{Restore, RestoreError, clear};
 use prost::Message;
 use sha2::{Digest, Sha256};
 use tracing::{info, warn};
@@ -103,11 +103,7 @@ impl Chain {
             Ok(None) => Ok(answer(Applied::Accept)),
             Ok(Some(())) => {
                 let height = incoming.manifest.height;
-                {
-                    let mut state = self.state.lock();
-                    let store = state.store().clone();
-                    *state = State::open(store, height)?;
-                }
+                self.state.lock().reload(height)?;
                 self.load_head(height)?;
                 info!(height, "the state is the snapshot's");
                 Ok(answer(Applied::Accept))

@@ -140,7 +140,7 @@ fn read_from(slot: impl Fn(U256) -> Result<U256, StoreError>) -> Result<Vec<Vali
         let key = match rest.byte(1) {
             1 => ValidatorKey::Ed25519(head.to_vec()),
             2 => ValidatorKey::Secp256k1([&head[..], &[rest.byte(0)]].concat()),
-            _ => return Err(StoreError::damaged(format!("the key of validator {index}"))),
+            _ => return Err(StoreError::damaged(format_args!("the key of validator {index}"))),
         };
         Ok(Validator { key, power: (rest >> 16usize).as_limbs()[0] })
     };
@@ -150,6 +150,12 @@ fn read_from(slot: impl Fn(U256) -> Result<U256, StoreError>) -> Result<Vec<Vali
 /// The validators after a block.
 pub(crate) fn read(view: &View) -> Result<Vec<Validator>, StoreError> {
     read_from(|slot| view.storage_ref(VALIDATORS, slot))
+}
+
+/// The account that may change them.
+pub(crate) fn admin(view: &View) -> Result<Option<Address>, StoreError> {
+    let slot = view.storage_ref(VALIDATORS, U256::ZERO)?;
+    Ok(Some(Address::from_word(slot.into())).filter(|admin| !admin.is_zero()))
 }
 
 /// What a block changed: the difference between the validators before and after it, by key. So a validator

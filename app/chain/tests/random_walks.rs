@@ -26,7 +26,7 @@ use penstock_abci::{
 use penstock_chain::{Chain, ChainConfig, Gossip};
 use penstock_inference::{InferenceNetwork, ModelStore, NetworkConfig};
 use penstock_pipe::PoolConfig;
-use penstock_state::FjallStore;
+use penstock_state::Backend;
 use support::{Tx, genesis, models};
 
 const HEIGHTS: i64 = 25;
@@ -125,14 +125,14 @@ impl Node {
         let begin = Instant::now();
         // The threads of the one that crashed let go of the store one after the other.
         let database = loop {
-            match FjallStore::open(self.folder.path()) {
+            match Backend::Fjall.open(self.folder.path()) {
                 Ok(database) => break database,
                 Err(error) => assert!(begin.elapsed() < Duration::from_secs(20), "{error}"),
             }
             std::thread::sleep(Duration::from_millis(5));
         };
         let config = ChainConfig { pool: self.pool, gossip: self.gossip, ..ChainConfig::default() };
-        self.chain = Some(Arc::new(Chain::open(Arc::new(database), genesis, &app_state, network, config).unwrap()));
+        self.chain = Some(Arc::new(Chain::open(database, genesis, &app_state, network, config).unwrap()));
     }
 
     fn init_chain(&self) {

@@ -16,7 +16,6 @@ use penstock_abci::{BlockLog, Driver, Genesis};
 use penstock_chain::{Chain, ChainConfig, GenesisDoc, Gossip};
 use penstock_inference::InferenceNetwork;
 use penstock_rpc::RpcServer;
-use penstock_state::FjallStore;
 use tokio::sync::oneshot;
 use tracing::error;
 
@@ -57,10 +56,13 @@ impl Parts<'_> {
     pub(crate) async fn start(self) -> anyhow::Result<Embedded> {
         let Self { genesis, network, data, settings, block_time } = self;
         let folder = data.join("state");
-        let store = FjallStore::open(&folder)
+        let store = settings
+            .state
+            .backend
+            .open(&folder)
             .with_context(|| format!("cannot open {} (another penstock may be using it)", folder.display()))?;
         let chain = Arc::new(Chain::open(
-            Arc::new(store),
+            store,
             genesis.genesis.clone(),
             &genesis.app_state,
             network,

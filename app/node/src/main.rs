@@ -57,6 +57,13 @@ enum Command {
     /// Keep ONNX models on this machine, look at them, and run them as the chain does
     #[command(subcommand)]
     Model(commands::model::Model),
+    /// Write the state of a stopped node as a genesis document
+    Export(commands::export::Export),
+    /// Check, copy and describe the store of a node that is stopped
+    #[command(subcommand)]
+    Db(commands::db::Db),
+    /// Check the proof of an inference, up to a header of CometBFT
+    VerifyProof(commands::verify_proof::VerifyProof),
 }
 
 fn main() -> ExitCode {
@@ -70,6 +77,9 @@ fn main() -> ExitCode {
         Command::Start(start) => commands::start::run(start, home.as_deref()),
         Command::Bench(bench) => bench::run(bench, home.as_deref()),
         Command::Model(model) => commands::model::run(model, &models::folder(home.as_deref())),
+        Command::Export(export) => commands::export::run(export, home.as_deref()),
+        Command::Db(db) => commands::db::run(db, home.as_deref()),
+        Command::VerifyProof(verify) => commands::verify_proof::run(verify),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -15,6 +15,7 @@ use penstock_chain::{ChainConfig, Gossip, SnapshotConfig};
 use penstock_inference::NetworkConfig;
 use penstock_pipe::PoolConfig;
 use penstock_rpc::RpcConfig;
+use penstock_state::{Backend, StateConfig};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 use tracing::warn;
@@ -31,6 +32,7 @@ pub(crate) struct Settings {
     pub(crate) cometbft: CometBft,
     pub(crate) metrics: Metrics,
     pub(crate) snapshots: Snapshots,
+    pub(crate) state: State,
 }
 
 /// `[abci]`
@@ -87,6 +89,52 @@ impl Default for Snapshots {
     }
 }
 
+/// `[state]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct State {
+    /// The database: `fjall` or `sled`.
+    #[serde(with = "display")]
+    pub(crate) backend: Backend,
+    /// Heights below the newest one whose state can be read; more than `proof_window`.
+    pub(crate) history: u64,
+    /// Whether the state of all heights can be read, for ever; `history` does not count then.
+    pub(crate) archive: bool,
+    /// Heights below the newest one for which `eth_getProof` answers.
+    pub(crate) proof_window: u64,
+    /// Memory of the state's Merkle tries, in bytes; what does not fit is read again from the disk.
+    pub(crate) trie_bytes: u64,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        let StateConfig { history, proof_window, trie_bytes } = StateConfig::default();
+        Self { backend: Backend::default(), history, archive: false, proof_window, trie_bytes }
+    }
+}
+
+impl State {
+    pub(crate) fn config(&self) -> StateConfig {
+        let history = if self.archive { 0 } else { self.history };
+        StateConfig { history, proof_window: self.proof_window, trie_bytes: self.trie_bytes }
+    }
+}
+
+/// Values that are texts in the file.
+mod display {
+    use core::{fmt::Display, str::FromStr};
+
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(value: &impl Display, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(value)
+    }
+
+    pub(super) fn deserialize<'de, T: FromStr<Err: Display>, D: Deserializer<'de>>(d: D) -> Result<T, D::Error> {
+        String::deserialize(d)?.parse().map_err(D::Error::custom)
+    }
+}
+
 /// `[chain]`
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -136,6 +184,9 @@ impl Settings {
         if !(0.0..=1_000.0).contains(&self.pool.ripeness) {
             bail!("[pool] ripeness must be from 0 to 1000");
         }
+        if !self.state.archive && self.state.history <= self.state.proof_window {
+            bail!("[state] history must be more than proof_window: a block is proved from the state after it");
+        }
         if self.pool.max_bytes < 1 << 20 {
             bail!("[pool] max_bytes must be at least 1048576: the pool could hold nothing");
         }
@@ -172,6 +223,7 @@ impl Settings {
             gossip: self.cometbft.mempool,
             snapshots: SnapshotConfig { folder: None, interval, keep },
             retain_blocks,
+            state: self.state.config(),
         }
     }
 }

@@ -16,7 +16,7 @@ use penstock_abci::{
 };
 use penstock_chain::{Chain, ChainConfig, GenesisDoc};
 use penstock_inference::{InferenceNetwork, ModelStore, NetworkConfig};
-use penstock_state::FjallStore;
+use penstock_state::Backend;
 use serde_json::{Value, json};
 use support::{Node, Tx, account, contracts};
 
@@ -77,7 +77,7 @@ fn follow_without_models(data: &Path, heights: u64) {
     let fresh = tempfile::tempdir().unwrap();
     let network = InferenceNetwork::start(ModelStore::default(), NetworkConfig::default()).unwrap();
     let open = |folder: &Path, network: Arc<InferenceNetwork>| {
-        let store = Arc::new(FjallStore::open(folder).unwrap());
+        let store = Backend::Fjall.open(folder).unwrap();
         Chain::open(store, genesis.genesis.clone(), &genesis.app_state, network, ChainConfig::default()).unwrap()
     };
     let network = Arc::new(network);

@@ -30,6 +30,8 @@ pub(crate) enum RpcError {
     Pruned(u64),
     #[error("pruned history unavailable: the first block here is {0}")]
     PrunedBlock(u64),
+    #[error("block {0} cannot be proved any more: proofs are kept for the newest blocks ([state] proof_window)")]
+    NoProof(u64),
     #[error("{message}")]
     Reverted { message: String, data: Bytes },
     #[error("internal error: {0}")]
@@ -44,7 +46,9 @@ impl From<RpcError> for ErrorObjectOwned {
         match error {
             RpcError::InvalidParams(_) => Self::owned(INVALID_PARAMS, message, None::<()>),
             RpcError::InvalidInput(_) | RpcError::UnknownBlock => Self::owned(INVALID_INPUT, message, None::<()>),
-            RpcError::Pruned(_) | RpcError::PrunedBlock(_) => Self::owned(PRUNED, message, None::<()>),
+            RpcError::Pruned(_) | RpcError::PrunedBlock(_) | RpcError::NoProof(_) => {
+                Self::owned(PRUNED, message, None::<()>)
+            }
             RpcError::Reverted { data, .. } => Self::owned(REVERTED, message, Some(data)),
             RpcError::Internal(_) => Self::owned(INTERNAL, message, None::<()>),
         }
@@ -53,13 +57,19 @@ impl From<RpcError> for ErrorObjectOwned {
 
 impl From<ChainError> for RpcError {
     fn from(error: ChainError) -> Self {
-        Self::Internal(error.to_string())
+        match error {
+            ChainError::Store(error) => error.into(),
+            other => Self::Internal(other.to_string()),
+        }
     }
 }
 
 impl From<StoreError> for RpcError {
     fn from(error: StoreError) -> Self {
-        Self::Internal(error.to_string())
+        match error {
+            StoreError::Pruned(number) => Self::Pruned(number),
+            other => Self::Internal(other.to_string()),
+        }
     }
 }
 

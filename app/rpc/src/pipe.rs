@@ -137,6 +137,22 @@ pub(crate) struct Inference {
     policy: Option<penstock_evm::Policy>,
 }
 
+/// `pipe_getInferenceProof`: what `penstock verify-proof` checks, and the same in words.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct InferenceProof {
+    #[serde(flatten)]
+    proof: penstock_chain::InferenceProof,
+    block_number: u64,
+    block_hash: B256,
+    model_hash: String,
+    /// keccak256 of the canonical request.
+    input_digest: B256,
+    output_digest: B256,
+    output: Option<Vec<Output>>,
+    failure: Option<String>,
+}
+
 /// One output tensor, as contracts see it.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -203,6 +219,8 @@ pub(crate) trait PipeApi {
     fn budget(&self, address: Address) -> Answer<Budget>;
     #[method(name = "getInference")]
     fn inference(&self, id: B256) -> Answer<Option<Inference>>;
+    #[method(name = "getInferenceProof", blocking)]
+    fn inference_proof(&self, id: B256, block: Option<BlockNumberOrTag>) -> Answer<Option<InferenceProof>>;
     #[method(name = "getBlockInferences", blocking)]
     fn block_inferences(&self, block: BlockNumberOrTag) -> Answer<Option<Vec<BlockInference>>>;
     #[method(name = "models")]
@@ -229,6 +247,10 @@ impl PipeApiServer for Arc<Eth> {
 
     fn inference(&self, id: B256) -> Answer<Option<Inference>> {
         Ok(inference(self, RequestId(id))?)
+    }
+
+    fn inference_proof(&self, id: B256, block: Option<BlockNumberOrTag>) -> Answer<Option<InferenceProof>> {
+        Ok(inference_proof(self, RequestId(id), block)?)
     }
 
     fn block_inferences(&self, block: BlockNumberOrTag) -> Answer<Option<Vec<BlockInference>>> {
@@ -370,6 +392,31 @@ fn inference(eth: &Eth, id: RequestId) -> RpcResult<Option<Inference>> {
         block_hash: block.hash,
         transactions: users_of(&block, id),
         policy: model.map(|model| model.policy),
+    }))
+}
+
+/// The proof for a block that used the request; without a block, for the last one that did.
+fn inference_proof(eth: &Eth, id: RequestId, block: Option<BlockNumberOrTag>) -> RpcResult<Option<InferenceProof>> {
+    let Some(request) = eth.chain.recorded_request(id)? else { return Ok(None) };
+    let number = match block {
+        None => request.block,
+        Some(block) => match eth.number(block.into())? {
+            Some(number) => number,
+            None => return Ok(None),
+        },
+    };
+    let Some(proof) = eth.chain.prove_inference(id, number)? else { return Ok(None) };
+    let proved = proof.verify().map_err(|error| RpcError::Internal(error.to_string()))?;
+    let model = eth.chain.rules().registry.by_hash(&request.model);
+    Ok(Some(InferenceProof {
+        block_number: number,
+        block_hash: proved.block_hash,
+        model_hash: request.model.to_string(),
+        input_digest: request.input_digest,
+        output_digest: result::digest(&proved.result),
+        output: outputs(&proved.result, model.map(AsRef::as_ref)),
+        failure: proved.result.as_ref().err().map(ToString::to_string),
+        proof,
     }))
 }
 

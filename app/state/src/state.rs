@@ -1,25 +1,41 @@
-//! The head of the state: the trie in memory, and how a block changes it.
+//! The head of the state, and how a block changes it.
 
-use std::{
-    collections::{BTreeMap, HashMap, HashSet, VecDeque},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use alloy_primitives::{Address, B256, U256, keccak256};
-use alloy_rlp::Encodable;
-use alloy_trie::{EMPTY_ROOT_HASH, TrieAccount};
+use alloy_trie::{EMPTY_ROOT_HASH, Nibbles, TrieAccount};
 use revm::{
     database::{BundleState, OriginalValuesKnown, states::PlainStorageChangeset},
     state::AccountInfo,
 };
 
-use crate::{Batch, Store, StoreError, Trie, View, keys};
+use crate::{
+    Batch, Store, StoreError, View,
+    history::{Changes, Pruner},
+    keys,
+    reader::{Shared, StateReader},
+    records::{account_leaf, account_record, slot_leaf, slot_record},
+    trie::{Cache, Leaves, Trie, ZoneChange},
+    tries::{ByAccount, Version, load_storage, read_zones, shrink_accounts},
+    view::{AccountLeaves, SlotLeaves},
+};
 
-/// Storage tries stay in memory until together they have more slots than this (some 300 MB).
-const MAX_CACHED_SLOTS: usize = 1_000_000;
+/// Local settings of the state. Nothing here is consensus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StateConfig {
+    /// Heights below the newest one whose state can be read; 0: all, for ever.
+    pub history: u64,
+    /// Heights below the newest one that can be proved.
+    pub proof_window: u64,
+    /// Memory of the tries beyond what they cannot do without, in bytes. Versions for proofs come on top.
+    pub trie_bytes: u64,
+}
 
-/// Heights whose state can be read. Clients ask for the head by its number, one block too late.
-const RECENT_VIEWS: usize = 128;
+impl Default for StateConfig {
+    fn default() -> Self {
+        Self { history: 4_096, proof_window: 128, trie_bytes: 1 << 30 }
+    }
+}
 
 /// What applying a block gave.
 #[derive(Debug)]
@@ -30,17 +46,32 @@ pub struct Applied {
     pub batch: Batch,
 }
 
+/// A block that is applied and not committed.
+#[derive(Debug)]
+struct Pending {
+    accounts: Trie,
+    account_zones: Vec<ZoneChange>,
+    storage: ByAccount<PendingStorage>,
+}
+
+#[derive(Debug)]
+struct PendingStorage {
+    before: Trie,
+    after: Trie,
+    zones: Vec<ZoneChange>,
+}
+
 /// The state of the chain at its head.
 #[derive(Debug)]
 pub struct State {
     store: Arc<dyn Store>,
-    accounts: Trie,
-    storage: HashMap<Address, Trie>,
-    /// Values before the block that was applied and not committed, to take it back.
-    undo: Vec<(Address, Option<TrieAccount>)>,
-    /// Accounts of the block that was applied last.
-    touched: HashSet<Address>,
-    views: VecDeque<View>,
+    config: StateConfig,
+    shared: Arc<Shared>,
+    cache: Cache,
+    pending: Option<Pending>,
+    /// Counts the updates of the tries.
+    epoch: u32,
+    pruner: Option<Pruner>,
 }
 
 impl State {
@@ -48,15 +79,32 @@ impl State {
     ///
     /// # Errors
     /// When the store fails or is damaged.
-    pub fn open(store: Arc<dyn Store>, height: u64) -> Result<Self, StoreError> {
-        let snapshot = store.snapshot();
-        let mut accounts = Trie::default();
-        snapshot.scan(keys::ACCOUNTS, &mut |key, value| {
-            accounts.insert(keccak256(&key[keys::ACCOUNTS.len()..]), value.to_vec());
-            Ok(true)
-        })?;
-        let views = VecDeque::from([View::new(height, snapshot)]);
-        Ok(Self { store, accounts, storage: HashMap::new(), undo: Vec::new(), touched: HashSet::new(), views })
+    pub fn open(store: Arc<dyn Store>, height: u64, config: StateConfig) -> Result<Self, StoreError> {
+        let shared = Arc::new(Shared::new(store.clone(), height));
+        let pruner = match config.history {
+            0 => None,
+            keep => Some(Pruner::start(store.clone(), keep.max(config.proof_window))?),
+        };
+        let mut state = Self { store, config, shared, cache: Cache::default(), pending: None, epoch: 0, pruner };
+        state.reload(height)?;
+        Ok(state)
+    }
+
+    /// Loads the head again, after something else filled the store.
+    ///
+    /// # Errors
+    /// When the store fails or is damaged.
+    pub fn reload(&mut self, height: u64) -> Result<(), StoreError> {
+        let view = View::of_committer(height, self.store.snapshot());
+        let zones = read_zones(view.snapshot(), keys::ACCOUNT_ZONES)?;
+        let accounts = match zones.is_empty() {
+            true => Trie::from_leaves(AccountLeaves(&view).under(&Nibbles::default())?)?,
+            false => Trie::from_zones(zones)?,
+        };
+        self.pending = None;
+        self.cache = Cache::default();
+        self.shared.restart(View::newest(height, self.store.snapshot()), accounts);
+        Ok(())
     }
 
     /// Where it is kept.
@@ -64,156 +112,192 @@ impl State {
         &self.store
     }
 
+    /// Reads what is committed, from any thread.
+    pub fn reader(&self) -> StateReader {
+        StateReader::new(self.shared.clone())
+    }
+
     /// The state root, of the applied block if there is one.
-    pub fn root(&mut self) -> B256 {
-        self.accounts.root()
+    pub fn root(&self) -> B256 {
+        self.pending.as_ref().map_or_else(|| self.shared.accounts().root(), |pending| pending.accounts.root())
     }
 
     /// The committed head.
     pub fn head(&self) -> View {
-        // `open` put one view in, and `commit` never takes the last.
-        self.views.back().cloned().unwrap_or_else(|| View::new(0, self.store.snapshot()))
+        self.shared.head()
     }
 
-    /// The state after a recent block.
-    pub fn at(&self, height: u64) -> Option<View> {
-        self.views.iter().rev().find(|view| view.height() == height).cloned()
-    }
-
-    /// Applies the changes of the block after the head. What was applied before and not committed
-    /// is taken back first, so that a block can be finalized again.
+    /// Applies the changes of block `number` to the head. What was applied before and not committed is taken back, so
+    /// that a block can be finalized again.
     ///
     /// # Errors
-    /// When the store fails; what was applied until then is taken back by the next call.
-    pub fn apply(&mut self, bundle: &BundleState) -> Result<Applied, StoreError> {
-        self.take_back()?;
-        let head = self.head();
-        let changes = bundle.to_plain_state(OriginalValuesKnown::Yes);
-        let mut batch = Batch::default();
-        for (hash, code) in changes.contracts {
-            batch.put(keys::code(hash), code.original_bytes().to_vec());
+    /// When the store fails or is damaged.
+    pub fn apply(&mut self, number: u64, bundle: &BundleState) -> Result<Applied, StoreError> {
+        self.pending = None;
+        // Also of the epoch is what was taken back: no node of it may be taken for one of this update.
+        self.epoch += 1;
+        let view = View::of_committer(self.shared.head().height(), self.store.snapshot());
+        let plain = bundle.to_plain_state(OriginalValuesKnown::Yes);
+        let mut changes = Changes::new(number);
+        for (hash, code) in plain.contracts {
+            changes.batch.put(keys::code(hash), code.original_bytes().to_vec());
         }
-        // By address, so that every node writes the same bytes in the same order.
-        let infos: BTreeMap<Address, Option<AccountInfo>> = changes.accounts.into_iter().collect();
-        let slots: BTreeMap<Address, PlainStorageChangeset> =
-            changes.storage.into_iter().map(|s| (s.address, s)).collect();
-        let mut touched: Vec<Address> = infos.keys().chain(slots.keys()).copied().collect();
-        touched.sort_unstable();
-        touched.dedup();
-        self.touched = touched.iter().copied().collect();
-        for address in touched {
-            let before = head.account(address)?;
-            self.undo.push((address, before));
-            let mut account = before.unwrap_or_default();
-            let gone = match infos.get(&address) {
-                Some(Some(info)) if !info.is_empty() => {
-                    (account.nonce, account.balance, account.code_hash) = (info.nonce, info.balance, info.code_hash);
-                    false
+        // In the order of the trie's keys, so that every node writes the same bytes in the same order.
+        let mut touched: BTreeMap<B256, Touched> = BTreeMap::new();
+        for (address, info) in plain.accounts {
+            touched.entry(keccak256(address)).or_insert_with(|| Touched::new(address)).info = Some(info);
+        }
+        for slots in plain.storage {
+            let address = slots.address;
+            touched.entry(keccak256(address)).or_insert_with(|| Touched::new(address)).slots = Some(slots);
+        }
+        let mut leaves = Vec::with_capacity(touched.len());
+        let mut storage = ByAccount::default();
+        for (hash, touched) in touched {
+            let before = view.account(touched.address)?;
+            let account = touched.account(before);
+            let mut after = account.map(|account| (account, Trie::default()));
+            if touched.slots.is_some() || (account.is_none() && before.is_some()) {
+                let root = before.map_or(EMPTY_ROOT_HASH, |account| account.storage_root);
+                let update = self.apply_slots(&view, bundle, hash, root, &touched, account.is_none(), &mut changes)?;
+                if let Some((account, _)) = &mut after {
+                    account.storage_root = update.after.root();
                 }
-                Some(_) => true,
-                None => before.is_none(),
-            };
-            if let Some(slots) = slots.get(&address) {
-                account.storage_root = self.apply_slots(&head, slots, &mut batch)?;
+                storage.insert(hash, update);
             }
-            let (key, leaf) = (keys::account(address), keccak256(address));
-            if gone {
-                self.forget_slots(&head, address, &mut batch)?;
-                self.storage.remove(&address);
-                self.accounts.remove(leaf);
-                batch.remove(key);
-            } else {
-                let mut bytes = Vec::with_capacity(110);
-                account.encode(&mut bytes);
-                self.accounts.insert(leaf, bytes.clone());
-                batch.put(key, bytes);
+            let after = after.map(|(account, _)| account_leaf(&account));
+            let record = |leaf: &Vec<u8>| account_record(touched.address, leaf);
+            let before = before.map(|account| account_leaf(&account));
+            if before != after {
+                changes.set(keys::account(touched.address), before.as_ref().map(record), after.as_ref().map(record));
+                leaves.push((hash, after));
             }
         }
-        Ok(Applied { root: self.accounts.root(), batch })
+        let accounts = self.shared.accounts().update(&leaves, &AccountLeaves(&view), self.epoch)?;
+        put_zones(&mut changes.batch, keys::ACCOUNT_ZONES, &accounts.zones);
+        let root = accounts.trie.root();
+        self.pending = Some(Pending { accounts: accounts.trie, account_zones: accounts.zones, storage });
+        Ok(Applied { root, batch: changes.finish() })
     }
 
-    /// Commits a block: `batch` is the one of [`Self::apply`] and whatever belongs to the block.
+    #[allow(clippy::too_many_arguments, reason = "one caller; a struct of these would have no other use")]
+    fn apply_slots(
+        &self,
+        view: &View,
+        bundle: &BundleState,
+        hash: B256,
+        root: B256,
+        touched: &Touched,
+        gone: bool,
+        changes: &mut Changes,
+    ) -> Result<PendingStorage, StoreError> {
+        let address = touched.address;
+        let before = match self.shared.storage(&hash).filter(|trie| trie.root() == root) {
+            Some(trie) => trie,
+            None => load_storage(view, hash, root)?,
+        };
+        let zones_prefix = keys::storage_zones(hash);
+        let wiped = gone || touched.slots.as_ref().is_some_and(|slots| slots.wipe_storage);
+        let base = if wiped { Trie::default() } else { before.clone() };
+        // New value of each slot, by hash; and what it was.
+        let mut slots: BTreeMap<B256, (U256, Option<U256>, Option<U256>)> = BTreeMap::new();
+        if wiped {
+            view.slots(hash, &mut |key, slot, value| {
+                slots.insert(key, (slot, Some(value), None));
+                Ok(true)
+            })?;
+            for (path, _) in read_zones(view.snapshot(), &zones_prefix)? {
+                changes.batch.remove(keys::zone(&zones_prefix, &path));
+            }
+        }
+        let originals = bundle.state.get(&address).map(|account| &account.storage);
+        for (slot, value) in touched.slots.iter().filter(|_| !gone).flat_map(|slots| &slots.storage) {
+            let key = keccak256(slot.to_be_bytes::<32>());
+            let original = originals.and_then(|slots| slots.get(slot)).map(|slot| slot.previous_or_original_value);
+            let entry = slots.entry(key).or_insert((*slot, original.filter(|value| !value.is_zero()), None));
+            entry.2 = Some(*value).filter(|value| !value.is_zero());
+        }
+        let mut leaves = Vec::with_capacity(slots.len());
+        for (key, (slot, old, new)) in slots {
+            if old != new {
+                let record = |value| slot_record(slot, value);
+                changes.set(keys::slot(address, slot), old.map(record), new.map(record));
+            }
+            // A trie that begins anew has none of the old leaves: all that stay are set, and none is removed.
+            if if wiped { new.is_some() } else { old != new } {
+                leaves.push((key, new.map(slot_leaf)));
+            }
+        }
+        let updated = base.update(&leaves, &SlotLeaves(view, hash), self.epoch)?;
+        put_zones(&mut changes.batch, &zones_prefix, &updated.zones);
+        Ok(PendingStorage { before, after: updated.trie, zones: updated.zones })
+    }
+
+    /// Commits the applied block: `batch` is the one of [`Self::apply`] and whatever belongs to the block.
     ///
     /// # Errors
     /// When the store fails; the node must stop.
     pub fn commit(&mut self, height: u64, batch: Batch) -> Result<(), StoreError> {
-        self.store.commit(batch)?;
-        self.undo.clear();
-        self.views.push_back(View::new(height, self.store.snapshot()));
-        while self.views.len() > RECENT_VIEWS {
-            self.views.pop_front();
-        }
-        if self.storage.values().map(Trie::len).sum::<usize>() > MAX_CACHED_SLOTS {
-            // What the last block touched stays: a busy contract must not be read anew for every block.
-            self.storage.retain(|address, _| self.touched.contains(address));
-        }
-        Ok(())
-    }
-
-    fn take_back(&mut self) -> Result<(), StoreError> {
-        for (address, before) in core::mem::take(&mut self.undo) {
-            self.storage.remove(&address);
-            match before {
-                None => self.accounts.remove(keccak256(address)),
-                Some(account) => {
-                    let mut bytes = Vec::new();
-                    account.encode(&mut bytes);
-                    self.accounts.insert(keccak256(address), bytes);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn apply_slots(
-        &mut self,
-        head: &View,
-        changes: &PlainStorageChangeset,
-        batch: &mut Batch,
-    ) -> Result<B256, StoreError> {
-        let address = changes.address;
-        if changes.wipe_storage {
-            self.forget_slots(head, address, batch)?;
-        }
-        let trie = match self.storage.entry(address) {
-            std::collections::hash_map::Entry::Occupied(trie) => trie.into_mut(),
-            std::collections::hash_map::Entry::Vacant(empty) => empty.insert(load_slots(head, address)?),
+        let Some(mut pending) = self.pending.take() else {
+            return Err(StoreError::Database("a commit without a block".into()));
         };
-        let mut slots = changes.storage.clone();
-        slots.sort_unstable_by_key(|(slot, _)| *slot);
-        for (slot, value) in slots {
-            let leaf = keccak256(slot.to_be_bytes::<32>());
-            if value.is_zero() {
-                trie.remove(leaf);
-                batch.remove(keys::slot(address, slot));
-            } else {
-                trie.insert(leaf, alloy_rlp::encode(value));
-                batch.put(keys::slot(address, slot), value.to_be_bytes_trimmed_vec());
+        self.store.commit(batch)?;
+        let view = View::newest(height, self.store.snapshot());
+        self.cache.note(&pending.account_zones, self.epoch);
+        shrink_accounts(&mut pending.accounts, &mut self.cache, self.config.trie_bytes / 2, self.epoch);
+        self.shared.advance(|committed| {
+            let mut before = ByAccount::default();
+            for (hash, storage) in pending.storage {
+                committed.storage.put(hash, storage.after, &storage.zones, self.epoch);
+                before.insert(hash, storage.before);
             }
+            committed.storage.shrink(self.config.trie_bytes / 2, self.epoch);
+            committed.versions.push_back(Version { height, accounts: pending.accounts, before });
+            while committed.versions.len() as u64 > self.config.proof_window + 1 {
+                committed.versions.pop_front();
+            }
+            committed.head = view;
+        });
+        if let Some(pruner) = &self.pruner {
+            pruner.committed(height);
         }
-        Ok(trie.root())
-    }
-
-    /// Removes all slots that the head has for an account.
-    fn forget_slots(&mut self, head: &View, address: Address, batch: &mut Batch) -> Result<(), StoreError> {
-        self.storage.insert(address, Trie::default());
-        head.snapshot().scan(&keys::slots(address), &mut |key, _| {
-            batch.remove(key.to_vec());
-            Ok(true)
-        })
+        Ok(())
     }
 }
 
-/// The storage trie of an account, from its flat slots.
-fn load_slots(head: &View, address: Address) -> Result<Trie, StoreError> {
-    let mut trie = Trie::default();
-    let prefix = keys::slots(address);
-    if head.account(address)?.is_none_or(|account| account.storage_root == EMPTY_ROOT_HASH) {
-        return Ok(trie);
+/// What a block does to an account.
+#[derive(Debug)]
+struct Touched {
+    address: Address,
+    /// The new nonce, balance and code; the inner `None`: the account is gone.
+    info: Option<Option<AccountInfo>>,
+    slots: Option<PlainStorageChangeset>,
+}
+
+impl Touched {
+    fn new(address: Address) -> Self {
+        Self { address, info: None, slots: None }
     }
-    head.snapshot().scan(&prefix, &mut |key, value| {
-        trie.insert(keccak256(&key[prefix.len()..]), alloy_rlp::encode(U256::from_be_slice(value)));
-        Ok(true)
-    })?;
-    Ok(trie)
+
+    /// The account after the block, with the storage root of before.
+    fn account(&self, before: Option<TrieAccount>) -> Option<TrieAccount> {
+        match &self.info {
+            Some(Some(info)) if !info.is_empty() => {
+                let (nonce, balance, code_hash) = (info.nonce, info.balance, info.code_hash);
+                Some(TrieAccount { nonce, balance, code_hash, ..before.unwrap_or_default() })
+            }
+            Some(_) => None,
+            None => before,
+        }
+    }
+}
+
+pub(crate) fn put_zones(batch: &mut Batch, prefix: &[u8], zones: &[ZoneChange]) {
+    for zone in zones {
+        let key = keys::zone(prefix, &zone.path);
+        match &zone.record {
+            Some(record) => batch.put(key, record.clone()),
+            None => batch.remove(key),
+        }
+    }
 }

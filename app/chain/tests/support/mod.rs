@@ -31,7 +31,7 @@ use penstock_abci::{
 use penstock_chain::{Chain, ChainConfig, Genesis, GenesisDoc};
 use penstock_inference::{InferenceNetwork, ModelSource, ModelStore, NetworkConfig};
 use penstock_pipe::{PoolConfig, Stage};
-use penstock_state::FjallStore;
+use penstock_state::Backend;
 use serde_json::{Value, json};
 
 pub const PROBE: Address = address!("00000000000000000000000000000000000ab001");
@@ -138,8 +138,8 @@ impl TestChain {
         let begin = Instant::now();
         // The threads of one that was just dropped let go of the store one after the other.
         let database = loop {
-            match FjallStore::open(folder.path()) {
-                Ok(database) => break Arc::new(database),
+            match Backend::Fjall.open(folder.path()) {
+                Ok(database) => break database,
                 Err(error) => assert!(begin.elapsed() < Duration::from_secs(20), "{error}"),
             }
             std::thread::sleep(Duration::from_millis(5));

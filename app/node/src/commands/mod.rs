@@ -1,10 +1,13 @@
 //! One file a command.
 
+pub(crate) mod db;
 pub(crate) mod dev;
+pub(crate) mod export;
 pub(crate) mod init;
 pub(crate) mod model;
 pub(crate) mod start;
 pub(crate) mod testnet;
+pub(crate) mod verify_proof;
 
 use anyhow::Context;
 

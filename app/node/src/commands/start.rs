@@ -13,7 +13,6 @@ use clap::Args;
 use penstock_abci::{Address, Fatal, Server};
 use penstock_chain::{Chain, GenesisDoc, Gossip, SnapshotConfig};
 use penstock_inference::{InferenceNetwork, ModelStore};
-use penstock_state::FjallStore;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
@@ -94,11 +93,14 @@ pub(crate) fn run(start: Start, home: Option<&Path>) -> anyhow::Result<()> {
     let network =
         Arc::new(InferenceNetwork::start(models, settings.inference).context("cannot start inference threads")?);
     std::fs::create_dir_all(home.state()).with_context(|| format!("cannot make {}", home.state().display()))?;
-    let store = FjallStore::open(&home.state())
+    let store = settings
+        .state
+        .backend
+        .open(&home.state())
         .with_context(|| format!("cannot open {} (another penstock may be using it)", home.state().display()))?;
     let mut config = settings.chain_config();
     config.snapshots = SnapshotConfig { folder: Some(home.snapshots()), ..config.snapshots };
-    let chain = Arc::new(Chain::open(Arc::new(store), document.genesis.clone(), &document.app_state, network, config)?);
+    let chain = Arc::new(Chain::open(store, document.genesis.clone(), &document.app_state, network, config)?);
 
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start tokio")?;
     runtime.block_on(async {

@@ -2,6 +2,7 @@
 
 use alloy_primitives::{B256, Bytes};
 use alloy_rpc_types_eth::{Filter, FilterBlockOption, Log, Transaction, TransactionReceipt};
+use penstock_chain::LogQuery;
 
 use super::Eth;
 use crate::{
@@ -61,13 +62,9 @@ impl Eth {
         if from < first && from <= to {
             return Err(RpcError::PrunedBlock(first));
         }
-        let view = self.chain.head()?.view;
+        let query = log_query(filter)?;
         let mut found = Vec::new();
-        for number in from..=to {
-            let Some(header) = view.header(number)? else { break };
-            if !filter.matches_bloom(header.logs_bloom) {
-                continue;
-            }
+        for number in self.chain.blocks_with_logs(&query, from, to)? {
             let Some(block) = self.chain.block(number)? else { break };
             found.extend(convert::block_logs(&block).filter(|log| filter.matches(&log.inner)));
             if found.len() > self.config.max_logs {
@@ -77,4 +74,16 @@ impl Eth {
         }
         Ok(found)
     }
+}
+
+/// Addresses and topics of one filter, at most: each is a scan of the index.
+const MAX_ALTERNATIVES: usize = 1_000;
+
+fn log_query(filter: &Filter) -> RpcResult<LogQuery> {
+    let topics = filter.topics.each_ref().map(|topics| topics.iter().copied().collect::<Vec<_>>());
+    let addresses: Vec<_> = filter.address.iter().copied().collect();
+    if addresses.len() + topics.iter().map(Vec::len).sum::<usize>() > MAX_ALTERNATIVES {
+        return Err(RpcError::InvalidInput(format!("a filter has at most {MAX_ALTERNATIVES} addresses and topics")));
+    }
+    Ok(LogQuery { addresses, topics })
 }

@@ -12,8 +12,10 @@ use std::sync::Arc;
 use alloy_eips::{BlockId, BlockNumberOrTag};
 use alloy_primitives::{Address, B256, Bytes, U64, U256};
 use alloy_rpc_types_eth::{
-    Block as RpcBlock, FeeHistory, Filter, Log, Transaction, TransactionReceipt, TransactionRequest,
+    Block as RpcBlock, EIP1186AccountProofResponse, FeeHistory, Filter, Log, Transaction, TransactionReceipt,
+    TransactionRequest,
 };
+use alloy_serde::JsonStorageKey;
 use jsonrpsee::{core::SubscriptionResult, proc_macros::rpc, types::ErrorObjectOwned};
 use penstock_chain::{Block, Chain};
 use penstock_state::View;
@@ -140,6 +142,14 @@ pub(crate) trait EthApi {
     fn code(&self, address: Address, block: Option<BlockId>) -> Answer<Bytes>;
     #[method(name = "getStorageAt")]
     fn storage_at(&self, address: Address, slot: U256, block: Option<BlockId>) -> Answer<B256>;
+
+    #[method(name = "getProof", blocking)]
+    fn proof(
+        &self,
+        address: Address,
+        keys: Vec<JsonStorageKey>,
+        block: Option<BlockId>,
+    ) -> Answer<EIP1186AccountProofResponse>;
 
     #[method(name = "gasPrice", blocking)]
     fn gas_price(&self) -> Answer<U256>;
@@ -280,6 +290,15 @@ impl EthApiServer for Arc<Eth> {
 
     fn storage_at(&self, address: Address, slot: U256, block: Option<BlockId>) -> Answer<B256> {
         Ok(Eth::slot(self, address, slot, block)?)
+    }
+
+    fn proof(
+        &self,
+        address: Address,
+        keys: Vec<JsonStorageKey>,
+        block: Option<BlockId>,
+    ) -> Answer<EIP1186AccountProofResponse> {
+        Ok(Eth::account_proof(self, address, keys, block)?)
     }
 
     fn gas_price(&self) -> Answer<U256> {

@@ -2,10 +2,15 @@
 
 use alloy_eips::{BlockId, BlockNumberOrTag};
 use alloy_primitives::{Address, B256, Bytes, U256};
+use alloy_rpc_types_eth::{EIP1186AccountProofResponse, EIP1186StorageProof};
+use alloy_serde::JsonStorageKey;
 use revm::DatabaseRef;
 
 use super::Eth;
-use crate::error::RpcResult;
+use crate::error::{RpcError, RpcResult};
+
+/// Slots of one proof. geth's bound.
+const MAX_PROOF_SLOTS: usize = 1_024;
 
 impl Eth {
     pub(super) fn balance(&self, address: Address, block: Option<BlockId>) -> RpcResult<U256> {
@@ -23,6 +28,34 @@ impl Eth {
 
     pub(super) fn code(&self, address: Address, block: Option<BlockId>) -> RpcResult<Bytes> {
         Ok(self.view(block)?.code_of(address)?.original_bytes())
+    }
+
+    /// EIP-1186.
+    pub(super) fn account_proof(
+        &self,
+        address: Address,
+        keys: Vec<JsonStorageKey>,
+        block: Option<BlockId>,
+    ) -> RpcResult<EIP1186AccountProofResponse> {
+        if keys.len() > MAX_PROOF_SLOTS {
+            return Err(RpcError::InvalidInput(format!("a proof has at most {MAX_PROOF_SLOTS} slots")));
+        }
+        let number = self.number(block.unwrap_or_default())?.ok_or(RpcError::UnknownBlock)?;
+        let slots: Vec<U256> = keys.iter().map(|key| key.as_b256().into()).collect();
+        let proof = self.chain.prove(number, address, &slots)?.ok_or(RpcError::NoProof(number))?;
+        let account = proof.account.unwrap_or_default();
+        let storage_proof = keys.into_iter().zip(proof.slots);
+        Ok(EIP1186AccountProofResponse {
+            address,
+            balance: account.balance,
+            code_hash: account.code_hash,
+            nonce: account.nonce,
+            storage_hash: account.storage_root,
+            account_proof: proof.proof,
+            storage_proof: storage_proof
+                .map(|(key, slot)| EIP1186StorageProof { key, value: slot.value, proof: slot.proof })
+                .collect(),
+        })
     }
 
     pub(super) fn slot(&self, address: Address, slot: U256, block: Option<BlockId>) -> RpcResult<B256> {

@@ -9,8 +9,8 @@
 //!    BLOCKHASH)
 //! ```
 //!
-//! A record is the store's own key and value, each behind its length (u32, big-endian). The order is that of the
-//! keys, so that every node writes the same bytes. Everything in it can be checked against one hash,
+//! A record is the store's own key and value (without its checksum), each behind its length (u32, big-endian). The order
+//! is that of the keys, which is that of the tries, so that every node writes the same bytes. Everything in it can be checked against one hash,
 //! the one of the last header, which is CometBFT's app hash: headers by their parent hashes, accounts and
 //! slots by the state root, codes by their own hashes.
 

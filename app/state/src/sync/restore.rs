@@ -3,13 +3,16 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use alloy_consensus::Header;
-use alloy_primitives::{Address, B256, U256, keccak256};
+use alloy_primitives::{Address, B256, keccak256};
 use alloy_rlp::Decodable;
-use alloy_trie::{EMPTY_ROOT_HASH, TrieAccount};
 use revm::primitives::KECCAK_EMPTY;
 
 use super::{header_range, take_record};
-use crate::{Batch, Store, StoreError, Trie, keys};
+use crate::{
+    Batch, NoLeaves, Store, StoreError, TrieBuilder, keys,
+    records::{account_entry, decode_account, slot_entry, slot_leaf},
+    state::put_zones,
+};
 
 /// Why a snapshot is not the state that it claims to be, or cannot be stored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -38,9 +41,10 @@ enum Part {
 #[derive(Debug)]
 struct Open {
     address: Address,
+    hash: B256,
     root: B256,
-    slots: Trie,
-    last_slot: Option<Vec<u8>>,
+    slots: TrieBuilder<'static>,
+    last: Option<B256>,
 }
 
 /// A restoration under way. Until [`Self::finish`] the store has no height: it is emptied when it is opened again.
@@ -52,8 +56,8 @@ pub struct Restore {
     part: Part,
     next_header: u64,
     parent: Option<(B256, Header)>,
-    accounts: Trie,
-    last_address: Option<Address>,
+    accounts: TrieBuilder<'static>,
+    last: Option<B256>,
     open: Option<Open>,
     /// Codes that accounts name and that have not come yet.
     codes: BTreeSet<B256>,
@@ -73,8 +77,8 @@ impl Restore {
             part: Part::Headers,
             next_header: *header_range(height).start(),
             parent: None,
-            accounts: Trie::default(),
-            last_address: None,
+            accounts: TrieBuilder::new(&NoLeaves),
+            last: None,
             open: None,
             codes: BTreeSet::new(),
         })
@@ -96,9 +100,9 @@ impl Restore {
     fn record(&mut self, key: &[u8], value: &[u8], batch: &mut Batch) -> Result<(), RestoreError> {
         match key.first() {
             Some(b'h') if self.part == Part::Headers => self.header(key, value, batch)?,
-            Some(b'a') if self.part <= Part::Accounts => self.account(key, value)?,
-            Some(b's') if self.part == Part::Accounts => self.slot(key, value)?,
-            Some(b'c') if self.part >= Part::Accounts => self.code(key, value)?,
+            Some(b'A') if self.part <= Part::Accounts => self.account(key, value, batch)?,
+            Some(b'S') if self.part == Part::Accounts => self.slot(key, value, batch)?,
+            Some(b'c') if self.part >= Part::Accounts => self.code(key, value, batch)?,
             _ => return Err(wrong("a record is where it does not belong")),
         }
         batch.put(key.to_vec(), value.to_vec());
@@ -121,7 +125,7 @@ impl Restore {
         Ok(())
     }
 
-    fn account(&mut self, key: &[u8], mut value: &[u8]) -> Result<(), RestoreError> {
+    fn account(&mut self, key: &[u8], value: &[u8], batch: &mut Batch) -> Result<(), RestoreError> {
         if self.part == Part::Headers {
             let last = self.parent.as_ref().filter(|(_, header)| header.number == self.height);
             if last.is_none_or(|(hash, _)| *hash != self.app_hash) {
@@ -129,40 +133,39 @@ impl Restore {
             }
             self.part = Part::Accounts;
         }
-        self.close()?;
-        let address = Address::try_from(&key[1..]).map_err(|_| wrong("an address"))?;
-        if self.last_address.is_some_and(|last| address <= last) {
+        self.close(batch)?;
+        let (hash, address, leaf) = account_entry(key, value).map_err(|_| wrong("the record of an account"))?;
+        if self.last.is_some_and(|last| hash <= last) {
             return Err(wrong(format!("account {address} is out of order")));
         }
-        let bytes = value.to_vec();
-        let account = TrieAccount::decode(&mut value).map_err(|_| wrong(format!("account {address}")))?;
-        self.accounts.insert(keccak256(address), bytes);
+        let account = decode_account(&leaf).map_err(|_| wrong(format!("account {address}")))?;
+        self.accounts.add(hash, leaf)?;
+        put_zones(batch, keys::ACCOUNT_ZONES, &self.accounts.take_zones());
         if account.code_hash != KECCAK_EMPTY {
             self.codes.insert(account.code_hash);
         }
-        self.last_address = Some(address);
-        self.open = Some(Open { address, root: account.storage_root, slots: Trie::default(), last_slot: None });
+        self.last = Some(hash);
+        let slots = TrieBuilder::new(&NoLeaves);
+        self.open = Some(Open { address, hash, root: account.storage_root, slots, last: None });
         Ok(())
     }
 
-    fn slot(&mut self, key: &[u8], value: &[u8]) -> Result<(), RestoreError> {
+    fn slot(&mut self, key: &[u8], value: &[u8], batch: &mut Batch) -> Result<(), RestoreError> {
         let open = self.open.as_mut().ok_or_else(|| wrong("a slot without an account"))?;
-        let prefix = keys::slots(open.address);
-        let Some(slot) = key.strip_prefix(prefix.as_slice()).filter(|slot| slot.len() == 32) else {
-            return Err(wrong(format!("a slot of another account at {}", open.address)));
-        };
-        let canonical = value.len() <= 32 && value.first().is_some_and(|first| *first != 0);
-        if !canonical || open.last_slot.as_deref().is_some_and(|last| slot <= last) {
+        let entry = slot_entry(open.hash, key, value);
+        let (hash, _, value) = entry.map_err(|_| wrong(format!("the record of a slot at {}", open.address)))?;
+        if open.last.is_some_and(|last| hash <= last) {
             return Err(wrong(format!("a slot of {} is out of order", open.address)));
         }
-        open.slots.insert(keccak256(slot), alloy_rlp::encode(U256::from_be_slice(value)));
-        open.last_slot = Some(slot.to_vec());
+        open.slots.add(hash, slot_leaf(value))?;
+        put_zones(batch, &keys::storage_zones(open.hash), &open.slots.take_zones());
+        open.last = Some(hash);
         Ok(())
     }
 
-    fn code(&mut self, key: &[u8], value: &[u8]) -> Result<(), RestoreError> {
+    fn code(&mut self, key: &[u8], value: &[u8], batch: &mut Batch) -> Result<(), RestoreError> {
         self.part = Part::Codes;
-        self.close()?;
+        self.close(batch)?;
         let hash = keccak256(value);
         // In order: the first of those that have not come.
         if key != keys::code(hash) || self.codes.pop_first() != Some(hash) {
@@ -172,10 +175,11 @@ impl Restore {
     }
 
     /// All slots of an account are there.
-    fn close(&mut self) -> Result<(), RestoreError> {
-        let Some(mut open) = self.open.take() else { return Ok(()) };
-        let root = if open.slots.is_empty() { EMPTY_ROOT_HASH } else { open.slots.root() };
-        if root == open.root { Ok(()) } else { Err(wrong(format!("the slots of {}", open.address))) }
+    fn close(&mut self, batch: &mut Batch) -> Result<(), RestoreError> {
+        let Some(open) = self.open.take() else { return Ok(()) };
+        let (slots, zones) = open.slots.finish()?;
+        put_zones(batch, &keys::storage_zones(open.hash), &zones);
+        if slots.root() == open.root { Ok(()) } else { Err(wrong(format!("the slots of {}", open.address))) }
     }
 
     /// Checks the whole, and gives the store its height: from now on it is the chain's.
@@ -184,19 +188,22 @@ impl Restore {
     /// # Errors
     /// [`RestoreError`].
     pub fn finish(mut self, chain: B256) -> Result<(), RestoreError> {
-        self.close()?;
+        let mut batch = Batch::default();
+        self.close(&mut batch)?;
         if let Some(code) = self.codes.first() {
             return Err(wrong(format!("code {code} is missing")));
         }
-        let root = self.accounts.root();
+        let (accounts, zones) = self.accounts.finish()?;
+        put_zones(&mut batch, keys::ACCOUNT_ZONES, &zones);
+        let root = accounts.root();
         let expected = self.parent.as_ref().filter(|_| self.part != Part::Headers).map(|(_, header)| header.state_root);
         if expected != Some(root) {
             return Err(wrong("its state root is not the header's"));
         }
-        let mut batch = Batch::default();
         batch.put(keys::meta("version"), keys::LAYOUT_VERSION.to_be_bytes().to_vec());
         batch.put(keys::meta("chain"), chain.to_vec());
         batch.put(keys::meta("first"), (self.height + 1).to_be_bytes().to_vec());
+        batch.put(keys::meta("history"), self.height.to_be_bytes().to_vec());
         batch.put(keys::meta("height"), self.height.to_be_bytes().to_vec());
         Ok(self.store.commit(batch)?)
     }

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use alloy_primitives::Address;
-use alloy_rlp::Decodable;
-use alloy_trie::{EMPTY_ROOT_HASH, TrieAccount};
+use alloy_trie::EMPTY_ROOT_HASH;
 use revm::primitives::KECCAK_EMPTY;
 
 use super::{header_range, put_record};
-use crate::{StoreError, View, keys};
+use crate::{
+    StoreError, View, keys,
+    records::{account_record, decode_account, slot_record},
+};
 
 /// Gives `emit` the chunks of the snapshot of a view, in order. A chunk has at least `chunk_bytes`, but for the last
 /// one, and is longer by less than one record.
@@ -32,23 +33,22 @@ pub fn write_snapshot<E: From<StoreError>>(
     };
     for number in header_range(view.height()) {
         let key = keys::header(number);
-        let header = snapshot.get(&key)?.ok_or_else(|| StoreError::damaged(format!("header {number}")))?;
+        let header = snapshot.get(&key)?.ok_or_else(|| StoreError::damaged(format_args!("header {number}")))?;
         put(&key, &header)?;
     }
     let mut codes = BTreeSet::new();
     // A scan's error is the store's; `emit`'s is kept beside it.
     let mut failed = None;
-    snapshot.scan(keys::ACCOUNTS, &mut |key, value| {
-        let account = TrieAccount::decode(&mut &*value).map_err(|_| StoreError::damaged("an account"))?;
+    view.accounts(&mut |hash, address, leaf| {
+        let account = decode_account(leaf)?;
         if account.code_hash != KECCAK_EMPTY {
             codes.insert(account.code_hash);
         }
-        let mut result = put(key, value);
+        let mut result = put(&keys::account(address), &account_record(address, leaf));
         if account.storage_root != EMPTY_ROOT_HASH {
-            let address = Address::from_slice(&key[keys::ACCOUNTS.len()..]);
-            snapshot.scan(&keys::slots(address), &mut |key, value| {
+            view.slots(hash, &mut |_, slot, value| {
                 if result.is_ok() {
-                    result = put(key, value);
+                    result = put(&keys::slot(address, slot), &slot_record(slot, value));
                 }
                 Ok(result.is_ok())
             })?;
@@ -60,7 +60,7 @@ pub fn write_snapshot<E: From<StoreError>>(
         return Err(error);
     }
     for hash in codes {
-        let code = snapshot.get(&keys::code(hash))?.ok_or_else(|| StoreError::damaged(format!("code {hash}")))?;
+        let code = snapshot.get(&keys::code(hash))?.ok_or_else(|| StoreError::damaged(format_args!("code {hash}")))?;
         put(&keys::code(hash), &code)?;
     }
     if !chunk.is_empty() {

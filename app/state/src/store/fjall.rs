@@ -1,22 +1,23 @@
 //! The default backend: fjall, a log-structured merge tree in pure Rust.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use core::fmt;
+use std::{path::Path, sync::Arc};
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 
-use crate::{Batch, Snapshot, Store, StoreError, store::Visit};
+use super::{Batch, Durability, Snapshot, Store, StoreError, Visit, unseal};
 
 /// Everything is in one keyspace: a block is one batch, and a scan needs one iterator.
 const KEYSPACE: &str = "penstock";
 
 /// A store in a folder.
-pub struct FjallStore {
+pub(super) struct FjallStore {
     database: Database,
     keyspace: Keyspace,
 }
 
-impl core::fmt::Debug for FjallStore {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+impl fmt::Debug for FjallStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FjallStore").finish_non_exhaustive()
     }
 }
@@ -32,7 +33,7 @@ impl FjallStore {
     ///
     /// # Errors
     /// When another process has it open, or it cannot be read.
-    pub fn open(folder: &Path) -> Result<Self, StoreError> {
+    pub(super) fn open(folder: &Path) -> Result<Self, StoreError> {
         let database = Database::builder(folder).open()?;
         let keyspace = database.keyspace(KEYSPACE, KeyspaceCreateOptions::default)?;
         Ok(Self { database, keyspace })
@@ -44,17 +45,24 @@ impl Store for FjallStore {
         Arc::new(FjallSnapshot { snapshot: self.database.snapshot(), keyspace: self.keyspace.clone() })
     }
 
-    fn commit(&self, batch: Batch) -> Result<(), StoreError> {
-        let mut write = self.database.batch().durability(Some(PersistMode::SyncAll));
-        // All entries of a batch have one sequence number: a key may be in it only once (its last change).
-        let changes: BTreeMap<Vec<u8>, Option<Vec<u8>>> = batch.changes.into_iter().collect();
-        for (key, value) in changes {
+    fn write(&self, batch: Batch, durability: Durability) -> Result<(), StoreError> {
+        let mode = match durability {
+            Durability::Synced => PersistMode::SyncAll,
+            Durability::Relaxed => PersistMode::Buffer,
+        };
+        let mut write = self.database.batch().durability(Some(mode));
+        // All entries of a batch have one sequence number: a key may be in it only once.
+        for (key, value) in batch.sealed() {
             match value {
                 Some(value) => write.insert(&self.keyspace, key, value),
                 None => write.remove(&self.keyspace, key),
             }
         }
         Ok(write.commit()?)
+    }
+
+    fn disk_bytes(&self) -> Result<u64, StoreError> {
+        Ok(self.database.disk_space()?)
     }
 }
 
@@ -64,14 +72,19 @@ struct FjallSnapshot {
 }
 
 impl Snapshot for FjallSnapshot {
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.snapshot.get(&self.keyspace, key)?.map(|value| value.to_vec()))
+    fn is_frozen(&self) -> bool {
+        true
     }
 
-    fn scan(&self, prefix: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError> {
-        for entry in self.snapshot.prefix(&self.keyspace, prefix) {
-            let (key, value) = entry.into_inner()?;
-            if !visit(&key, &value)? {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let sealed = self.snapshot.get(&self.keyspace, key)?;
+        sealed.map(|sealed| unseal(key, &sealed).map(<[u8]>::to_vec)).transpose()
+    }
+
+    fn scan_sealed(&self, from: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        for entry in self.snapshot.range(&self.keyspace, from..) {
+            let (key, sealed) = entry.into_inner()?;
+            if !visit(&key, &sealed)? {
                 break;
             }
         }
