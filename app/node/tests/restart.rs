@@ -39,17 +39,32 @@ fn load(node: &Node, probe: Address, sender: usize, count: u64) -> Vec<B256> {
         .collect()
 }
 
+/// Kills on each backend; `PENSTOCK_KILLS=200` makes it long.
+fn kills() -> u64 {
+    std::env::var("PENSTOCK_KILLS").map_or(8, |text| text.parse().unwrap())
+}
+
 #[test]
-fn a_clean_stop_and_twelve_kills_lose_no_committed_block() {
+fn a_clean_stop_and_kills_lose_no_committed_block_on_fjall() {
+    stops_and_kills("fjall");
+}
+
+#[test]
+fn a_clean_stop_and_kills_lose_no_committed_block_on_sled() {
+    stops_and_kills("sled");
+}
+
+fn stops_and_kills(backend: &str) {
     let data = tempfile::tempdir().unwrap();
     let path = data.path().to_str().unwrap();
     let arguments = ["--block-time", "30ms", "--data", path];
-    let mut node = Node::start(&arguments);
+    let environment = [("PENSTOCK_STATE_BACKEND", backend)];
+    let mut node = Node::start_with(&arguments, &environment);
     let probe = node.deploy(&account(0), "Probe", &[]);
 
-    for round in 0..12u64 {
+    for round in 0..=kills() {
         load(&node, probe, 1, 20);
-        thread::sleep(Duration::from_millis(13 * round));
+        thread::sleep(Duration::from_millis(13 * (round % 12)));
         let height = node.height();
         let before = block(&node, height);
         if round == 0 {
@@ -57,7 +72,7 @@ fn a_clean_stop_and_twelve_kills_lose_no_committed_block() {
         } else {
             node.kill();
         }
-        node = Node::start(&arguments);
+        node = Node::start_with(&arguments, &environment);
         assert!(node.height() >= height, "round {round}: {} after {height}", node.height());
         assert_eq!(block(&node, height), before, "round {round}");
         let hash = load(&node, probe, 2, 1)[0];
@@ -65,19 +80,19 @@ fn a_clean_stop_and_twelve_kills_lose_no_committed_block() {
     }
     let heights = node.height();
     assert!(node.stop().success());
-    follow_without_models(data.path(), heights);
+    follow_without_models(data.path(), heights, backend.parse().unwrap());
 }
 
 /// Feeds the committed blocks to a second application that has no model, and compares app hashes
 /// (each block's `parentHash` is the app hash of the block before it).
-fn follow_without_models(data: &Path, heights: u64) {
+fn follow_without_models(data: &Path, heights: u64, backend: Backend) {
     let genesis = GenesisDoc::parse(&std::fs::read(support::repository().join("genesis.json")).unwrap()).unwrap();
     let mut log = BlockLog::open(&data.join("blocks.log")).unwrap();
     assert!(log.height() >= heights);
     let fresh = tempfile::tempdir().unwrap();
     let network = InferenceNetwork::start(ModelStore::default(), NetworkConfig::default()).unwrap();
     let open = |folder: &Path, network: Arc<InferenceNetwork>| {
-        let store = Backend::Fjall.open(folder).unwrap();
+        let store = backend.open(folder).unwrap();
         Chain::open(store, genesis.genesis.clone(), &genesis.app_state, network, ChainConfig::default()).unwrap()
     };
     let network = Arc::new(network);

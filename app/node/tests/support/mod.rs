@@ -108,6 +108,11 @@ impl Node {
         panic!("penstock dev did not start:\n{seen}");
     }
 
+    /// Its JSON-RPC, for another thread.
+    pub fn rpc(&self) -> Rpc {
+        self.rpc.clone()
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.id()
     }

@@ -1,11 +1,14 @@
 //! The default backend: fjall, a log-structured merge tree in pure Rust.
 
 use core::fmt;
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 
-use super::{Batch, Durability, Snapshot, Store, StoreError, Visit, unseal};
+use super::{Batch, Durability, Snapshot, Store, StoreError, Visit, failed_write, unseal};
 
 /// Everything is in one keyspace: a block is one batch, and a scan needs one iterator.
 const KEYSPACE: &str = "penstock";
@@ -14,6 +17,7 @@ const KEYSPACE: &str = "penstock";
 pub(super) struct FjallStore {
     database: Database,
     keyspace: Keyspace,
+    folder: PathBuf,
 }
 
 impl fmt::Debug for FjallStore {
@@ -36,7 +40,7 @@ impl FjallStore {
     pub(super) fn open(folder: &Path) -> Result<Self, StoreError> {
         let database = Database::builder(folder).open()?;
         let keyspace = database.keyspace(KEYSPACE, KeyspaceCreateOptions::default)?;
-        Ok(Self { database, keyspace })
+        Ok(Self { database, keyspace, folder: folder.to_owned() })
     }
 }
 
@@ -58,7 +62,7 @@ impl Store for FjallStore {
                 None => write.remove(&self.keyspace, key),
             }
         }
-        Ok(write.commit()?)
+        write.commit().map_err(|error| failed_write(&self.folder, error.into()))
     }
 
     fn disk_bytes(&self) -> Result<u64, StoreError> {

@@ -236,6 +236,22 @@ pub(crate) fn name_of(key: &[u8]) -> String {
     }
 }
 
+/// Room below which a failure is most likely one of room. fjall makes files of 64 MiB in advance.
+const LITTLE_ROOM: u64 = 128 << 20;
+
+/// A failed write, with what most likely made it fail: databases say of a full disk whatever they noticed first.
+fn failed_write(folder: &Path, error: StoreError) -> StoreError {
+    let room = rustix::fs::statvfs(folder).map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+    match (error, room) {
+        (StoreError::Database(what), Ok(room)) if room < LITTLE_ROOM => StoreError::Database(format!(
+            "{what}: there are {} MiB left on the disk of {}; give it room and start again, nothing that was committed is lost",
+            room >> 20,
+            folder.display()
+        )),
+        (error, _) => error,
+    }
+}
+
 /// Keys that [`clear`] removes at once.
 const CLEAR_STEP: usize = 10_000;
 

@@ -5,11 +5,15 @@
 //! mends that and costs nothing measurable (facts/evm.md, section 3.2).
 
 use core::fmt;
-use std::{fs::File, path::Path, sync::Arc};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use sled::{Config, Db, Mode, Tree};
 
-use super::{Batch, Durability, Snapshot, Store, StoreError, Visit, unseal};
+use super::{Batch, Durability, Snapshot, Store, StoreError, Visit, failed_write, unseal};
 
 /// sled keeps pages in memory without regard to this bound, but for the part that it can: it is kept small.
 const CACHE_BYTES: u64 = 64 << 20;
@@ -20,6 +24,7 @@ pub(super) struct SledStore {
     tree: Tree,
     /// sled's own file, for the `fsync` that it leaves out.
     file: File,
+    folder: PathBuf,
 }
 
 impl fmt::Debug for SledStore {
@@ -55,7 +60,7 @@ impl SledStore {
             let synced = File::open(folder).and_then(|folder| folder.sync_all());
             synced.map_err(|error| io(folder, error))?;
         }
-        Ok(Self { database, tree, file })
+        Ok(Self { database, tree, file, folder: folder.to_owned() })
     }
 }
 
@@ -72,12 +77,14 @@ impl Store for SledStore {
                 None => write.remove(key),
             }
         }
-        self.tree.apply_batch(write)?;
-        if durability == Durability::Synced {
-            self.database.flush()?;
-            self.file.sync_all().map_err(|error| StoreError::Database(error.to_string()))?;
-        }
-        Ok(())
+        let written = self.tree.apply_batch(write).and_then(|()| {
+            if durability == Durability::Synced {
+                self.database.flush()?;
+                self.file.sync_all()?;
+            }
+            Ok(())
+        });
+        written.map_err(|error| failed_write(&self.folder, error.into()))
     }
 
     fn disk_bytes(&self) -> Result<u64, StoreError> {
