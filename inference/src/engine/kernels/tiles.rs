@@ -176,14 +176,14 @@ unsafe fn micro_fma<T: Term, const R: usize, const P: usize, L: Lines, const S: 
     let n = right.n;
     // Loops rather than `from_fn`: what that calls is not compiled for these features, and would not become part of this.
     let mut rows: [&[T]; R] = [&[]; R];
-    for r in 0..R {
-        rows[r] =
+    for (r, place) in rows.iter_mut().enumerate() {
+        *place =
             if S { &lhs.data[row * right.k..][..R * right.k] } else { &lhs.data[(row + r) * lhs.stride..][..right.k] };
     }
     let mut panels = [right.data.as_ptr(); P];
-    for q in 0..P {
+    for (q, panel) in panels.iter_mut().enumerate() {
         // SAFETY: the caller promises that the panel is there.
-        panels[q] = unsafe { panels[q].add((p + q) * right.stride) };
+        *panel = unsafe { panel.add((p + q) * right.stride) };
     }
     // SAFETY: the CPU has the features of this function.
     let zero = unsafe { T::zeros() };

@@ -102,7 +102,7 @@ fn conv(node: &Node<'_>) -> Result<Eval, String> {
                 };
                 if !inputs.has(2) {
                     return Ok(images(&x, 0, &weights, &g, threads, |_, sums, out: &mut [f32]| {
-                        out.copy_from_slice(sums)
+                        out.copy_from_slice(sums);
                     }));
                 }
                 // The bias is added to the finished sums.
@@ -222,6 +222,9 @@ fn constant_weights(node: &Node<'_>, groups: usize, at: usize, zero_at: usize) -
         .integer_weights((slot(at)?, groups, slot(zero_at)), array.shape(), || integer_weights(array, zero, groups))
 }
 
+/// The zero point of an image of bytes, and weights of 16 bits: `None` when it is something else.
+type Narrow = Option<(i16, Arc<Weights<Pair>>)>;
+
 /// Sums of centred integers, exact in int32; for `QLinearConv` scaled back.
 fn integer(node: &Node<'_>, scaled: bool) -> Result<Eval, String> {
     let (window, groups) = (Window::new(node)?, groups(node)?);
@@ -234,7 +237,7 @@ fn integer(node: &Node<'_>, scaled: bool) -> Result<Eval, String> {
         let threads = cx.threads;
         let zero = |index: usize| if inputs.has(index) { inputs.read(index).map(Some) } else { Ok(None) };
         // Bytes with one zero point, and weights that are narrow without theirs: as nearly always.
-        let narrow = || -> Result<Option<(i16, Arc<Weights<Pair>>)>, Stop> {
+        let narrow = || -> Result<Narrow, Stop> {
             let Some(x_zero) = byte_zero(inputs.read(0)?, zero(x_zero)?) else { return Ok(None) };
             let weights = match &constant {
                 Some(weights) => Some(weights.clone()),
@@ -305,7 +308,7 @@ impl Requantized {
     fn bytes<T: Byte + Element>(
         &self,
         inputs: &Inputs<'_>,
-        narrow: Option<(i16, Arc<Weights<Pair>>)>,
+        narrow: Narrow,
         g: &Geometry,
         threads: usize,
         sums: impl Fn() -> Result<Vec<i32>, Stop>,

@@ -69,7 +69,7 @@ pub(crate) fn zip_over<T: Element>(a: Array, b: Array, shape: &[usize], f: impl 
         && let Some(repeat) = Repeat::of(b.shape(), shape)
     {
         let mut values = a.into_vec::<T>();
-        repeat.over(&mut values, &b.values::<T>(), |x, y| f(x, y));
+        repeat.over(&mut values, &b.values::<T>(), f);
         return values;
     }
     if fits(&b, &a)
