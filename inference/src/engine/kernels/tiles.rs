@@ -1,6 +1,8 @@
 //! The tiles of a matrix product: where its operands lie, and the micro-kernels.
 
-use super::term::{LANES, Term};
+#[cfg(target_arch = "x86_64")]
+use super::term::LANES;
+use super::term::Term;
 
 /// Columns of one panel: two AVX2 registers of 32-bit terms, one AVX-512 register.
 pub(crate) const PANEL: usize = 16;
