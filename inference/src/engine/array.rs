@@ -220,6 +220,31 @@ impl Array {
         }
     }
 
+    /// The elements as they lie in memory, the stride of each dimension, and where the first element is; `None` when they
+    /// are of another type or run backwards.
+    pub(crate) fn strided<T: Element>(&self) -> Option<(&[T], Vec<usize>, usize)> {
+        let Storage::Burn(tensor) = &self.storage else { return None };
+        if tensor.dtype() != T::dtype() {
+            return None;
+        }
+        let layout = tensor.layout();
+        let strides = layout.strides().iter().map(|stride| usize::try_from(*stride).ok()).collect::<Option<_>>()?;
+        Some((tensor.storage::<T>(), strides, layout.start_offset()))
+    }
+
+    /// Whether nobody else holds the elements, and they are all that there is of them, row-major.
+    pub(crate) fn is_own(&self) -> bool {
+        match &self.storage {
+            Storage::Burn(tensor) => {
+                tensor.is_unique()
+                    && tensor.is_contiguous()
+                    && tensor.layout().start_offset() == 0
+                    && tensor.bytes().len() == self.count() * self.dtype.size()
+            }
+            Storage::Text(_) => false,
+        }
+    }
+
     /// The texts; empty if it holds none.
     pub(crate) fn texts(&self) -> &[String] {
         match &self.storage {

@@ -330,6 +330,7 @@ impl Builder<'_> {
             inputs,
             outputs: vec![],
             dead: vec![],
+            takes: ops::takes(name, &proto.op_type, opset),
         };
         let folded = self.fold(compiler, &step);
         for (index, name) in proto.output.iter().enumerate() {
@@ -355,7 +356,7 @@ impl Builder<'_> {
         if !all || compiler.folding.bytes > MAX_FOLDED_BYTES {
             return None;
         }
-        let outputs = (step.eval)(&mut compiler.folding, &Inputs(values)).ok()?;
+        let outputs = (step.eval)(&mut compiler.folding, &Inputs::new(values)).ok()?;
         if !outputs.iter().all(Value::is_known) {
             return None;
         }

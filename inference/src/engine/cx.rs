@@ -2,6 +2,8 @@
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
+use parking_lot::Mutex;
+
 use super::{
     array::{Array, Element},
     value::{Value, count, size},
@@ -234,11 +236,51 @@ impl<'a> Cx<'a> {
 
 /// The inputs of a node; an omitted one is `None`.
 #[derive(Debug)]
-pub(crate) struct Inputs<'v>(pub(crate) Vec<Option<&'v Value>>);
+pub(crate) struct Inputs<'v> {
+    values: Vec<Option<&'v Value>>,
+    /// An input that nobody reads afterwards: its index, and its elements until the operator takes them. In `values` is
+    /// its type alone.
+    dying: Mutex<Option<(usize, Array)>>,
+}
 
 impl<'v> Inputs<'v> {
+    pub(crate) fn new(values: Vec<Option<&'v Value>>) -> Self {
+        Self { values, dying: Mutex::new(None) }
+    }
+
+    /// With an input that the operator may take, by [`Self::owned`] alone.
+    pub(crate) fn with_dying(values: Vec<Option<&'v Value>>, dying: Option<(usize, Array)>) -> Self {
+        Self { values, dying: Mutex::new(dying) }
+    }
+
     pub(crate) fn len(&self) -> usize {
-        self.0.len()
+        self.values.len()
+    }
+
+    pub(crate) fn values_of(&self) -> &[Option<&'v Value>] {
+        &self.values
+    }
+
+    /// The tensor at an index, to be written over if nobody else holds it.
+    pub(crate) fn owned(&self, index: usize) -> Result<Array, Stop> {
+        let mut dying = self.dying.lock();
+        match dying.take() {
+            Some((which, array)) if which == index => Ok(array),
+            other => {
+                *dying = other;
+                self.array(index).cloned()
+            }
+        }
+    }
+
+    /// The elements at an index, to be written over.
+    pub(crate) fn owned_values<T: Element>(&self, index: usize) -> Result<Vec<T>, Stop> {
+        let array = self.owned(index)?;
+        match T::TYPES.contains(&array.dtype()) {
+            true if array.is_own() => Ok(array.into_vec()),
+            true => Ok(array.values::<T>().into_owned()),
+            false => Err(Stop::unsupported(array.dtype())),
+        }
     }
 
     pub(crate) fn has(&self, index: usize) -> bool {
@@ -246,7 +288,7 @@ impl<'v> Inputs<'v> {
     }
 
     pub(crate) fn get(&self, index: usize) -> Option<&'v Value> {
-        self.0.get(index).copied().flatten()
+        self.values.get(index).copied().flatten()
     }
 
     pub(crate) fn value(&self, index: usize) -> Result<&'v Value, Stop> {
@@ -255,7 +297,7 @@ impl<'v> Inputs<'v> {
 
     /// Whether every input's elements are there.
     pub(crate) fn known(&self) -> bool {
-        self.0.iter().flatten().all(|value| value.is_known())
+        self.values.iter().flatten().all(|value| value.is_known())
     }
 
     pub(crate) fn ty(&self, index: usize) -> Result<(DType, &'v [usize]), Stop> {

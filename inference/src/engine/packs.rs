@@ -3,19 +3,37 @@
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
+    hash::Hash,
     rc::Rc,
     sync::Arc,
 };
 
-use super::{kernels::matmul::Packed, program::Slot};
+use super::{
+    kernels::{
+        conv::Weights,
+        matmul::Packed,
+        term::{Pair, Term},
+    },
+    program::Slot,
+    value::count,
+};
 
 /// Bytes of all layouts of one model. What does not fit is laid out in each run instead, to the same bits.
 const MAX_BYTES: u64 = 4 << 30;
 
-/// Layouts by constant, as it is and transposed.
+type Kept<K, V> = RefCell<HashMap<K, Arc<V>>>;
+
+/// Layouts by constant.
 #[derive(Debug, Default)]
 pub(crate) struct Packs {
-    packs: RefCell<HashMap<(Slot, bool), Arc<Packed>>>,
+    /// Matrices as they are and transposed.
+    matrices: Kept<(Slot, bool), Packed>,
+    /// Matrices of integers, with their zero point.
+    integers: Kept<(Slot, Option<Slot>), Packed<Pair>>,
+    /// Weights of convolutions, with the number of groups.
+    weights: Kept<(Slot, usize), Weights<f32>>,
+    /// The same of integers, with their zero point.
+    integer_weights: Kept<(Slot, usize, Option<Slot>), Weights<Pair>>,
     /// Of the graphs around and inside, too.
     bytes: Rc<Cell<u64>>,
 }
@@ -23,7 +41,7 @@ pub(crate) struct Packs {
 impl Packs {
     /// Those of a graph inside, within the same bound.
     pub(crate) fn inner(&self) -> Self {
-        Self { packs: RefCell::default(), bytes: self.bytes.clone() }
+        Self { bytes: self.bytes.clone(), ..Self::default() }
     }
 
     /// Counts bytes of a layout that is kept elsewhere; false when they do not fit.
@@ -45,14 +63,60 @@ impl Packs {
         n: usize,
         make: impl FnOnce() -> Packed,
     ) -> Option<Arc<Packed>> {
-        if let Some(packed) = self.packs.borrow().get(&(slot, transposed)) {
-            return Some(packed.clone());
+        self.keep(&self.matrices, (slot, transposed), Packed::<f32>::bytes(k, n), || Some(make()))
+    }
+
+    /// The layout of a matrix of integers of `[k, n]` pairs; `None` when it does not fit, or `make` says no.
+    pub(crate) fn pack_integers(
+        &self,
+        key: (Slot, Option<Slot>),
+        k: usize,
+        n: usize,
+        make: impl FnOnce() -> Option<Packed<Pair>>,
+    ) -> Option<Arc<Packed<Pair>>> {
+        self.keep(&self.integers, key, Packed::<Pair>::bytes(k, n), make)
+    }
+
+    /// The layout of the weights of a convolution; `None` when it does not fit.
+    pub(crate) fn weights(
+        &self,
+        key: (Slot, usize),
+        shape: &[usize],
+        make: impl FnOnce() -> Weights<f32>,
+    ) -> Option<Arc<Weights<f32>>> {
+        self.keep(&self.weights, key, bytes::<f32>(shape), || Some(make()))
+    }
+
+    /// The same of integers, or `make` says no.
+    pub(crate) fn integer_weights(
+        &self,
+        key: (Slot, usize, Option<Slot>),
+        shape: &[usize],
+        make: impl FnOnce() -> Option<Weights<Pair>>,
+    ) -> Option<Arc<Weights<Pair>>> {
+        self.keep(&self.integer_weights, key, bytes::<Pair>(shape), make)
+    }
+
+    fn keep<K: Eq + Hash, V>(
+        &self,
+        kept: &Kept<K, V>,
+        key: K,
+        bytes: u64,
+        make: impl FnOnce() -> Option<V>,
+    ) -> Option<Arc<V>> {
+        if let Some(layout) = kept.borrow().get(&key) {
+            return Some(layout.clone());
         }
-        if !self.reserve(Packed::bytes(k, n)) {
+        if !self.reserve(bytes) {
             return None;
         }
-        let packed = Arc::new(make());
-        self.packs.borrow_mut().insert((slot, transposed), packed.clone());
-        Some(packed)
+        let layout = Arc::new(make()?);
+        kept.borrow_mut().insert(key, layout.clone());
+        Some(layout)
     }
+}
+
+/// Bytes of weights as terms, at most, saturating.
+fn bytes<T: Term>(shape: &[usize]) -> u64 {
+    count(shape).saturating_mul(size_of::<T>() as u64)
 }

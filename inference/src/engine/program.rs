@@ -5,7 +5,7 @@ use core::fmt;
 use super::{
     cx::{Cx, GRAPH_OPS, Inputs, NODE_OPS, Stop},
     rows::Rule,
-    value::Value,
+    value::{Value, count},
 };
 
 /// Index of a value of a program.
@@ -30,6 +30,22 @@ pub(crate) struct Step {
     pub(crate) outputs: Vec<Option<Slot>>,
     /// Values that nothing reads after this step.
     pub(crate) dead: Vec<Slot>,
+    /// Whether it may take an input that dies, to write over it.
+    pub(crate) takes: bool,
+}
+
+impl Step {
+    /// The greatest of its inputs that die here and are there once.
+    fn dying(&self, slots: &[Option<Value>]) -> Option<(usize, Slot)> {
+        let once = |slot: Slot| self.inputs.iter().flatten().filter(|other| **other == slot).count() == 1;
+        let dies = |(index, slot): (usize, &Option<Slot>)| {
+            let slot = (*slot).filter(|slot| self.dead.contains(slot) && once(*slot))?;
+            matches!(slots[slot], Some(Value::Known(_))).then_some((index, slot))
+        };
+        let size =
+            |slot: Slot| slots[slot].as_ref().and_then(|value| value.ty().ok()).map_or(0, |(_, shape)| count(shape));
+        self.inputs.iter().enumerate().filter_map(dies).max_by_key(|(_, slot)| size(*slot))
+    }
 }
 
 impl fmt::Debug for Step {
@@ -155,14 +171,25 @@ impl Program {
                 cx.checkpoint().map_err(failed)?;
                 let at = cx.ops;
                 cx.charge(NODE_OPS).map_err(failed)?;
+                let taken = if step.takes && !cx.is_tracing() { step.dying(&slots) } else { None };
+                let taken = taken.and_then(|(index, slot)| Some((index, slot, slots[slot].take()?)));
+                // Its type stays where it was.
+                let dying = match taken {
+                    Some((index, slot, Value::Known(array))) => {
+                        slots[slot] = Some(Value::Unknown(array.dtype(), array.shape().to_vec()));
+                        Some((index, array))
+                    }
+                    _ => None,
+                };
                 let outputs = {
                     let find = |slot: &Option<Slot>| {
                         let slot = (*slot)?;
                         let planned = || folded.and_then(|trace| trace.folded[slot].as_ref());
                         slots[slot].as_ref().or_else(planned).or(self.constants[slot].as_ref())
                     };
-                    let inputs = Inputs(step.inputs.iter().map(find).collect());
-                    if step.inputs.iter().zip(&inputs.0).any(|(slot, value)| slot.is_some() && value.is_none()) {
+                    let inputs = Inputs::with_dying(step.inputs.iter().map(find).collect(), dying);
+                    if step.inputs.iter().zip(inputs.values_of()).any(|(slot, value)| slot.is_some() && value.is_none())
+                    {
                         return Err(failed(Stop::invalid("it reads a value that no node computes")));
                     }
                     (step.eval)(cx, &inputs).map_err(failed)?

@@ -3,9 +3,20 @@
 //!
 //! The patches are never written out. The input plane is copied once, padded, and split by stride into phases, so that
 //! the elements that one kernel position meets at neighbouring outputs are neighbours in memory; a table of offsets
-//! then is all that the product needs. Outputs are computed over the padded width, and the surplus is dropped.
+//! then is all that the product needs. Outputs are computed over the padded width, some rows of the image at a time, so
+//! that sums are still in a cache when they are finished; the surplus is dropped.
+//!
+//! Of small integers two channels are one: [`Pair`]s.
 
-use super::matmul::{PANEL, matmul_taps};
+use super::{
+    matmul::{PANEL, matmul_taps, stripes},
+    term::{Pair, Term},
+};
+
+/// Sums of one block of rows: they stay in the second-level cache.
+const BLOCK: usize = 32 << 10;
+/// Columns of the product that a block has at least.
+const MIN_COLUMNS: usize = 8 * PANEL;
 
 /// One spatial dimension of a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,10 +63,20 @@ impl Geometry {
         self.axes.iter().map(|axis| axis.input).product()
     }
 
-    /// Bytes that [`convolve`] needs beside its output, saturating.
+    /// Channels of each group.
+    pub(crate) fn in_group(&self) -> usize {
+        self.channels / self.groups.max(1)
+    }
+
+    /// Outputs of each group.
+    pub(crate) fn out_group(&self) -> usize {
+        self.outputs / self.groups.max(1)
+    }
+
+    /// Bytes that a [`Convolution`] needs beside its output, saturating.
     pub(crate) fn scratch(&self) -> u64 {
         let layout = Layout::new(self);
-        let planes = (layout.plane as u64).saturating_mul((self.channels / self.groups.max(1)) as u64);
+        let planes = (layout.plane as u64).saturating_mul(self.in_group() as u64);
         let wide = (self.outputs as u64).saturating_mul(layout.columns as u64);
         planes.saturating_add(wide).saturating_mul(4)
     }
@@ -103,8 +124,9 @@ impl Layout {
         (((y % sy) * sx + x % sx) * self.phase.0 + y / sy) * self.phase.1 + x / sx
     }
 
-    /// Copies a channel in.
-    fn fill(&self, g: &Geometry, channel: &[f32], plane: &mut [f32]) {
+    /// Puts a channel in, or two at once.
+    #[inline(always)]
+    fn fill<P: Pixel>(&self, g: &Geometry, first: &[P], second: Option<&[P]>, zero: i16, plane: &mut [P::Term]) {
         let (height, width) = (self.rows.input, self.columns_axis.input);
         let (sy, sx) = (self.rows.stride, self.columns_axis.stride);
         let (padded_height, padded_width) = (self.phase.0 * sy, self.phase.1 * sx);
@@ -125,88 +147,217 @@ impl Layout {
             }
             let target = &mut plane[at * self.slice..(at + 1) * self.slice];
             for y in 0..height {
-                let row = &channel[(s * height + y) * width..][..width];
+                let row = (s * height + y) * width;
                 let padded_y = y + self.rows.before;
-                if padded_y >= padded_height {
+                if padded_y >= padded_height || !meets(&self.rows, padded_y) {
                     continue;
                 }
-                let before = self.columns_axis.before;
-                if sx == 1 {
-                    let count = width.min(padded_width.saturating_sub(before));
-                    let at = self.at(padded_y, before);
-                    target[at..at + count].copy_from_slice(&row[..count]);
-                } else {
-                    for (x, value) in row.iter().enumerate().take(padded_width.saturating_sub(before)) {
-                        target[self.at(padded_y, x + before)] = *value;
-                    }
+                // The columns of each phase are neighbours.
+                for phase in (0..sx).filter(|phase| meets(&self.columns_axis, *phase)) {
+                    let skipped = (phase + sx - self.columns_axis.before % sx) % sx;
+                    let padded_x = skipped + self.columns_axis.before;
+                    let room = padded_width.saturating_sub(padded_x).min(width.saturating_sub(skipped)).div_ceil(sx);
+                    let at = self.at(padded_y, padded_x);
+                    let (from, to) = (row + skipped.min(width), row + width);
+                    let second = second.map(|second| &second[from..to]);
+                    P::put(&first[from..to], second, sx, zero, &mut target[at..at + room]);
                 }
             }
         }
     }
 }
 
-/// Convolves one image `[channels, …]` with the weights `[outputs, channels / groups, kernel…]`; writes `[outputs, …]`.
-pub(crate) fn convolve(image: &[f32], weights: &[f32], g: &Geometry, out: &mut [f32], threads: usize) {
-    let layout = Layout::new(g);
-    let (in_group, out_group) = (g.channels / g.groups, g.outputs / g.groups);
-    let (pixels, input_pixels, kernel) = (g.pixels(), g.input_pixels(), g.kernel());
-    let k = in_group * kernel;
-    if pixels == 0 || out_group == 0 {
-        return;
+/// Whether a kernel position of any output meets the phase that a padded coordinate is in.
+fn meets(axis: &Axis, padded: usize) -> bool {
+    axis.stride == 1
+        || (0..axis.kernel.min(axis.stride)).any(|k| k * axis.dilation % axis.stride == padded % axis.stride)
+}
+
+/// What can be convolved: the elements of an image, and the terms that their products are made of.
+pub(crate) trait Pixel: Copy {
+    type Term: Term;
+    /// Channels in one term.
+    const CHANNELS: usize;
+    /// Puts the terms of every `step`th element of a row of one channel, or of two, into `out`: minus the zero point.
+    fn put(first: &[Self], second: Option<&[Self]>, step: usize, zero: i16, out: &mut [Self::Term]);
+}
+
+impl Pixel for f32 {
+    type Term = f32;
+    const CHANNELS: usize = 1;
+    #[inline(always)]
+    fn put(first: &[f32], _: Option<&[f32]>, step: usize, _: i16, out: &mut [f32]) {
+        match step {
+            1 => out.copy_from_slice(&first[..out.len()]),
+            step => out.iter_mut().zip(first.iter().step_by(step)).for_each(|(out, x)| *out = *x),
+        }
     }
-    // Offset of each kernel position from the patch of output 0.
-    let mut positions = Vec::with_capacity(kernel);
-    for index in 0..kernel {
-        let (mut rest, mut taps) = (index, Vec::with_capacity(g.axes.len()));
-        for axis in g.axes.iter().rev() {
-            taps.push(rest % axis.kernel * axis.dilation);
-            rest /= axis.kernel;
+}
+
+macro_rules! bytes {
+    ($($t:ty),*) => {$(
+        impl Pixel for $t {
+            type Term = Pair;
+            const CHANNELS: usize = 2;
+            #[inline(always)]
+            fn put(first: &[$t], second: Option<&[$t]>, step: usize, zero: i16, out: &mut [Pair]) {
+                let centre = |x: $t| i16::from(x).wrapping_sub(zero);
+                match (second, step) {
+                    (Some(second), 1) => {
+                        let rows = first.iter().zip(second);
+                        out.iter_mut().zip(rows).for_each(|(out, (x, y))| *out = Pair::new(centre(*x), centre(*y)));
+                    }
+                    (Some(second), step) => {
+                        let rows = first.iter().zip(second).step_by(step);
+                        out.iter_mut().zip(rows).for_each(|(out, (x, y))| *out = Pair::new(centre(*x), centre(*y)));
+                    }
+                    (None, step) => {
+                        let row = first.iter().step_by(step);
+                        out.iter_mut().zip(row).for_each(|(out, x)| *out = Pair::new(centre(*x), 0));
+                    }
+                }
+            }
         }
-        let (x, y) = (taps.first().copied().unwrap_or(0), if g.axes.len() > 1 { taps[1] } else { 0 });
-        let (mut at, mut stride) = (0, 1);
-        for (tap, size) in taps.iter().skip(2).zip(layout.outer.iter().rev()) {
-            at += tap * stride;
-            stride *= size;
-        }
-        positions.push(at * layout.slice + layout.at(y, x));
+    )*};
+}
+bytes!(i8, u8);
+
+/// The weights of a convolution, laid out for the product: each group's rows as stripes.
+#[derive(Debug)]
+pub(crate) struct Weights<T>(Vec<T>);
+
+impl Weights<f32> {
+    /// Lays `[outputs, channels of a group, kernel…]` out.
+    pub(crate) fn new(weights: &[f32], shape: &[usize], groups: usize) -> Self {
+        let depth = shape.iter().skip(1).product();
+        Self::of(weights, depth, depth * (shape[0] / groups))
     }
-    let taps: Vec<usize> = (0..in_group).flat_map(|c| positions.iter().map(move |at| c * layout.plane + at)).collect();
-    // The product reads whole panels beyond the last column.
-    let mut planes = vec![0.0f32; in_group * layout.plane + layout.columns + 2 * PANEL];
-    let compact = layout.phase.1 == layout.columns_axis.output;
-    let mut wide = vec![0.0f32; if compact { 0 } else { out_group * layout.columns }];
-    let outer = &g.axes[..layout.outer.len()];
-    let slices: usize = outer.iter().map(|axis| axis.output).product();
-    let slice_pixels = layout.rows.output * layout.columns_axis.output;
-    for group in 0..g.groups {
-        planes[..in_group * layout.plane].fill(0.0);
-        for c in 0..in_group {
-            let channel = &image[(group * in_group + c) * input_pixels..][..input_pixels];
-            layout.fill(g, channel, &mut planes[c * layout.plane..(c + 1) * layout.plane]);
+}
+
+impl Weights<Pair> {
+    /// The same of integers, of which two channels become one.
+    pub(crate) fn pairs(weights: &[i16], shape: &[usize], groups: usize) -> Self {
+        let (in_group, kernel) = (shape[1], shape.iter().skip(2).product::<usize>());
+        let depth = in_group.div_ceil(2) * kernel;
+        let mut pairs = Vec::with_capacity(shape[0] * depth);
+        for row in weights.chunks_exact((in_group * kernel).max(1)) {
+            for pair in row.chunks(2 * kernel) {
+                pairs.extend((0..kernel).map(|i| Pair::new(pair[i], pair.get(kernel + i).copied().unwrap_or(0))));
+            }
         }
-        let rows = &weights[group * out_group * k..(group + 1) * out_group * k];
-        let target = &mut out[group * out_group * pixels..(group + 1) * out_group * pixels];
-        for s in 0..slices {
-            let (mut rest, mut at, mut stride) = (s, 0, 1);
-            for (axis, size) in outer.iter().zip(&layout.outer).rev() {
-                at += rest % axis.output * axis.stride * stride;
-                rest /= axis.output;
+        Self::of(&pairs, depth, depth * (shape[0] / groups))
+    }
+}
+
+impl<T: Term> Weights<T> {
+    fn of(rows: &[T], depth: usize, group: usize) -> Self {
+        let mut out = Vec::with_capacity(rows.len());
+        rows.chunks(group.max(1)).for_each(|rows| stripes(rows, depth, &mut out));
+        Self(out)
+    }
+}
+
+/// A convolution of images of one size, with the memory that it needs.
+pub(crate) struct Convolution<'g, P: Pixel, O> {
+    g: &'g Geometry,
+    layout: Layout,
+    taps: Vec<usize>,
+    /// The channels of a group. What is padding stays zero from one image to the next.
+    planes: Vec<P::Term>,
+    wide: Vec<<P::Term as Term>::Sum>,
+    /// What has become of the sums of one output.
+    finished: Vec<O>,
+    /// Rows of the image whose sums are computed at a time.
+    rows: usize,
+}
+
+impl<'g, P: Pixel, O: Copy + Default> Convolution<'g, P, O> {
+    pub(crate) fn new(g: &'g Geometry) -> Self {
+        let layout = Layout::new(g);
+        // Offset of each kernel position from the patch of output 0.
+        let kernel = g.kernel();
+        let mut positions = Vec::with_capacity(kernel);
+        for index in 0..kernel {
+            let (mut rest, mut taps) = (index, Vec::with_capacity(g.axes.len()));
+            for axis in g.axes.iter().rev() {
+                taps.push(rest % axis.kernel * axis.dilation);
+                rest /= axis.kernel;
+            }
+            let (x, y) = (taps.first().copied().unwrap_or(0), if g.axes.len() > 1 { taps[1] } else { 0 });
+            let (mut at, mut stride) = (0, 1);
+            for (tap, size) in taps.iter().skip(2).zip(layout.outer.iter().rev()) {
+                at += tap * stride;
                 stride *= size;
             }
-            let data = &planes[at * layout.slice..];
-            if compact && slices == 1 {
-                matmul_taps(rows, data, &taps, layout.columns, target, threads);
-                continue;
+            positions.push(at * layout.slice + layout.at(y, x));
+        }
+        let terms = g.in_group().div_ceil(P::CHANNELS);
+        let taps = (0..terms).flat_map(|c| positions.iter().map(move |at| c * layout.plane + at)).collect();
+        // The product reads whole panels beyond the last column.
+        let planes = vec![P::Term::default(); terms * layout.plane + layout.columns + 2 * PANEL];
+        let columns = (BLOCK / g.out_group().max(1)).max(MIN_COLUMNS);
+        let rows = (columns / layout.phase.1.max(1)).clamp(1, layout.rows.output.max(1));
+        let wide = vec![<P::Term as Term>::Sum::default(); g.out_group() * rows * layout.phase.1];
+        let finished = vec![O::default(); rows * layout.phase.1];
+        Self { g, layout, taps, planes, wide, finished, rows }
+    }
+
+    /// Convolves one image `[channels, …]`, of which `zero` is the zero point, with its weights. Writes
+    /// `[outputs, …]`: `finish` gets the number of an output, some of its sums, and the place for what becomes of them.
+    pub(crate) fn run(
+        &mut self,
+        image: &[P],
+        zero: i16,
+        weights: &Weights<P::Term>,
+        out: &mut [O],
+        threads: usize,
+        finish: impl Fn(usize, &[<P::Term as Term>::Sum], &mut [O]),
+    ) {
+        let (g, layout) = (self.g, &self.layout);
+        let (in_group, out_group, pixels, size) = (g.in_group(), g.out_group(), g.pixels(), g.input_pixels());
+        let depth = self.taps.len();
+        if pixels == 0 || out_group == 0 {
+            return;
+        }
+        let outer = &g.axes[..layout.outer.len()];
+        let slices: usize = outer.iter().map(|axis| axis.output).product();
+        let (height, width) = (layout.rows.output, layout.columns_axis.output);
+        for group in 0..g.groups {
+            let channels = &image[group * in_group * size..(group + 1) * in_group * size];
+            for c in (0..in_group).step_by(P::CHANNELS) {
+                let plane = &mut self.planes[c / P::CHANNELS * layout.plane..][..layout.plane];
+                let first = &channels[c * size..(c + 1) * size];
+                let second = channels.get((c + 1) * size..(c + 2) * size).filter(|_| P::CHANNELS > 1);
+                layout.fill(g, first, second, zero, plane);
             }
-            if compact {
-                wide.resize(out_group * layout.columns, 0.0);
-            }
-            matmul_taps(rows, data, &taps, layout.columns, &mut wide, threads);
-            for (o, plane) in wide.chunks_exact(layout.columns).enumerate() {
-                for (y, row) in plane.chunks_exact(layout.phase.1).enumerate() {
-                    let width = layout.columns_axis.output;
-                    let at = o * pixels + s * slice_pixels + y * width;
-                    target[at..at + width].copy_from_slice(&row[..width]);
+            let rows = &weights.0[group * out_group * depth..(group + 1) * out_group * depth];
+            for s in 0..slices {
+                let (mut rest, mut at, mut stride) = (s, 0, 1);
+                for (axis, size) in outer.iter().zip(&layout.outer).rev() {
+                    at += rest % axis.output * axis.stride * stride;
+                    rest /= axis.output;
+                    stride *= size;
+                }
+                for y in (0..height).step_by(self.rows) {
+                    let lines = self.rows.min(height - y);
+                    let columns = (lines - 1) * layout.phase.1 + width;
+                    let data = &self.planes[at * layout.slice + y * layout.phase.1..];
+                    let wide = &mut self.wide[..out_group * columns];
+                    matmul_taps(rows, data, &self.taps, columns, wide, threads);
+                    for (o, sums) in wide.chunks_exact(columns).enumerate() {
+                        let o = group * out_group + o;
+                        let target = &mut out[o * pixels + (s * height + y) * width..][..lines * width];
+                        if width == layout.phase.1 {
+                            finish(o, sums, target);
+                            continue;
+                        }
+                        // The surplus is finished, too: one long row is faster than many short ones.
+                        let finished = &mut self.finished[..columns];
+                        finish(o, sums, finished);
+                        for (row, target) in finished.chunks(layout.phase.1).zip(target.chunks_exact_mut(width)) {
+                            target.copy_from_slice(&row[..width]);
+                        }
+                    }
                 }
             }
         }
@@ -261,9 +412,8 @@ mod tests {
         out
     }
 
-    #[test]
-    fn every_geometry_gives_the_bits_of_the_definition() {
-        let cases = [
+    fn cases() -> Vec<(usize, usize, usize, Vec<Axis>)> {
+        vec![
             (1, 1, 8, vec![axis(28, 3, 1, 1, 1, 1), axis(28, 3, 1, 1, 1, 1)]),
             (1, 3, 7, vec![axis(17, 7, 2, 1, 3, 3), axis(19, 7, 2, 1, 3, 3)]),
             (4, 4, 4, vec![axis(9, 3, 1, 1, 1, 1), axis(9, 3, 1, 1, 1, 1)]),
@@ -272,14 +422,46 @@ mod tests {
             (1, 2, 3, vec![axis(5, 2, 2, 1, 1, 1), axis(7, 3, 2, 1, 0, 1), axis(8, 3, 1, 1, 1, 1)]),
             (1, 16, 5, vec![axis(6, 1, 1, 1, 0, 0), axis(5, 1, 1, 1, 0, 0)]),
             (1, 2, 2, vec![axis(6, 1, 2, 1, 0, 0), axis(5, 1, 2, 1, 0, 0)]),
-        ];
-        for (groups, channels, outputs, axes) in cases {
+            (1, 8, 70, vec![axis(40, 3, 1, 1, 1, 1), axis(40, 3, 1, 1, 1, 1)]),
+            (2, 6, 4, vec![axis(30, 3, 1, 1, 0, 0), axis(1, 1, 1, 1, 0, 0)]),
+        ]
+    }
+
+    #[test]
+    fn integers_give_the_exact_sums() {
+        for (groups, channels, outputs, axes) in cases() {
+            let g = Geometry { groups, channels, outputs, axes };
+            let image: Vec<u8> =
+                numbers(channels * g.input_pixels(), 1).iter().map(|x| (x * 127.0 + 128.0) as u8).collect();
+            let weights: Vec<i16> =
+                numbers(outputs * g.in_group() * g.kernel(), 2).iter().map(|x| (x * 255.0) as i16).collect();
+            let zero = 131;
+            let mut out = vec![0i32; outputs * g.pixels()];
+            let packed = Weights::pairs(&weights, &[outputs, g.in_group(), g.kernel()], groups);
+            Convolution::<u8, i32>::new(&g)
+                .run(&image, zero, &packed, &mut out, 1, |_, sums, out| out.copy_from_slice(sums));
+            // All of it is exact in float32, so that the definition there is the definition here.
+            let image: Vec<f32> = image.iter().map(|x| f32::from(*x) - f32::from(zero)).collect();
+            let weights: Vec<f32> = weights.iter().map(|x| f32::from(*x)).collect();
+            assert!(out.iter().zip(defined(&image, &weights, &g)).all(|(a, b)| *a as f32 == b), "{g:?}");
+        }
+    }
+
+    #[test]
+    fn every_geometry_gives_the_bits_of_the_definition() {
+        for (groups, channels, outputs, axes) in cases() {
             let g = Geometry { groups, channels, outputs, axes };
             let image = numbers(channels * g.input_pixels(), 1);
-            let weights = numbers(outputs * channels / groups * g.kernel(), 2);
+            let plain = numbers(outputs * channels / groups * g.kernel(), 2);
             let mut out = vec![f32::NAN; outputs * g.pixels()];
-            convolve(&image, &weights, &g, &mut out, 1);
-            let expected = defined(&image, &weights, &g);
+            let mut convolution = Convolution::<f32, f32>::new(&g);
+            let copy = |_: usize, sums: &[f32], out: &mut [f32]| out.copy_from_slice(sums);
+            // Another image first: nothing of it may stay.
+            let shape = [outputs, g.in_group(), g.kernel()];
+            let weights = Weights::new(&plain, &shape, groups);
+            convolution.run(&numbers(image.len(), 3), 0, &weights, &mut out, 1, copy);
+            convolution.run(&image, 0, &weights, &mut out, 1, copy);
+            let expected = defined(&image, &plain, &g);
             assert!(out.iter().zip(&expected).all(|(a, b)| a.to_bits() == b.to_bits()), "{g:?}");
         }
     }

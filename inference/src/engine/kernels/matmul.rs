@@ -1,34 +1,31 @@
-//! The matrix product of float32, and convolution, which is one.
+//! The matrix product of float32, and of small integers; and convolution, which is one.
 //!
-//! Element (i, j) is one chain of fused multiply-adds over k in increasing order, starting from +0.0. Lanes, tiles,
-//! blocks and threads run across rows and columns, never across k, so none of them can change a bit.
+//! An element (i, j) of float32 is one chain of fused multiply-adds over k in increasing order, starting from +0.0. Lanes,
+//! tiles, blocks and threads run across rows and columns, never across k, so none of them can change a bit. Integers are
+//! exact whatever their order; theirs is the same.
 
-/// Columns of one panel: two AVX2 registers of f32, one AVX-512 register.
-pub(crate) const PANEL: usize = 16;
-/// Bytes of rows that are gone over for each panel: they stay in the second-level cache meanwhile.
-const ROW_BYTES: usize = 192 << 10;
+pub(crate) use super::tiles::PANEL;
+use super::{
+    term::Term,
+    tiles::{Dense, Left, Lines, Right, TILE, Table, all_tiles, tiles},
+};
 
 /// A `[k, n]` matrix as panels of [`PANEL`] columns, each `[k, PANEL]`, padded with zeros.
 #[derive(Debug)]
-pub(crate) struct Packed {
-    panels: Vec<f32>,
+pub(crate) struct Packed<T = f32> {
+    panels: Vec<T>,
     k: usize,
     n: usize,
 }
 
-impl Packed {
-    /// Lays out the matrix whose element (row, column) is at `row · row_stride + column · column_stride`.
-    pub(crate) fn new(matrix: &[f32], k: usize, n: usize, row_stride: usize, column_stride: usize) -> Self {
-        let mut panels = vec![0.0; n.div_ceil(PANEL) * k * PANEL];
+impl<T: Term> Packed<T> {
+    /// Lays out the matrix whose element (row, column) is `element(row, column)`.
+    pub(crate) fn of(k: usize, n: usize, element: impl Fn(usize, usize) -> T) -> Self {
+        let mut panels = vec![T::default(); n.div_ceil(PANEL) * k * PANEL];
         for (p, panel) in panels.chunks_exact_mut((k * PANEL).max(1)).enumerate() {
             let width = PANEL.min(n - p * PANEL);
             for (row, line) in panel.chunks_exact_mut(PANEL).enumerate() {
-                let from = &matrix[row * row_stride + p * PANEL * column_stride..];
-                if column_stride == 1 {
-                    line[..width].copy_from_slice(&from[..width]);
-                } else {
-                    line[..width].iter_mut().enumerate().for_each(|(lane, slot)| *slot = from[lane * column_stride]);
-                }
+                line[..width].iter_mut().enumerate().for_each(|(lane, slot)| *slot = element(row, p * PANEL + lane));
             }
         }
         Self { panels, k, n }
@@ -36,7 +33,7 @@ impl Packed {
 
     /// Bytes of the layout of a `[k, n]` matrix, saturating.
     pub(crate) fn bytes(k: usize, n: usize) -> u64 {
-        (n.div_ceil(PANEL) as u64).saturating_mul((PANEL * size_of::<f32>()) as u64).saturating_mul(k as u64)
+        (n.div_ceil(PANEL) as u64).saturating_mul((PANEL * size_of::<T>()) as u64).saturating_mul(k as u64)
     }
 
     pub(crate) fn rows(&self) -> usize {
@@ -48,269 +45,147 @@ impl Packed {
     }
 }
 
-/// Where line `i` of a panel begins, relative to the panel.
-trait Lines: Copy {
-    fn at(self, i: usize) -> usize;
-    /// The greatest beginning of the first `k` lines.
-    fn reach(self, k: usize) -> usize;
+impl Packed {
+    /// Lays out the matrix whose element (row, column) is at `row · row_stride + column · column_stride`.
+    pub(crate) fn new(matrix: &[f32], k: usize, n: usize, row_stride: usize, column_stride: usize) -> Self {
+        if column_stride != 1 && row_stride == 1 {
+            // A transposed one: what is read from memory in order is a column.
+            let mut panels = vec![0.0; n.div_ceil(PANEL) * k * PANEL];
+            for (p, panel) in panels.chunks_exact_mut((k * PANEL).max(1)).enumerate() {
+                let (lines, _) = panel.as_chunks_mut::<PANEL>();
+                for lane in 0..PANEL.min(n - p * PANEL) {
+                    let column = &matrix[(p * PANEL + lane) * column_stride..][..k];
+                    lines.iter_mut().zip(column).for_each(|(line, x)| line[lane] = *x);
+                }
+            }
+            return Self { panels, k, n };
+        }
+        if column_stride != 1 {
+            return Self::of(k, n, |row, column| matrix[row * row_stride + column * column_stride]);
+        }
+        let panel_count = n.div_ceil(PANEL);
+        let mut panels = Vec::with_capacity(panel_count * k * PANEL);
+        for p in 0..panel_count {
+            let width = PANEL.min(n - p * PANEL);
+            for row in 0..k {
+                let from = row * row_stride + p * PANEL;
+                match matrix[from..from + width].first_chunk::<PANEL>() {
+                    Some(line) => panels.extend_from_slice(line),
+                    None => {
+                        panels.extend_from_slice(&matrix[from..from + width]);
+                        panels.resize(panels.len() + PANEL - width, 0.0);
+                    }
+                }
+            }
+        }
+        Self { panels, k, n }
+    }
 }
 
-/// Lines one after another.
-#[derive(Clone, Copy)]
-struct Dense;
-
-impl Lines for Dense {
-    #[inline(always)]
-    fn at(self, i: usize) -> usize {
-        i * PANEL
+/// Lays out the rows of `[m, k]` for [`matmul_taps`]: six rows at a time (the rest in the end), element by element, so that
+/// a tile reads them one after another.
+pub(crate) fn stripes<T: Term>(rows: &[T], k: usize, out: &mut Vec<T>) {
+    for tile in rows.chunks((TILE * k).max(1)) {
+        for i in 0..k {
+            out.extend(tile[i..].iter().step_by(k));
+        }
     }
-
-    fn reach(self, k: usize) -> usize {
-        k.saturating_sub(1) * PANEL
-    }
-}
-
-/// Lines anywhere: the taps of a convolution.
-#[derive(Clone, Copy)]
-struct Table<'a>(&'a [usize]);
-
-impl Lines for Table<'_> {
-    #[inline(always)]
-    fn at(self, i: usize) -> usize {
-        self.0[i]
-    }
-
-    fn reach(self, k: usize) -> usize {
-        self.0.iter().take(k).copied().max().unwrap_or(0)
-    }
-}
-
-/// The right-hand side: `panels` panels, panel p beginning at `p · stride` of `data`, with `k` lines each.
-#[derive(Clone, Copy)]
-struct Right<'a, L> {
-    data: &'a [f32],
-    stride: usize,
-    lines: L,
-    k: usize,
-    /// Columns.
-    n: usize,
 }
 
 /// `lhs[m, k] × rhs[k, n]`, written to `out[m, n]`; all row-major.
-pub(crate) fn matmul(lhs: &[f32], rhs: &Packed, out: &mut [f32], threads: usize) {
+pub(crate) fn matmul<T: Term>(lhs: &[T], rhs: &Packed<T>, out: &mut [T::Sum], threads: usize) {
+    matmul_strided(lhs, rhs.k, rhs, out, threads);
+}
+
+/// [`matmul`] with rows of the left-hand side that begin `stride` elements apart.
+pub(crate) fn matmul_strided<T: Term>(lhs: &[T], stride: usize, rhs: &Packed<T>, out: &mut [T::Sum], threads: usize) {
     let right = Right { data: &rhs.panels, stride: rhs.k * PANEL, lines: Dense, k: rhs.k, n: rhs.n };
-    product(lhs, right, out, rhs.n, threads);
+    product(Left::<T, false> { data: lhs, stride }, right, out, threads, all_tiles);
 }
 
-/// `lhs[m, taps] ×` the matrix whose column j has in row i the element `data[taps[i] + j]`, for j below `n`; written to
+/// `lhs[m, taps]`, as [`stripes`], times the matrix whose column j has in row i the element `data[taps[i] + j]`, for j below `n`; written to
 /// `out[m, n]`. `data` must reach [`PANEL`] elements beyond the last one that is used.
-pub(crate) fn matmul_taps(lhs: &[f32], data: &[f32], taps: &[usize], n: usize, out: &mut [f32], threads: usize) {
+pub(crate) fn matmul_taps<T: Term>(
+    lhs: &[T],
+    data: &[T],
+    taps: &[usize],
+    n: usize,
+    out: &mut [T::Sum],
+    threads: usize,
+) {
     let right = Right { data, stride: PANEL, lines: Table(taps), k: taps.len(), n };
-    product(lhs, right, out, n, threads);
+    product(Left::<T, true> { data: lhs, stride: taps.len() }, right, out, threads, |lhs, right, out| {
+        if out.len() / n < GATHERED_ROWS {
+            all_tiles(lhs, right, out);
+        } else {
+            gathered(lhs, right, out);
+        }
+    });
 }
 
-fn product<L: Lines + Send + Sync>(lhs: &[f32], right: Right<'_, L>, out: &mut [f32], n: usize, threads: usize) {
-    let k = right.k;
+fn product<T: Term, L: Lines + Send + Sync, const S: bool>(
+    lhs: Left<'_, T, S>,
+    right: Right<'_, T, L>,
+    out: &mut [T::Sum],
+    threads: usize,
+    tiles: impl Fn(Left<'_, T, S>, Right<'_, T, L>, &mut [T::Sum]) + Sync,
+) {
+    let (k, n) = (right.k, right.n);
     if n == 0 || out.is_empty() {
         return;
     }
     if k == 0 {
-        out.fill(0.0);
+        out.fill(T::Sum::default());
         return;
     }
     let m = out.len() / n;
     // What the micro-kernels read without looking.
     let last = (n.div_ceil(PANEL) - 1) * right.stride;
     let reach = right.lines.reach(k);
-    assert!(lhs.len() >= m * k && right.data.len() >= last + reach + PANEL, "operands are smaller than their shapes");
+    let enough = lhs.data.len() >= m.saturating_sub(1) * lhs.stride + k && right.data.len() >= last + reach + PANEL;
+    assert!(enough, "operands are smaller than their shapes");
     let work = (m as u64).saturating_mul(k as u64).saturating_mul(n as u64);
-    let threads = if work > 1 << 21 { threads.min(m / 6).max(1) } else { 1 };
+    let threads = if work > 1 << 21 { threads.min(m / TILE).max(1) } else { 1 };
     if threads > 1 {
         // Each thread has rows of its own.
-        let rows = m.div_ceil(threads).next_multiple_of(6);
-        let parts = out.chunks_mut(rows * n).zip(lhs.chunks(rows * k));
-        super::spread(parts, |(out, lhs)| tiles(lhs, right, out));
+        let rows = m.div_ceil(threads).next_multiple_of(TILE);
+        let parts = out.chunks_mut(rows * n).enumerate();
+        super::spread(parts, |(i, out)| {
+            tiles(Left::<T, S> { data: &lhs.data[i * rows * lhs.stride..], ..lhs }, right, out);
+        });
         return;
     }
     tiles(lhs, right, out);
 }
 
-fn tiles<L: Lines>(lhs: &[f32], right: Right<'_, L>, out: &mut [f32]) {
-    #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-        // SAFETY: the CPU has the features that the function is compiled for; `product` has checked the sizes.
-        return unsafe { tiles_fma(lhs, right, out) };
-    }
-    tiles_portable(lhs, right, out);
-}
+/// Rows from which it pays to gather a panel's lines first: unaligned loads cost more than a copy.
+const GATHERED_ROWS: usize = 8 * TILE;
+/// Bytes of rows that are gone over for each gathered panel.
+const GATHERED_BYTES: usize = 512 << 10;
 
-/// Goes over the tiles of the output: rows in blocks that stay in a cache, panels, and rows six at a time. Few rows have
-/// several panels at a time instead, so that there are enough sums to hide the latency of each.
-macro_rules! walk_tiles {
-    ($micro:ident, $lhs:ident, $right:ident, $out:ident) => {{
-        let (k, n) = ($right.k, $right.n);
-        let m = $out.len() / n;
-        let panels = n.div_ceil(PANEL);
-        let block = (ROW_BYTES / 4 / k).max(6).next_multiple_of(6);
-        for first in (0..m).step_by(block) {
-            let rows = block.min(m - first);
-            let full = rows / 6 * 6;
-            let rest = rows - full;
-            for p in 0..panels {
-                for row in (first..first + full).step_by(6) {
-                    $micro::<6, 1, L>($lhs, $right, row, p, $out);
-                }
-            }
-            let row = first + full;
-            let mut p = 0;
-            while rest > 0 && p < panels {
-                p += match (rest, panels - p) {
-                    (1, 4..) => {
-                        $micro::<1, 4, L>($lhs, $right, row, p, $out);
-                        4
-                    }
-                    (2, 3..) => {
-                        $micro::<2, 3, L>($lhs, $right, row, p, $out);
-                        3
-                    }
-                    (3, 2..) => {
-                        $micro::<3, 2, L>($lhs, $right, row, p, $out);
-                        2
-                    }
-                    (1, _) => {
-                        $micro::<1, 1, L>($lhs, $right, row, p, $out);
-                        1
-                    }
-                    (2, _) => {
-                        $micro::<2, 1, L>($lhs, $right, row, p, $out);
-                        1
-                    }
-                    (3, _) => {
-                        $micro::<3, 1, L>($lhs, $right, row, p, $out);
-                        1
-                    }
-                    (4, _) => {
-                        $micro::<4, 1, L>($lhs, $right, row, p, $out);
-                        1
-                    }
-                    _ => {
-                        $micro::<5, 1, L>($lhs, $right, row, p, $out);
-                        1
-                    }
-                };
-            }
-        }
-    }};
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-unsafe fn tiles_fma<L: Lines>(lhs: &[f32], right: Right<'_, L>, out: &mut [f32]) {
-    // SAFETY: the caller has checked the sizes.
-    unsafe { walk_tiles!(micro_fma, lhs, right, out) }
-}
-
-/// By intrinsics, although the plain loop says the same: what the compiler makes of that keeps the sums on the stack, and
-/// where the stack lies to the matrices then decides over a factor of three (stores and loads 4 KiB apart wait for each
-/// other).
-///
-/// # Safety
-/// `R` rows of `lhs` from `row` and `P` panels from `p` are there, with lines that lie within the data.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-unsafe fn micro_fma<const R: usize, const P: usize, L: Lines>(
-    lhs: &[f32],
-    right: Right<'_, L>,
-    row: usize,
-    p: usize,
-    out: &mut [f32],
-) {
-    use core::arch::x86_64::{_mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps};
+/// [`tiles`] of many rows with lines anywhere: panel by panel, gathered.
+fn gathered<T: Term>(lhs: Left<'_, T, true>, right: Right<'_, T, Table<'_>>, out: &mut [T::Sum]) {
     let (k, n) = (right.k, right.n);
-    let rows: [&[f32]; R] = core::array::from_fn(|r| &lhs[(row + r) * k..(row + r + 1) * k]);
-    let data = right.data.as_ptr();
-    let bases: [usize; P] = core::array::from_fn(|q| (p + q) * right.stride);
-    let (mut low, mut high) = ([[_mm256_setzero_ps(); P]; R], [[_mm256_setzero_ps(); P]; R]);
-    for i in 0..k {
-        let line = right.lines.at(i);
-        // SAFETY: the caller promises that the line is there.
-        let left: [_; P] = core::array::from_fn(|q| unsafe { _mm256_loadu_ps(data.add(bases[q] + line)) });
-        // SAFETY: as above.
-        let rest: [_; P] = core::array::from_fn(|q| unsafe { _mm256_loadu_ps(data.add(bases[q] + line + 8)) });
-        for r in 0..R {
-            // SAFETY: every row has `k` numbers, and `i` is less.
-            let x = _mm256_set1_ps(unsafe { *rows[r].get_unchecked(i) });
-            for q in 0..P {
-                low[r][q] = _mm256_fmadd_ps(x, left[q], low[r][q]);
-                high[r][q] = _mm256_fmadd_ps(x, rest[q], high[r][q]);
+    let block = (GATHERED_BYTES / 4 / k).max(GATHERED_ROWS).next_multiple_of(TILE);
+    let mut panel = vec![T::default(); k * PANEL];
+    for (lhs, out) in lhs.data.chunks(block * k).zip(out.chunks_mut(block * n)) {
+        for first in (0..n).step_by(PANEL) {
+            for (line, at) in panel.as_chunks_mut::<PANEL>().0.iter_mut().zip(right.lines.0) {
+                line.copy_from_slice(&right.data[first + at..][..PANEL]);
             }
-        }
-    }
-    for r in 0..R {
-        for q in 0..P {
-            let column = (p + q) * PANEL;
-            let target = &mut out[(row + r) * n + column..];
-            if n - column >= PANEL && target.len() >= PANEL {
-                // SAFETY: there are 16 places.
-                unsafe {
-                    _mm256_storeu_ps(target.as_mut_ptr(), low[r][q]);
-                    _mm256_storeu_ps(target.as_mut_ptr().add(8), high[r][q]);
-                }
-            } else {
-                let mut sum = [0.0f32; PANEL];
-                // SAFETY: the array has 16 places.
-                unsafe {
-                    _mm256_storeu_ps(sum.as_mut_ptr(), low[r][q]);
-                    _mm256_storeu_ps(sum.as_mut_ptr().add(8), high[r][q]);
-                }
-                let width = PANEL.min(n - column);
-                target[..width].copy_from_slice(&sum[..width]);
-            }
-        }
-    }
-}
-
-fn tiles_portable<L: Lines>(lhs: &[f32], right: Right<'_, L>, out: &mut [f32]) {
-    walk_tiles!(micro, lhs, right, out);
-}
-
-#[inline(always)]
-#[allow(clippy::needless_range_loop, reason = "indices that say what the intrinsics' version says")]
-fn micro<const R: usize, const P: usize, L: Lines>(
-    lhs: &[f32],
-    right: Right<'_, L>,
-    row: usize,
-    p: usize,
-    out: &mut [f32],
-) {
-    let (k, n) = (right.k, right.n);
-    let rows: [&[f32]; R] = core::array::from_fn(|r| &lhs[(row + r) * k..(row + r + 1) * k]);
-    let mut sums = [[[0.0f32; PANEL]; P]; R];
-    for i in 0..k {
-        let line = right.lines.at(i);
-        for q in 0..P {
-            let at = (p + q) * right.stride + line;
-            let line = &right.data[at..at + PANEL];
-            for r in 0..R {
-                let x = rows[r][i];
-                for lane in 0..PANEL {
-                    sums[r][q][lane] = x.mul_add(line[lane], sums[r][q][lane]);
-                }
-            }
-        }
-    }
-    for r in 0..R {
-        for q in 0..P {
-            let column = (p + q) * PANEL;
-            let width = PANEL.min(n - column);
-            out[(row + r) * n + column..][..width].copy_from_slice(&sums[r][q][..width]);
+            // Its one panel stands for every one.
+            let right = Right { data: &panel, stride: 0, lines: Dense, k, n };
+            tiles(Left::<T, true> { data: lhs, stride: k }, right, (first / PANEL, first / PANEL + 1), out);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::{term::Pair, tiles::tiles_portable},
+        *,
+    };
 
     fn numbers(count: usize, seed: u32) -> Vec<f32> {
         let mut state = seed;
@@ -351,7 +226,7 @@ mod tests {
             if k > 0 {
                 let mut portable = vec![f32::NAN; m * n];
                 let right = Right { data: &packed.panels, stride: k * PANEL, lines: Dense, k, n };
-                tiles_portable(&a, right, &mut portable);
+                tiles_portable(Left::<_, false> { data: &a, stride: k }, right, (0, n.div_ceil(PANEL)), &mut portable);
                 assert_eq!(bits(&out), bits(&portable), "machine code for this CPU, and for any: {m}x{k}x{n}");
             }
             for i in 0..m {
@@ -364,18 +239,75 @@ mod tests {
     }
 
     #[test]
+    fn pairs_of_integers_give_the_exact_sum_wrapping() {
+        for (m, k, n) in [(1, 1, 1), (1, 5, 70), (7, 33, 17), (13, 20, 50), (6, 0, 4), (3, 8, 37)] {
+            let small = |count, seed| -> Vec<i16> { numbers(count, seed).iter().map(|x| (x * 255.9) as i16).collect() };
+            let (mut a, mut b) = (small(m * k, 1), small(k * n, 2));
+            // The greatest there are, too.
+            a.iter_mut().chain(&mut b).step_by(7).for_each(|x| *x = i16::MIN);
+            let half = k.div_ceil(2);
+            let at = |list: &[i16], i: usize| list.get(i).copied().unwrap_or(0);
+            let rows: Vec<Pair> = a
+                .chunks(k.max(1))
+                .flat_map(|row| (0..half).map(|i| Pair::new(row[2 * i], at(row, 2 * i + 1))))
+                .collect();
+            let line = |i: usize, j: usize| if i < k { b[i * n + j] } else { 0 };
+            let packed = Packed::of(half, n, |i, j| Pair::new(line(2 * i, j), line(2 * i + 1, j)));
+            let mut out = vec![7; m * n];
+            matmul(&rows, &packed, &mut out, 1);
+            let right = Right { data: &packed.panels, stride: half * PANEL, lines: Dense, k: half, n };
+            let mut portable = out.clone();
+            if k > 0 {
+                tiles_portable(
+                    Left::<_, false> { data: &rows, stride: half },
+                    right,
+                    (0, n.div_ceil(PANEL)),
+                    &mut portable,
+                );
+            }
+            assert_eq!(out, portable);
+            for (at, sum) in out.iter().enumerate() {
+                let (i, j) = (at / n, at % n);
+                let product = |l: usize| i32::from(a[i * k + l]).wrapping_mul(i32::from(b[l * n + j]));
+                assert_eq!(*sum, (0..k).fold(0i32, |sum, l| sum.wrapping_add(product(l))), "{m}x{k}x{n} at {i},{j}");
+            }
+        }
+    }
+
+    #[test]
+    fn rows_may_lie_apart() {
+        let (m, k, n, stride) = (14, 9, 21, 30);
+        let (a, b) = (numbers((m - 1) * stride + k, 6), numbers(k * n, 7));
+        let dense: Vec<f32> = (0..m).flat_map(|i| a[i * stride..][..k].to_vec()).collect();
+        let packed = Packed::new(&b, k, n, n, 1);
+        let (mut out, mut expected) = (vec![0.0; m * n], vec![0.0; m * n]);
+        matmul_strided(&a, stride, &packed, &mut out, 2);
+        matmul(&dense, &packed, &mut expected, 1);
+        assert_eq!(bits(&out), bits(&expected));
+    }
+
+    #[test]
     fn a_transposed_matrix_is_laid_out_alike_and_taps_read_where_they_say() {
         let (k, n) = (5, 23);
         let b = numbers(k * n, 3);
         let transposed: Vec<f32> = (0..n * k).map(|i| b[i % k * n + i / k]).collect();
         assert_eq!(bits(&Packed::new(&b, k, n, n, 1).panels), bits(&Packed::new(&transposed, k, n, 1, k).panels));
-        let (data, taps, a) = (numbers(200, 4), [3, 0, 17, 60], numbers(3 * 4, 5));
-        let mut out = vec![0.0; 3 * 37];
-        matmul_taps(&a, &data, &taps, 37, &mut out, 1);
-        for i in 0..3 {
-            for j in 0..37 {
-                let expected = (0..4).fold(0.0f32, |sum, l| a[i * 4 + l].mul_add(data[taps[l] + j], sum));
-                assert_eq!(out[i * 37 + j].to_bits(), expected.to_bits());
+        let (data, taps) = (numbers(200, 4), [3, 0, 17, 60]);
+        for m in [1, 2, 3, 6, 11, 24, 77] {
+            let a = numbers(m * 4, 5);
+            let mut out = vec![0.0; m * 37];
+            let mut rows = vec![];
+            stripes(&a, 4, &mut rows);
+            matmul_taps(&rows, &data, &taps, 37, &mut out, 1);
+            let mut portable = vec![0.0; m * 37];
+            let right = Right { data: &data, stride: PANEL, lines: Table(&taps), k: 4, n: 37 };
+            tiles_portable(Left::<_, true> { data: &rows, stride: 4 }, right, (0, 3), &mut portable);
+            assert_eq!(bits(&out), bits(&portable));
+            for i in 0..m {
+                for j in 0..37 {
+                    let expected = (0..4).fold(0.0f32, |sum, l| a[i * 4 + l].mul_add(data[taps[l] + j], sum));
+                    assert_eq!(out[i * 37 + j].to_bits(), expected.to_bits());
+                }
             }
         }
     }

@@ -3,8 +3,12 @@
 
 pub(crate) mod conv;
 pub(crate) mod matmul;
+pub(crate) mod pool;
 pub(crate) mod product;
+pub(crate) mod quant;
 pub(crate) mod reduce;
+pub(crate) mod term;
+mod tiles;
 pub(crate) mod unary;
 
 /// Compiles a function twice: for any CPU, and for one with AVX2 and FMA, which is chosen when it runs on one. Both do

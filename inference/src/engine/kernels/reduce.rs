@@ -41,10 +41,17 @@ pub(crate) fn max<A: Number>(row: &[A]) -> A {
     row.iter().fold(A::LEAST, |best, x| if best.is_nan() || best >= *x { best } else { *x })
 }
 
-/// e^(x − max) of each element, and their sum.
+/// The same, lane by lane: what may differ is the sign of a zero, and which NaN it is.
+#[inline(always)]
+fn max_unsigned<A: Number>(row: &[A]) -> A {
+    let greater = |best: A, x: A| if best.is_nan() || best >= x { best } else { x };
+    fold(row, |x| x, A::LEAST, greater)
+}
+
+/// e^(x − max) of each element, and their sum. (The sign of a zero that is taken off makes no difference to an exponential.)
 #[inline(always)]
 fn exponentials<W: Wide>(row: &mut [W]) -> W {
-    let max = max(row);
+    let max = max_unsigned(row);
     for x in row.iter_mut() {
         *x = x.minus(max).exp();
     }
@@ -63,7 +70,10 @@ pub(crate) fn softmax<W: Wide>(row: &mut [W]) {
 vectorized! {
     /// [`softmax`] of each row of `n` elements.
     pub(crate) fn softmax_rows(values: &mut [f32], n: usize) {
-        values.chunks_exact_mut(n.max(1)).for_each(softmax);
+        // A loop: what `for_each` calls would be compiled for any CPU.
+        for row in values.chunks_exact_mut(n.max(1)) {
+            softmax(row);
+        }
     }
 }
 
@@ -79,7 +89,9 @@ pub(crate) fn log_softmax<W: Wide>(row: &mut [W]) {
 vectorized! {
     /// The sum of each row of `n` elements.
     pub(crate) fn sum_rows(values: &[f32], n: usize, out: &mut Vec<f32>) {
-        out.extend(values.chunks_exact(n.max(1)).map(sum));
+        for row in values.chunks_exact(n.max(1)) {
+            out.push(sum(row));
+        }
     }
 }
 

@@ -84,7 +84,7 @@ fn arithmetic(node: &Node<'_>, op: Arithmetic) -> Result<Eval, String> {
         let inputs = match old_axis {
             Some(axis) => {
                 aligned = align(inputs, axis)?;
-                moved = Inputs(vec![inputs.get(0), Some(&aligned)]);
+                moved = Inputs::new(vec![inputs.get(0), Some(&aligned)]);
                 &moved
             }
             None => inputs,
@@ -99,15 +99,15 @@ fn arithmetic(node: &Node<'_>, op: Arithmetic) -> Result<Eval, String> {
         };
         let ops = count(&shape).saturating_mul(weight);
         with_numbers!(dtype, T => cx.emit::<T>(inputs, dtype, shape, ops, || {
-            let (a, b) = (inputs.read(0)?, inputs.read(1)?);
+            let (a, b) = (inputs.owned(0)?, inputs.owned(1)?);
             Ok(match op {
-                Arithmetic::Add => shapes::zip(a, b, &out, T::plus),
-                Arithmetic::Sub => shapes::zip(a, b, &out, T::minus),
-                Arithmetic::Mul => shapes::zip(a, b, &out, T::times),
-                Arithmetic::Div => shapes::zip(a, b, &out, T::over),
-                Arithmetic::Modulo => shapes::zip(a, b, &out, T::modulo),
-                Arithmetic::Remainder => shapes::zip(a, b, &out, T::remainder),
-                Arithmetic::Prelu => shapes::zip(a, b, &out, |x: T, slope| if x < T::ZERO { x.times(slope) } else { x }),
+                Arithmetic::Add => shapes::zip_over(a, b, &out, T::plus),
+                Arithmetic::Sub => shapes::zip_over(a, b, &out, T::minus),
+                Arithmetic::Mul => shapes::zip_over(a, b, &out, T::times),
+                Arithmetic::Div => shapes::zip_over(a, b, &out, T::over),
+                Arithmetic::Modulo => shapes::zip(&a, &b, &out, T::modulo),
+                Arithmetic::Remainder => shapes::zip(&a, &b, &out, T::remainder),
+                Arithmetic::Prelu => shapes::zip(&a, &b, &out, |x: T, slope| if x < T::ZERO { x.times(slope) } else { x }),
             })
         }), Err(Stop::unsupported(dtype)))
     })

@@ -1,13 +1,7 @@
 //! Operators of `com.microsoft` that exporters write: onnxruntime's quantisation (QGemm, QLinear…) and skl2onnx
 //! (CDist, Tokenizer). Defined by onnxruntime's documentation ("ContribOperators.md").
 
-use super::{
-    Parse,
-    linear::{Stacks, integer_product},
-    quant::saturate,
-    shapes, single,
-    windows::Window,
-};
+use super::{Parse, integer::integer_product, linear::Stacks, quant::saturate, shapes, single, windows::Window};
 use crate::{
     DType,
     engine::{
@@ -72,8 +66,8 @@ fn gemm(node: &Node<'_>) -> Result<Eval, String> {
                 Ok(Value::Known(if turn { array.permute(&[1, 0]).contiguous() } else { array.clone() }))
             };
             let (a, b) = (turned(0, turn_a)?, turned(3, turn_b)?);
-            let operands = Inputs(vec![Some(&a), inputs.get(2), Some(&b), inputs.get(5)]);
-            let mut sums = integer_product(&operands, (0, 1), (2, 3), &stacks)?;
+            let operands = Inputs::new(vec![Some(&a), inputs.get(2), Some(&b), inputs.get(5)]);
+            let mut sums = integer_product(&operands, (0, 1), (2, 3), &stacks, None, 1)?;
             if inputs.has(6) {
                 let c = inputs.read(6)?;
                 if shapes::broadcast(&[c.shape(), &[m, n]])? != [m, n] || c.dtype() != DType::Int32 {

@@ -172,7 +172,7 @@ fn stack(cx: &mut Cx<'_>, list: &[Value], axis: usize) -> Result<Value, Stop> {
             return Err(Stop::invalid("the rounds of its loop give different types"));
         }
     }
-    let inputs = Inputs(list.iter().map(Some).collect());
+    let inputs = Inputs::new(list.iter().map(Some).collect());
     let ops = count(&out);
     cx.emit_with(&inputs, dtype, out, ops, |out| {
         let arrays = (0..list.len())

@@ -1,15 +1,24 @@
 //! Convolutions.
 
-use super::{Parse, linear::centred, quant, single, windows::Window};
+use std::sync::Arc;
+
+use super::{
+    Parse,
+    integer::{byte_zero, centred},
+    quant, single,
+    windows::Window,
+};
 use crate::{
     DType,
     engine::{
-        array::{with_floats, with_integers},
+        array::{Array, Element, with_floats, with_integers},
         cx::{Cx, Inputs, Stop},
         kernels::{
-            conv::{Axis, Geometry, convolve},
+            conv::{Axis, Convolution, Geometry, Pixel, Weights},
             matmul::{Packed, matmul},
             product::{Sum, product},
+            quant::Byte,
+            term::{Pair, Term},
         },
         numeric::Real,
         program::Eval,
@@ -58,8 +67,20 @@ fn ops(g: &Geometry, out: &[usize]) -> u64 {
     count(out).saturating_mul(each).saturating_mul(few)
 }
 
+/// Constant weights of float32, laid out when the model is compiled.
+fn weights(node: &Node<'_>, groups: usize) -> Option<Arc<Weights<f32>>> {
+    let array = node.constant(1).filter(|array| array.dtype() == DType::Float32)?;
+    let shape = array.shape();
+    if shape.len() < 3 || shape[0] % groups != 0 {
+        return None;
+    }
+    let slot = node.slots.get(1).copied().flatten()?;
+    node.packs.weights((slot, groups), shape, || Weights::new(&array.values(), shape, groups))
+}
+
 fn conv(node: &Node<'_>) -> Result<Eval, String> {
     let (window, groups) = (Window::new(node)?, groups(node)?);
+    let constant = weights(node, groups);
     single(move |cx, inputs| {
         let ((dtype, x), (right, w)) = (inputs.ty(0)?, inputs.ty(1)?);
         if dtype != right {
@@ -74,9 +95,22 @@ fn conv(node: &Node<'_>) -> Result<Eval, String> {
             cx.scratch(g.scratch())?;
             let threads = cx.threads;
             return cx.emit(inputs, dtype, out, ops, || {
-                let (x, w) = (inputs.values::<f32>(0)?, inputs.values::<f32>(1)?);
-                let bias = if inputs.has(2) { Some(inputs.values::<f32>(2)?) } else { None };
-                Ok(images(&x, &w, bias.as_deref(), &g, threads))
+                let x = inputs.values::<f32>(0)?;
+                let weights = match &constant {
+                    Some(weights) => weights.clone(),
+                    None => Arc::new(Weights::new(&inputs.values::<f32>(1)?, w, groups)),
+                };
+                if !inputs.has(2) {
+                    return Ok(images(&x, 0, &weights, &g, threads, |_, sums, out: &mut [f32]| {
+                        out.copy_from_slice(sums);
+                    }));
+                }
+                // The bias is added to the finished sums.
+                let bias = inputs.values::<f32>(2)?;
+                Ok(images(&x, 0, &weights, &g, threads, |o, sums, out: &mut [f32]| {
+                    let bias = bias[o];
+                    out.iter_mut().zip(sums).for_each(|(x, sum)| *x = sum + bias);
+                }))
             });
         }
         with_floats!(dtype, T => cx.emit::<T>(inputs, dtype, out, ops, || {
@@ -94,31 +128,32 @@ fn conv(node: &Node<'_>) -> Result<Eval, String> {
     })
 }
 
-/// Each image by itself; the bias is added to the finished sums.
-fn images(x: &[f32], w: &[f32], bias: Option<&[f32]>, g: &Geometry, threads: usize) -> Vec<f32> {
+/// Each image by itself; see [`Convolution::run`].
+fn images<P: Pixel + Sync, O: Copy + Default + Send>(
+    x: &[P],
+    zero: i16,
+    weights: &Weights<P::Term>,
+    g: &Geometry,
+    threads: usize,
+    finish: impl Fn(usize, &[<P::Term as Term>::Sum], &mut [O]) + Sync,
+) -> Vec<O> {
     let (size, pixels) = (g.channels * g.input_pixels(), g.pixels());
     let batch = x.len().checked_div(size).unwrap_or(0);
-    let mut out = vec![0.0; batch * g.outputs * pixels];
+    let mut out = vec![O::default(); batch * g.outputs * pixels];
     if pixels == 0 || g.outputs == 0 {
         return out;
     }
-    let one = |image: &[f32], out: &mut [f32], threads: usize| {
-        convolve(image, w, g, out, threads);
-        if let Some(bias) = bias {
-            for (plane, b) in out.chunks_exact_mut(pixels).zip(bias) {
-                plane.iter_mut().for_each(|x| *x += b);
-            }
-        }
-    };
     let parts = x.chunks_exact(size.max(1)).zip(out.chunks_exact_mut(g.outputs * pixels));
     if threads > 1 && batch > 1 {
         let mut lists: Vec<Vec<_>> = (0..threads).map(|_| Vec::new()).collect();
         parts.enumerate().for_each(|(i, part)| lists[i % threads].push(part));
         crate::engine::kernels::spread(lists.into_iter().filter(|list| !list.is_empty()), |list| {
-            list.into_iter().for_each(|(image, out)| one(image, out, 1));
+            let mut convolution = Convolution::<P, O>::new(g);
+            list.into_iter().for_each(|(image, out)| convolution.run(image, zero, weights, out, 1, &finish));
         });
     } else {
-        parts.for_each(|(image, out)| one(image, out, threads));
+        let mut convolution = Convolution::<P, O>::new(g);
+        parts.for_each(|(image, out)| convolution.run(image, zero, weights, out, threads, &finish));
     }
     out
 }
@@ -160,47 +195,150 @@ fn plain<T: Sum>(x: &[T], w: &[T], g: &Geometry) -> Vec<T> {
     out
 }
 
+/// The weights of an integer convolution minus their zero points (one for each output, or one for all), as int32.
+fn centred_weights(w: &Array, zero: Option<&Array>) -> Result<Vec<i32>, Stop> {
+    // As a matrix of one row for each output.
+    let outputs = w.shape().first().copied().unwrap_or(0);
+    let row = w.shape().iter().skip(1).product();
+    centred(&w.contiguous().reshape(vec![outputs, row]), zero, 0)
+}
+
+/// The same laid out; `None` when a number has more than 16 bits.
+fn integer_weights(w: &Array, zero: Option<&Array>, groups: usize) -> Option<Weights<Pair>> {
+    let centred = centred_weights(w, zero).ok()?;
+    let narrow = centred.into_iter().map(|x| i16::try_from(x).ok()).collect::<Option<Vec<i16>>>()?;
+    Some(Weights::pairs(&narrow, w.shape(), groups))
+}
+
+/// Constant weights with a constant zero point, laid out when the model is compiled.
+fn constant_weights(node: &Node<'_>, groups: usize, at: usize, zero_at: usize) -> Option<Arc<Weights<Pair>>> {
+    let array = node.constant(at)?;
+    let zero = node.constant(zero_at);
+    if array.shape().len() < 3 || array.shape()[0] % groups != 0 || (zero.is_none() && node.has_input(zero_at)) {
+        return None;
+    }
+    let slot = |index: usize| node.slots.get(index).copied().flatten();
+    node.packs
+        .integer_weights((slot(at)?, groups, slot(zero_at)), array.shape(), || integer_weights(array, zero, groups))
+}
+
+/// The zero point of an image of bytes, and weights of 16 bits: `None` when it is something else.
+type Narrow = Option<(i16, Arc<Weights<Pair>>)>;
+
 /// Sums of centred integers, exact in int32; for `QLinearConv` scaled back.
 fn integer(node: &Node<'_>, scaled: bool) -> Result<Eval, String> {
     let (window, groups) = (Window::new(node)?, groups(node)?);
     let (w_at, x_zero, w_zero) = if scaled { (3, 2, 5) } else { (1, 2, 3) };
+    let constant = constant_weights(node, groups, w_at, w_zero);
     single(move |cx, inputs| {
         let (g, out) = geometry(inputs.shape(0)?, inputs.shape(w_at)?, &window, groups)?;
         let to = if scaled { inputs.dtype(7)? } else { DType::Int32 };
         let ops = ops(&g, &out).saturating_add(count(&out).saturating_mul(8));
+        let threads = cx.threads;
+        let zero = |index: usize| if inputs.has(index) { inputs.read(index).map(Some) } else { Ok(None) };
+        // Bytes with one zero point, and weights that are narrow without theirs: as nearly always.
+        let narrow = || -> Result<Narrow, Stop> {
+            let Some(x_zero) = byte_zero(inputs.read(0)?, zero(x_zero)?) else { return Ok(None) };
+            let weights = match &constant {
+                Some(weights) => Some(weights.clone()),
+                None => integer_weights(inputs.read(w_at)?, zero(w_zero)?, groups).map(Arc::new),
+            };
+            Ok(weights.map(|weights| (x_zero, weights)))
+        };
         let sums = || -> Result<Vec<i32>, Stop> {
-            let zero = |index: usize| if inputs.has(index) { inputs.read(index).map(Some) } else { Ok(None) };
-            let x = centred(inputs.read(0)?, zero(x_zero)?, 0)?;
-            // A zero point for each output channel: the weights as a matrix of one row each.
-            let w = inputs.read(w_at)?;
-            let rows = w.contiguous().reshape(vec![g.outputs, (g.channels / g.groups) * g.kernel()]);
-            let w = centred(&rows, zero(w_zero)?, 0)?;
-            Ok(plain(&x, &w, &g))
+            let array = inputs.read(0)?;
+            if let Some((zero, weights)) = narrow()? {
+                let copy = |_: usize, sums: &[i32], out: &mut [i32]| out.copy_from_slice(sums);
+                return Ok(match array.dtype() {
+                    DType::Int8 => images(&array.values::<i8>(), zero, &weights, &g, threads, copy),
+                    _ => images(&array.values::<u8>(), zero, &weights, &g, threads, copy),
+                });
+            }
+            let x = centred(array, zero(x_zero)?, 0)?;
+            Ok(plain(&x, &centred_weights(inputs.read(w_at)?, zero(w_zero)?)?, &g))
         };
         if !scaled {
             return cx.emit::<i32>(inputs, to, out, ops, sums);
         }
-        with_integers!(to, T => cx.emit::<T>(inputs, to, out, ops, || {
-            let list = |index: usize| inputs.read(index).map(|array| array.to_doubles().unwrap_or_default());
-            let (x_scale, w_scale, y_scale) = (list(1)?, list(4)?, list(6)?);
-            let one = |list: &[f64]| list.first().copied().ok_or_else(|| Stop::invalid("a scale is missing"));
-            let (x_scale, y_scale) = (one(&x_scale)? as f32, one(&y_scale)? as f32);
-            if w_scale.len() != 1 && w_scale.len() != g.outputs {
-                return Err(Stop::invalid("its scales do not fit its weights"));
+        let scales = || Requantized::new(inputs, &g);
+        match to {
+            DType::Uint8 => {
+                cx.emit::<u8>(inputs, to, out, ops, || scales()?.bytes(inputs, narrow()?, &g, threads, sums))
             }
-            let zero = inputs.read(7)?.to_ints().unwrap_or_default().first().copied().unwrap_or(0);
-            let bias = if inputs.has(8) { inputs.read(8)?.to_ints().unwrap_or_default() } else { vec![0; g.outputs] };
-            if bias.len() != g.outputs {
-                return Err(Stop::invalid("its bias does not fit its weights"));
+            DType::Int8 => {
+                cx.emit::<i8>(inputs, to, out, ops, || scales()?.bytes(inputs, narrow()?, &g, threads, sums))
             }
-            let pixels = g.pixels().max(1);
-            Ok(sums()?.into_iter().enumerate().map(|(i, sum)| {
-                let o = i / pixels % g.outputs;
-                let factor = x_scale * w_scale[if w_scale.len() == 1 { 0 } else { o }] as f32 / y_scale;
-                quant::saturate(sum.wrapping_add(bias[o] as i32) as f32 * factor, zero, to) as T
-            }).collect())
-        }), Err(Stop::unsupported(to)))
+            _ => with_integers!(to, T => cx.emit::<T>(inputs, to, out, ops, || {
+                Ok(scales()?.plain(&sums()?, &g, to).map(|x| x as T).collect())
+            }), Err(Stop::unsupported(to))),
+        }
     })
+}
+
+/// How the sums of a `QLinearConv` become its output.
+struct Requantized {
+    /// By output: x_scale · w_scale / y_scale.
+    factors: Vec<f32>,
+    bias: Vec<i32>,
+    zero: i64,
+}
+
+impl Requantized {
+    fn new(inputs: &Inputs<'_>, g: &Geometry) -> Result<Self, Stop> {
+        let list = |index: usize| inputs.read(index).map(|array| array.to_doubles().unwrap_or_default());
+        let (x_scale, w_scale, y_scale) = (list(1)?, list(4)?, list(6)?);
+        let one = |list: &[f64]| list.first().copied().ok_or_else(|| Stop::invalid("a scale is missing"));
+        let (x_scale, y_scale) = (one(&x_scale)? as f32, one(&y_scale)? as f32);
+        if w_scale.len() != 1 && w_scale.len() != g.outputs {
+            return Err(Stop::invalid("its scales do not fit its weights"));
+        }
+        let zero = inputs.read(7)?.to_ints().unwrap_or_default().first().copied().unwrap_or(0);
+        let bias = if inputs.has(8) { inputs.read(8)?.to_ints().unwrap_or_default() } else { vec![0; g.outputs] };
+        if bias.len() != g.outputs {
+            return Err(Stop::invalid("its bias does not fit its weights"));
+        }
+        let factor = |o: usize| x_scale * w_scale[if w_scale.len() == 1 { 0 } else { o }] as f32 / y_scale;
+        Ok(Self {
+            factors: (0..g.outputs).map(factor).collect(),
+            bias: bias.into_iter().map(|x| x as i32).collect(),
+            zero,
+        })
+    }
+
+    fn bytes<T: Byte + Element>(
+        &self,
+        inputs: &Inputs<'_>,
+        narrow: Narrow,
+        g: &Geometry,
+        threads: usize,
+        sums: impl Fn() -> Result<Vec<i32>, Stop>,
+    ) -> Result<Vec<T>, Stop> {
+        let zero = self.zero as i32;
+        let finish = |o: usize, sums: &[i32], out: &mut [T]| {
+            T::requantize(sums, self.bias[o], self.factors[o], zero, out);
+        };
+        let Some((x_zero, weights)) = narrow else {
+            let (sums, pixels) = (sums()?, g.pixels().max(1));
+            let mut out = vec![T::default(); sums.len()];
+            for (i, (sums, out)) in sums.chunks_exact(pixels).zip(out.chunks_exact_mut(pixels)).enumerate() {
+                finish(i % g.outputs, sums, out);
+            }
+            return Ok(out);
+        };
+        let array = inputs.read(0)?;
+        Ok(match array.dtype() {
+            DType::Int8 => images(&array.values::<i8>(), x_zero, &weights, g, threads, finish),
+            _ => images(&array.values::<u8>(), x_zero, &weights, g, threads, finish),
+        })
+    }
+
+    fn plain(&self, sums: &[i32], g: &Geometry, to: DType) -> impl Iterator<Item = i64> {
+        let pixels = g.pixels().max(1);
+        sums.iter().enumerate().map(move |(i, sum)| {
+            let o = i / pixels % g.outputs;
+            quant::saturate(sum.wrapping_add(self.bias[o]) as f32 * self.factors[o], self.zero, to)
+        })
+    }
 }
 
 /// Attributes of a transposed convolution.

@@ -1,16 +1,16 @@
 //! Matrix products.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
-use super::{Parse, quant, shapes, single};
+use super::{Parse, shapes, single};
 use crate::{
     DType,
     engine::{
-        array::{Array, with_floats, with_integers, with_numbers},
+        array::{Array, walk, with_floats, with_integers, with_numbers},
         cx::{Cx, Inputs, Stop},
         kernels::{
-            matmul::{Packed, matmul},
-            product::{product, product_f64, product_i32},
+            matmul::{Packed, matmul, matmul_strided},
+            product::{product, product_f64},
         },
         numeric::{Number, Real},
         program::Eval,
@@ -23,8 +23,6 @@ pub(super) fn find(name: &str) -> Option<Parse> {
     Some(match name {
         "MatMul" => |node, _| matmul_op(node),
         "Gemm" => |node, _| gemm(node),
-        "MatMulInteger" => |_, _| single(matmul_integer),
-        "QLinearMatMul" => |_, _| single(quant::matmul),
         "Det" => |_, _| single(det),
         _ => return None,
     })
@@ -106,14 +104,14 @@ fn matmul_op(node: &Node<'_>) -> Result<Eval, String> {
         let stacks = Stacks::new(a, b)?;
         let threads = cx.threads;
         if constant.is_none() && dtype == DType::Float32 {
-            cx.scratch(Packed::bytes(stacks.k, stacks.n))?;
+            cx.scratch(Packed::<f32>::bytes(stacks.k, stacks.n))?;
         }
         let out = stacks.out.clone();
         let ops = stacks.ops();
         cx.emit_with(inputs, dtype, out, ops, |out| {
             let flat = match &constant {
                 // One product for the whole stack: its rows are one after another.
-                Some(rhs) => floats_packed(inputs.read(0)?, rhs, threads)?,
+                Some(rhs) => return Ok(Array::new(dtype, out, floats_packed(inputs.read(0)?, rhs, threads))),
                 None => multiply(inputs.read(0)?, inputs.read(1)?, &stacks, threads)?,
             };
             Ok(flat.reshape(out))
@@ -121,13 +119,41 @@ fn matmul_op(node: &Node<'_>) -> Result<Eval, String> {
     })
 }
 
-fn floats_packed(lhs: &Array, rhs: &Packed, threads: usize) -> Result<Array, Stop> {
+fn floats_packed(lhs: &Array, rhs: &Packed, threads: usize) -> Vec<f32> {
     let values = lhs.values::<f32>();
     let rows =
         if rhs.rows() == 0 { lhs.shape()[..lhs.shape().len() - 1].iter().product() } else { values.len() / rhs.rows() };
     let mut out = vec![0.0; rows * rhs.columns()];
     matmul(&values, rhs, &mut out, threads);
-    Ok(Array::new(DType::Float32, vec![out.len()], out))
+    out
+}
+
+/// The matrices of a stack where they lie, without a copy when the elements of their rows (or of their columns) are
+/// neighbours.
+struct Matrices<'a> {
+    values: Cow<'a, [f32]>,
+    /// Where each matrix begins.
+    starts: Vec<usize>,
+    row_stride: usize,
+    column_stride: usize,
+}
+
+impl<'a> Matrices<'a> {
+    fn new(array: &'a Array, rows: usize, columns: usize) -> Self {
+        let Some((values, strides, start)) = array.strided::<f32>().filter(|_| array.shape().len() >= 2) else {
+            let starts = (0..array.count() / (rows * columns).max(1)).map(|i| i * rows * columns).collect();
+            return Self { values: array.values(), starts, row_stride: columns, column_stride: 1 };
+        };
+        let stack = array.shape().len() - 2;
+        let mut starts = Vec::with_capacity(array.shape()[..stack].iter().product());
+        walk(&array.shape()[..stack], &strides[..stack], start, &mut |at| starts.push(at));
+        Self { values: Cow::Borrowed(values), starts, row_stride: strides[stack], column_stride: strides[stack + 1] }
+    }
+
+    /// The elements from the first one of a matrix.
+    fn at(&self, index: usize) -> &[f32] {
+        &self.values[self.starts[index]..]
+    }
 }
 
 /// The product of stacks of any type of numbers; the result is flat.
@@ -154,15 +180,24 @@ pub(super) fn multiply(a: &Array, b: &Array, stacks: &Stacks, threads: usize) ->
     }
     match dtype {
         DType::Float32 => {
-            let (left, right) = (a.values::<f32>(), b.values::<f32>());
+            let dense;
+            let mut left = Matrices::new(a, m, k);
+            if left.column_stride != 1 {
+                dense = a.contiguous();
+                left = Matrices::new(&dense, m, k);
+            }
+            let right = Matrices::new(b, k, n);
             let mut out = vec![0.0f32; total];
+            if k == 0 || total == 0 {
+                return Ok(Array::new(dtype, vec![total], out));
+            }
             let mut last: Option<(usize, Packed)> = None;
             for (i, (p, q)) in pairs.iter().enumerate() {
                 if last.as_ref().is_none_or(|(number, _)| number != q) {
-                    last = Some((*q, Packed::new(&right[q * k * n..(q + 1) * k * n], k, n, n, 1)));
+                    last = Some((*q, Packed::new(right.at(*q), k, n, right.row_stride, right.column_stride)));
                 }
                 if let Some((_, rhs)) = &last {
-                    matmul(&left[p * m * k..(p + 1) * m * k], rhs, &mut out[i * m * n..(i + 1) * m * n], threads);
+                    matmul_strided(left.at(*p), left.row_stride, rhs, &mut out[i * m * n..(i + 1) * m * n], threads);
                 }
             }
             Ok(Array::new(dtype, vec![total], out))
@@ -202,7 +237,7 @@ fn gemm(node: &Node<'_>) -> Result<Eval, String> {
         }
         let threads = cx.threads;
         if constant.is_none() {
-            cx.scratch(Packed::bytes(k, n))?;
+            cx.scratch(Packed::<f32>::bytes(k, n))?;
         }
         let stacks = Stacks { batch: vec![], m, k, n, out: out.clone() };
         let ops = stacks.ops().saturating_add(count(&out));
@@ -211,14 +246,15 @@ fn gemm(node: &Node<'_>) -> Result<Eval, String> {
                 let array = inputs.read(index)?;
                 Ok(if turn { array.permute(&[1, 0]).contiguous() } else { array.clone() })
             };
-            let product = match &constant {
-                Some(rhs) => floats_packed(&turned(0, turn_a)?, rhs, threads)?,
-                None => multiply(&turned(0, turn_a)?, &turned(1, turn_b)?, &stacks, threads)?,
-            };
-            let product = product.reshape(out.clone());
+            if let Some(rhs) = &constant {
+                let product = floats_packed(&turned(0, turn_a)?, rhs, threads);
+                return Ok(Array::new(dtype, out, finish(product, n, alpha, beta, inputs)?));
+            }
+            let product = multiply(&turned(0, turn_a)?, &turned(1, turn_b)?, &stacks, threads)?;
             if dtype == DType::Float32 {
                 return Ok(Array::new(dtype, out, finish(product.into_vec(), n, alpha, beta, inputs)?));
             }
+            let product = product.reshape(out.clone());
             with_numbers!(dtype, T => {
                 let scale = |array: &Array, factor: f32| -> Vec<T> {
                     let by = crate::engine::numeric::convert::<T>(factor);
@@ -261,67 +297,6 @@ fn finish(mut product: Vec<f32>, n: usize, alpha: f32, beta: f32, inputs: &Input
     Ok(shapes::zip(&Array::new(DType::Float32, shape.clone(), product), &c, &shape, |x: f32, c: f32| x + c))
 }
 
-/// The elements of an int8 or uint8 matrix minus its zero point, as int32. The zero point is one number, or one for each
-/// row (`along` 0) or column (`along` 1).
-pub(super) fn centred(array: &Array, zero: Option<&Array>, along: usize) -> Result<Vec<i32>, Stop> {
-    let zeros = match zero {
-        Some(zero) => zero.to_ints().ok_or_else(|| Stop::unsupported(zero.dtype()))?,
-        None => vec![0],
-    };
-    if let [zero] = zeros.as_slice() {
-        let zero = *zero as i32;
-        match array.dtype() {
-            DType::Int8 => return Ok(array.values::<i8>().iter().map(|x| i32::from(*x).wrapping_sub(zero)).collect()),
-            DType::Uint8 => return Ok(array.values::<u8>().iter().map(|x| i32::from(*x).wrapping_sub(zero)).collect()),
-            _ => {}
-        }
-    }
-    let values = array.to_ints().ok_or_else(|| Stop::unsupported(array.dtype()))?;
-    let shape = array.shape();
-    let columns = shape.last().copied().unwrap_or(1).max(1);
-    let rows = shape.len().checked_sub(2).map_or(1, |axis| shape[axis]).max(1);
-    let pick = |i: usize| match (zeros.len(), along) {
-        (1, _) => Some(zeros[0]),
-        (len, 0) if len == rows => zeros.get(i / columns % rows).copied(),
-        (len, 1) if len == columns => zeros.get(i % columns).copied(),
-        (len, _) if len == values.len() / columns => zeros.get(i / columns).copied(),
-        // One for each column of each matrix of a stack.
-        (len, _) if len == values.len() / rows => zeros.get(i / (columns * rows) * columns + i % columns).copied(),
-        _ => None,
-    };
-    (0..values.len())
-        .map(|i| {
-            pick(i).map(|zero| (values[i] - zero) as i32).ok_or_else(|| Stop::invalid("its zero point does not fit"))
-        })
-        .collect()
-}
-
-/// The exact product of centred integers, as int32.
-pub(super) fn integer_product(
-    inputs: &Inputs<'_>,
-    (a, a_zero): (usize, usize),
-    (b, b_zero): (usize, usize),
-    stacks: &Stacks,
-) -> Result<Vec<i32>, Stop> {
-    let &Stacks { m, k, n, .. } = stacks;
-    let zero = |index: usize| if inputs.has(index) { inputs.read(index).map(Some) } else { Ok(None) };
-    let left = centred(inputs.read(a)?, zero(a_zero)?, 0)?;
-    let right = centred(inputs.read(b)?, zero(b_zero)?, 1)?;
-    let pairs = stacks.pairs(inputs.shape(a)?, inputs.shape(b)?);
-    let mut out = vec![0; pairs.len() * m * n];
-    for (i, (p, q)) in pairs.into_iter().enumerate() {
-        let (left, right) = (&left[p * m * k..(p + 1) * m * k], &right[q * k * n..(q + 1) * k * n]);
-        product_i32(left, right, k, n, &mut out[i * m * n..(i + 1) * m * n]);
-    }
-    Ok(out)
-}
-
-fn matmul_integer(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Value, Stop> {
-    let stacks = Stacks::new(inputs.shape(0)?, inputs.shape(1)?)?;
-    let ops = stacks.ops();
-    cx.emit::<i32>(inputs, DType::Int32, stacks.out.clone(), ops, || integer_product(inputs, (0, 2), (1, 3), &stacks))
-}
-
 /// By Gaussian elimination with the greatest pivot of each column, in float64; the first of equal ones.
 fn det(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Value, Stop> {
     let (dtype, shape) = inputs.ty(0)?;
@@ -361,4 +336,52 @@ fn determinant(m: &mut [f64], n: usize) -> f64 {
         }
     }
     det
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn matrices_are_multiplied_where_they_lie_to_the_same_bits() {
+        let mut state = 5u32;
+        let mut random = |below: usize| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as usize % below
+        };
+        for round in 0..200 {
+            let (b, h, m, k, n) = (1 + random(3), 1 + random(3), 1 + random(9), 1 + random(20), 1 + random(40));
+            let mut array = |shape: Vec<usize>| {
+                let values: Vec<f32> = (0..shape.iter().product()).map(|_| random(2000) as f32 / 77.0 - 13.0).collect();
+                Array::new(DType::Float32, shape, values)
+            };
+            let left = match round % 3 {
+                0 => array(vec![b, m, h, k]).permute(&[0, 2, 1, 3]),
+                1 => array(vec![k, m, b, h]).permute(&[2, 3, 1, 0]),
+                _ => array(vec![h, m, k + 2]).slice(2, 1, 1, k).broadcast(&[b, h, m, k]),
+            };
+            let right = match round % 4 {
+                0 => array(vec![b, n, h, k]).permute(&[0, 2, 3, 1]),
+                1 => array(vec![b, k, h, n]).permute(&[0, 2, 1, 3]),
+                2 => array(vec![k, 1]).broadcast(&[k, n]),
+                _ => array(vec![1, h, n, k]).permute(&[0, 1, 3, 2]),
+            };
+            let stacks = Stacks::new(left.shape(), right.shape()).unwrap();
+            let lying = multiply(&left, &right, &stacks, 1).unwrap();
+            let dense =
+                |array: &Array| Array::new(DType::Float32, array.shape().to_vec(), array.values::<f32>().into_owned());
+            let (left, right) = (dense(&left), dense(&right));
+            let copied = multiply(&left, &right, &stacks, 2).unwrap();
+            let bits = |array: &Array| array.values::<f32>().iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            assert_eq!(bits(&lying), bits(&copied), "round {round}");
+            // And that is the chain of the definition.
+            let (a, b) = (left.values::<f32>(), right.values::<f32>());
+            for (i, (p, q)) in stacks.pairs(left.shape(), right.shape()).into_iter().enumerate() {
+                let last = m * n - 1;
+                let chain =
+                    (0..k).fold(0.0f32, |sum, l| a[(p * m + m - 1) * k + l].mul_add(b[(q * k + l) * n + n - 1], sum));
+                assert_eq!(bits(&copied)[i * m * n + last], chain.to_bits());
+            }
+        }
+    }
 }

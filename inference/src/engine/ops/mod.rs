@@ -64,6 +64,7 @@ mod conv;
 mod einsum;
 mod image;
 mod index;
+mod integer;
 mod linear;
 mod ml;
 mod norm;
@@ -99,6 +100,38 @@ fn floats(array: &Array) -> Result<Vec<f32>, Stop> {
     with_floats!(dtype, T => Ok(array.values::<T>().iter().map(|x| x.widen() as f32).collect()), Err(Stop::unsupported(dtype)))
 }
 
+/// Whether an operator reads its inputs' elements by [`Inputs::owned`] alone, and so may get one to write over.
+pub(crate) fn takes(domain: &str, name: &str, opset: i64) -> bool {
+    // Before operator set 7 operands were aligned first.
+    domain.is_empty()
+        && opset >= 7
+        && matches!(
+            name,
+            "Relu"
+                | "LeakyRelu"
+                | "Sigmoid"
+                | "Tanh"
+                | "Exp"
+                | "Sqrt"
+                | "Erf"
+                | "Floor"
+                | "Ceil"
+                | "Round"
+                | "Reciprocal"
+                | "HardSigmoid"
+                | "HardSwish"
+                | "Gelu"
+                | "Swish"
+                | "Softmax"
+                | "LogSoftmax"
+                | "Hardmax"
+                | "Add"
+                | "Sub"
+                | "Mul"
+                | "Div"
+        )
+}
+
 /// The parser of an operator, if the engine has it.
 pub(crate) fn find(domain: &str, name: &str) -> Option<Parse> {
     match domain {
@@ -110,6 +143,7 @@ pub(crate) fn find(domain: &str, name: &str) -> Option<Parse> {
             .or_else(|| index::find(name))
             .or_else(|| reduce::find(name))
             .or_else(|| linear::find(name))
+            .or_else(|| integer::find(name))
             .or_else(|| quant::find(name))
             .or_else(|| conv::find(name))
             .or_else(|| pool::find(name))

@@ -9,7 +9,11 @@ use crate::{
     engine::{
         array::{with_floats, with_numbers},
         cx::{Cx, Inputs, Stop},
-        kernels::reduce,
+        kernels::{
+            conv::Axis,
+            pool::{self, greater},
+            reduce,
+        },
         numeric::{Number, Real, Wide},
         program::Eval,
         value::{Value, count},
@@ -102,11 +106,21 @@ fn max_pool(node: &Node<'_>) -> Result<Eval, String> {
         with_numbers!(dtype, T => {
             let mut outputs = vec![cx.emit::<T>(inputs, dtype, out.clone(), ops, || {
                 let values = inputs.values::<T>(0)?;
+                if let [rows, columns] = placed.as_slice() {
+                    let (rows, columns) = (&rows.axis, &columns.axis);
+                    let mut result = vec![T::LEAST; out.iter().product()];
+                    let planes = planes_of(&values, &mut result, rows, columns);
+                    planes.for_each(|(plane, out)| match (bytemuck::try_cast_slice(plane), dtype) {
+                        (Ok(plane), DType::Float32) => pool::max(plane, rows, columns, bytemuck::cast_slice_mut(out)),
+                        _ => pool::fold(plane, rows, columns, T::LEAST, greater, out),
+                    });
+                    return Ok(result);
+                }
                 let mut result = Vec::with_capacity(out.iter().product());
                 for plane in 0..planes {
                     let plane = &values[plane * size..(plane + 1) * size];
                     windows(&placed, |elements, _| {
-                        let best = elements.map(|at| plane[at]).fold(T::LEAST, |best, x| if best.is_nan() || best >= x { best } else { x });
+                        let best = elements.map(|at| plane[at]).fold(T::LEAST, greater);
                         result.push(best);
                     });
                 }
@@ -137,6 +151,17 @@ fn max_pool(node: &Node<'_>) -> Result<Eval, String> {
     })
 }
 
+/// Planes of the input, each with its plane of the output.
+fn planes_of<'a, T, A>(
+    values: &'a [T],
+    out: &'a mut [A],
+    rows: &Axis,
+    columns: &Axis,
+) -> impl Iterator<Item = (&'a [T], &'a mut [A])> {
+    let (size, pixels) = (rows.input * columns.input, rows.output * columns.output);
+    values.chunks_exact(size.max(1)).zip(out.chunks_exact_mut(pixels.max(1)))
+}
+
 /// A row-major position as a column-major one.
 fn turned(mut at: usize, shape: &[usize]) -> usize {
     let mut strides = vec![1; shape.len()];
@@ -162,6 +187,19 @@ fn average_pool(node: &Node<'_>) -> Result<Eval, String> {
         let ops = work(&out, &placed);
         let planes: usize = shape[..2].iter().product();
         let size: usize = shape[2..].iter().product();
+        if let ([rows, columns], DType::Float32) = (placed.as_slice(), dtype) {
+            return cx.emit::<f32>(inputs, dtype, out.clone(), ops, || {
+                let values = inputs.values::<f32>(0)?;
+                let mut result = vec![0.0; out.iter().product()];
+                let counts = if include { padded_counts(&placed) } else { inner_counts(&placed) };
+                let counts: Vec<f32> = counts.into_iter().map(|count| count as f64 as f32).collect();
+                for (plane, out) in planes_of(&values, &mut result, &rows.axis, &columns.axis) {
+                    pool::sum(plane, &rows.axis, &columns.axis, out);
+                    out.iter_mut().zip(&counts).for_each(|(sum, count)| *sum /= count);
+                }
+                Ok(result)
+            });
+        }
         with_floats!(dtype, T => cx.emit::<T>(inputs, dtype, out.clone(), ops, || {
             let values = inputs.values::<T>(0)?;
             let counts = if include { padded_counts(&placed) } else { vec![] };
@@ -192,6 +230,17 @@ pub(super) fn padded_counts(placed: &[Placed]) -> Vec<usize> {
         })
         .collect();
     along.iter().fold(vec![1], |counts, axis| counts.iter().flat_map(|c| axis.iter().map(move |n| c * n)).collect())
+}
+
+/// For each output the elements of its window that are no padding, at least one.
+fn inner_counts(placed: &[Placed]) -> Vec<usize> {
+    let along = placed.iter().map(|p| {
+        let inside = |o: usize| (0..p.axis.kernel).filter(|k| p.axis.source(o, *k).is_some()).count();
+        (0..p.axis.output).map(inside).collect::<Vec<usize>>()
+    });
+    let counts =
+        along.fold(vec![1], |counts, axis| counts.iter().flat_map(|c| axis.iter().map(move |n| c * n)).collect());
+    counts.into_iter().map(|count: usize| count.max(1)).collect()
 }
 
 /// The p-norm of a window.

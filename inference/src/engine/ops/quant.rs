@@ -2,15 +2,16 @@
 
 use super::{
     Parse, eval,
-    linear::{Stacks, integer_product},
+    integer::{integer_product, packed_integers},
+    linear::Stacks,
     shapes, single,
 };
 use crate::{
     DType,
     engine::{
-        array::{with_floats, with_integers},
+        array::{Element, with_floats, with_integers},
         cx::{Cx, Inputs, Stop},
-        kernels::reduce,
+        kernels::{quant::Byte, reduce},
         numeric::Real,
         program::Eval,
         value::{Value, count},
@@ -76,6 +77,15 @@ impl Scales {
         Ok(Self { along: size.div_ceil(block), block, size, inner })
     }
 
+    /// Neighbouring elements that share a scale, when the scales follow one another, again and again; `None` for few.
+    fn apart(&self) -> Option<usize> {
+        match (self.along, self.block) {
+            (1, usize::MAX) => Some(usize::MAX),
+            (0, _) if self.inner >= 16 => Some(self.inner),
+            _ => None,
+        }
+    }
+
     /// Index of the scale of an element.
     fn of(&self, index: usize) -> usize {
         match (self.along, self.block) {
@@ -107,6 +117,12 @@ fn quantize(node: &Node<'_>) -> Result<Eval, String> {
         if from != DType::Int32 && !from.is_float() {
             return Err(Stop::unsupported(from));
         }
+        if from == DType::Float32 && matches!(to, DType::Int8 | DType::Uint8) && scales.apart().is_some() {
+            return match to {
+                DType::Int8 => cx.emit::<i8>(inputs, to, shape.to_vec(), ops, || quantize_bytes(inputs, &scales)),
+                _ => cx.emit::<u8>(inputs, to, shape.to_vec(), ops, || quantize_bytes(inputs, &scales)),
+            };
+        }
         with_integers!(to, T => cx.emit::<T>(inputs, to, shape.to_vec(), ops, || {
             let x = inputs.read(0)?.to_doubles().unwrap_or_default();
             let scale = inputs.read(1)?.to_doubles().unwrap_or_default();
@@ -123,6 +139,41 @@ fn quantize(node: &Node<'_>) -> Result<Eval, String> {
     })
 }
 
+/// Scales as float32 with their zero points.
+fn parameters(inputs: &Inputs<'_>) -> Result<(Vec<f32>, Vec<i32>), Stop> {
+    let scale: Vec<f32> =
+        inputs.read(1)?.to_doubles().unwrap_or_default().into_iter().map(|scale| scale as f32).collect();
+    let zero = if inputs.has(2) { inputs.read(2)?.to_ints().unwrap_or_default() } else { vec![0; scale.len()] };
+    if zero.len() != scale.len() {
+        return Err(Stop::invalid("its zero points do not fit its scales"));
+    }
+    Ok((scale, zero.into_iter().map(|zero| zero as i32).collect()))
+}
+
+/// [`quantize`] of float32 to bytes.
+fn quantize_bytes<T: Byte>(inputs: &Inputs<'_>, scales: &Scales) -> Result<Vec<T>, Stop> {
+    let x = inputs.values::<f32>(0)?;
+    let (scale, zero) = parameters(inputs)?;
+    let mut out = vec![T::default(); x.len()];
+    let row = scales.apart().unwrap_or(1).min(x.len()).max(1);
+    for (i, (x, out)) in x.chunks(row).zip(out.chunks_mut(row)).enumerate() {
+        T::quantize(x, scale[i % scale.len()], zero[i % zero.len()], out);
+    }
+    Ok(out)
+}
+
+/// [`dequantize`] of bytes to float32.
+fn dequantize_bytes<T: Byte + Element>(inputs: &Inputs<'_>, scales: &Scales) -> Result<Vec<f32>, Stop> {
+    let x = inputs.values::<T>(0)?;
+    let (scale, zero) = parameters(inputs)?;
+    let mut out = vec![0.0; x.len()];
+    let row = scales.apart().unwrap_or(1).min(x.len()).max(1);
+    for (i, (x, out)) in x.chunks(row).zip(out.chunks_mut(row)).enumerate() {
+        T::dequantize(x, scale[i % scale.len()], zero[i % zero.len()], out);
+    }
+    Ok(out)
+}
+
 fn dequantize(node: &Node<'_>) -> Result<Eval, String> {
     let at = node.int("axis", 1);
     let block = usize::try_from(node.int("block_size", 0)).map_err(|_| "its block_size is negative".to_owned())?;
@@ -135,6 +186,20 @@ fn dequantize(node: &Node<'_>) -> Result<Eval, String> {
         let to = given.map_or_else(|| inputs.dtype(1), Ok)?;
         let scales = Scales::new(shape, inputs.shape(1)?, at, block)?;
         let ops = count(shape).saturating_mul(4);
+        // Zero points are of the input's type, so that the difference fits.
+        let from = inputs.dtype(0)?;
+        let alike = !inputs.has(2) || inputs.dtype(2)? == from;
+        if to == DType::Float32 && alike && scales.apart().is_some() {
+            match from {
+                DType::Int8 => {
+                    return cx.emit(inputs, to, shape.to_vec(), ops, || dequantize_bytes::<i8>(inputs, &scales));
+                }
+                DType::Uint8 => {
+                    return cx.emit(inputs, to, shape.to_vec(), ops, || dequantize_bytes::<u8>(inputs, &scales));
+                }
+                _ => {}
+            }
+        }
         with_floats!(to, T => cx.emit::<T>(inputs, to, shape.to_vec(), ops, || {
             let array = inputs.read(0)?;
             let x = array.to_ints().ok_or_else(|| Stop::unsupported(array.dtype()))?;
@@ -182,29 +247,126 @@ fn dynamic_quantize(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Vec<Value>, 
 }
 
 /// (sum · a_scale · b_scale / y_scale), the factors multiplied first, in float32.
-pub(super) fn matmul(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Value, Stop> {
-    let stacks = Stacks::new(inputs.shape(0)?, inputs.shape(3)?)?;
-    let to = inputs.dtype(7)?;
-    let ops = stacks.ops().saturating_add(count(&stacks.out).saturating_mul(8));
-    with_integers!(to, T => cx.emit::<T>(inputs, to, stacks.out.clone(), ops, || {
-        let sums = integer_product(inputs, (0, 2), (3, 5), &stacks)?;
-        let scale = |index: usize| inputs.read(index).map(|array| array.to_doubles().unwrap_or_default());
-        let (a, b, y) = (scale(1)?, scale(4)?, scale(6)?);
-        let zero = inputs.read(7)?.to_ints().unwrap_or_default();
-        let &Stacks { m, n, .. } = &stacks;
-        let row = |list: &[f64], i: usize| pick(list, i / n.max(1), m);
-        let column = |list: &[f64], i: usize| pick(list, i % n.max(1), n);
-        sums.iter().enumerate().map(|(i, sum)| {
-            let factor = row(&a, i)? as f32 * column(&b, i)? as f32 / row(&y, i)? as f32;
-            let zero = if zero.len() == 1 { zero[0] } else { zero.get(i / n.max(1) % m.max(1)).copied().unwrap_or(0) };
-            Ok(saturate(*sum as f32 * factor, zero, to) as T)
-        }).collect()
-    }), Err(Stop::unsupported(to)))
+pub(super) fn matmul(node: &Node<'_>) -> Result<Eval, String> {
+    let constant = packed_integers(node, 3, 5);
+    single(move |cx, inputs| {
+        let stacks = Stacks::new(inputs.shape(0)?, inputs.shape(3)?)?;
+        let to = inputs.dtype(7)?;
+        let ops = stacks.ops().saturating_add(count(&stacks.out).saturating_mul(8));
+        let (out, threads) = (stacks.out.clone(), cx.threads);
+        let sums = || integer_product(inputs, (0, 2), (3, 5), &stacks, constant.as_deref(), threads);
+        match to {
+            DType::Uint8 => cx.emit::<u8>(inputs, to, out, ops, || requantize_bytes(inputs, &sums()?, &stacks, to)),
+            DType::Int8 => cx.emit::<i8>(inputs, to, out, ops, || requantize_bytes(inputs, &sums()?, &stacks, to)),
+            _ => with_integers!(to, T => cx.emit::<T>(inputs, to, out, ops, || {
+                requantize(inputs, &sums()?, &stacks, to, |x| x as T)
+            }), Err(Stop::unsupported(to))),
+        }
+    })
+}
+
+fn scale_list(inputs: &Inputs<'_>, index: usize) -> Result<Vec<f64>, Stop> {
+    Ok(inputs.read(index)?.to_doubles().unwrap_or_default())
+}
+
+/// [`requantize`] to bytes; at once, when there is one scale and zero point for all rows.
+fn requantize_bytes<T: Byte + TryFrom<i64>>(
+    inputs: &Inputs<'_>,
+    sums: &[i32],
+    stacks: &Stacks,
+    to: DType,
+) -> Result<Vec<T>, Stop> {
+    let (a, b, y) = (scale_list(inputs, 1)?, scale_list(inputs, 4)?, scale_list(inputs, 6)?);
+    let zero = inputs.read(7)?.to_ints().unwrap_or_default();
+    let n = stacks.n;
+    match (a.as_slice(), y.as_slice(), zero.as_slice()) {
+        (&[a], &[y], &[zero]) if b.len() == 1 || b.len() == n => {
+            let factor = |j: usize| a as f32 * b[if b.len() == 1 { 0 } else { j }] as f32 / y as f32;
+            let factors: Vec<f32> = (0..n).map(factor).collect();
+            let mut out = vec![T::default(); sums.len()];
+            T::requantize_columns(sums, &factors, zero as i32, &mut out);
+            Ok(out)
+        }
+        // It is saturated to the type.
+        _ => requantize(inputs, sums, stacks, to, |x| T::try_from(x).unwrap_or_default()),
+    }
+}
+
+fn requantize<T>(
+    inputs: &Inputs<'_>,
+    sums: &[i32],
+    stacks: &Stacks,
+    to: DType,
+    narrow: impl Fn(i64) -> T,
+) -> Result<Vec<T>, Stop> {
+    let (a, b, y) = (scale_list(inputs, 1)?, scale_list(inputs, 4)?, scale_list(inputs, 6)?);
+    let zero = inputs.read(7)?.to_ints().unwrap_or_default();
+    let &Stacks { m, n, .. } = stacks;
+    let row = |list: &[f64], i: usize| pick(list, i / n.max(1), m);
+    let column = |list: &[f64], i: usize| pick(list, i % n.max(1), n);
+    let one = |(i, sum): (usize, &i32)| {
+        let factor = row(&a, i)? as f32 * column(&b, i)? as f32 / row(&y, i)? as f32;
+        let zero = if zero.len() == 1 { zero[0] } else { zero.get(i / n.max(1) % m.max(1)).copied().unwrap_or(0) };
+        Ok(narrow(saturate(*sum as f32 * factor, zero, to)))
+    };
+    sums.iter().enumerate().map(one).collect()
 }
 
 fn pick(list: &[f64], index: usize, size: usize) -> Result<f64, Stop> {
     match list {
         [one] => Ok(*one),
         list => list.get(index % size.max(1)).copied().ok_or_else(|| Stop::invalid("its scales do not fit")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::array::Array;
+
+    #[test]
+    fn bytes_give_what_each_element_by_itself_gives() {
+        let mut state = 9u32;
+        let mut random = |below: usize| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as usize % below
+        };
+        for round in 0..100 {
+            let shape = vec![1 + random(3), 1 + random(4), 1 + random(50)];
+            let number = |random: &mut dyn FnMut(usize) -> usize| match random(30) {
+                0 => f32::NAN,
+                1 => f32::NEG_INFINITY,
+                _ => random(4000) as f32 / 9.0 - 222.0,
+            };
+            let x: Vec<f32> = (0..shape.iter().product()).map(|_| number(&mut random)).collect();
+            let sizes = if round % 2 == 0 { vec![] } else { vec![shape[1]] };
+            let count = sizes.iter().product::<usize>();
+            let scale: Vec<f32> = (0..count).map(|_| random(100) as f32 / 50.0 + 0.01).collect();
+            let zero: Vec<u8> = (0..count).map(|_| random(256) as u8).collect();
+            let values = [
+                Array::new(DType::Float32, shape.clone(), x.clone()),
+                Array::new(DType::Float32, sizes.clone(), scale.clone()),
+                Array::new(DType::Uint8, sizes.clone(), zero.clone()),
+            ]
+            .map(Value::Known);
+            let inputs = Inputs::new(values.iter().map(Some).collect());
+            let scales = Scales::new(&shape, &sizes, 1, 0).unwrap();
+            if scales.apart().is_none() {
+                continue;
+            }
+            let bytes = quantize_bytes::<u8>(&inputs, &scales).unwrap();
+            for (i, x) in x.iter().enumerate() {
+                let which = scales.of(i);
+                assert_eq!(i64::from(bytes[i]), saturate(x / scale[which], zero[which].into(), DType::Uint8));
+            }
+            let quantised = Value::Known(Array::new(DType::Uint8, shape.clone(), bytes.clone()));
+            let inputs = Inputs::new(vec![Some(&quantised), Some(&values[1]), Some(&values[2])]);
+            let floats = dequantize_bytes::<u8>(&inputs, &scales).unwrap();
+            for (i, x) in bytes.iter().enumerate() {
+                let which = scales.of(i);
+                let expected = (i64::from(*x) - i64::from(zero[which])) as f32 * scale[which];
+                assert_eq!(floats[i].to_bits(), expected.to_bits());
+            }
+        }
     }
 }

@@ -199,11 +199,13 @@ fn softmax_op(node: &Node<'_>) -> Result<Eval, String> {
         let reduced: Vec<usize> = if old { (axis..rank).collect() } else { (axis..(axis + 1).min(rank)).collect() };
         let ops = count(shape).saturating_mul(if op == "Hardmax" { 2 } else { 30 });
         cx.emit_with(inputs, dtype, shape.to_vec(), ops, |shape| {
-            let rows = rows_of(inputs.read(0)?, &reduced);
+            let array = inputs.owned(0)?;
+            let in_order = reduced.last().is_none_or(|axis| axis + 1 == rank);
+            let values = if in_order { array } else { rows_of(&array, &reduced) };
             let n: usize = reduced.iter().map(|axis| shape[*axis]).product();
-            let (turned, values) = (rows.shape().to_vec(), rows);
+            let turned = values.shape().to_vec();
             let result = if dtype == DType::Float32 && op == "Softmax" {
-                let mut values = values.into_vec::<f32>();
+                let mut values = if values.is_own() { values.into_vec() } else { values.values::<f32>().into_owned() };
                 softmax_rows(&mut values, n);
                 Array::new(dtype, turned, values)
             } else {

@@ -58,6 +58,68 @@ fn broadcast_strides(operand: &[usize], shape: &[usize]) -> Vec<usize> {
         .collect()
 }
 
+/// [`zip`] of operands that may be written over: when one of them has the shape of the result and nobody else holds it,
+/// the result takes its place.
+#[inline(always)]
+pub(crate) fn zip_over<T: Element>(a: Array, b: Array, shape: &[usize], f: impl Fn(T, T) -> T) -> Vec<T> {
+    let fits = |own: &Array, other: &Array| {
+        own.shape() == shape && own.is_own() && other.count() > 0 && T::TYPES.contains(&own.dtype())
+    };
+    if fits(&a, &b)
+        && let Some(repeat) = Repeat::of(b.shape(), shape)
+    {
+        let mut values = a.into_vec::<T>();
+        repeat.over(&mut values, &b.values::<T>(), f);
+        return values;
+    }
+    if fits(&b, &a)
+        && let Some(repeat) = Repeat::of(a.shape(), shape)
+    {
+        let mut values = b.into_vec::<T>();
+        repeat.over(&mut values, &a.values::<T>(), |x, y| f(y, x));
+        return values;
+    }
+    zip(&a, &b, shape, f)
+}
+
+/// How the elements of an operand are repeated over a shape, in the simple cases: each `each` times, and all of them
+/// again and again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Repeat {
+    each: usize,
+}
+
+impl Repeat {
+    fn of(operand: &[usize], shape: &[usize]) -> Option<Self> {
+        if operand.iter().all(|dim| *dim == 1) {
+            return Some(Self { each: 1 });
+        }
+        // Ones before, the same dimensions, ones behind.
+        let padded = || std::iter::repeat_n(1, shape.len() - operand.len()).chain(operand.iter().copied());
+        let first = padded().position(|dim| dim != 1).unwrap_or(0);
+        let last = shape.len() - operand.iter().rev().take_while(|dim| **dim == 1).count().min(shape.len());
+        let middle = first..last.max(first);
+        let same = padded().zip(shape).enumerate().all(|(axis, (dim, size))| !middle.contains(&axis) || dim == *size);
+        same.then(|| Self { each: shape[last.max(first)..].iter().product() })
+    }
+
+    #[inline(always)]
+    fn over<T: Element>(self, values: &mut [T], other: &[T], f: impl Fn(T, T) -> T) {
+        if let [y] = other {
+            return values.iter_mut().for_each(|x| *x = f(*x, *y));
+        }
+        if self.each == 1 {
+            for values in values.chunks_exact_mut(other.len().max(1)) {
+                values.iter_mut().zip(other).for_each(|(x, y)| *x = f(*x, *y));
+            }
+            return;
+        }
+        for (values, y) in values.chunks_exact_mut(self.each.max(1)).zip(other.iter().cycle()) {
+            values.iter_mut().for_each(|x| *x = f(*x, *y));
+        }
+    }
+}
+
 /// Calls `f(a, b)` for each element of `shape`, to which both operands broadcast, in row-major order.
 #[inline(always)]
 pub(crate) fn zip<A: Element, B: Element, T>(a: &Array, b: &Array, shape: &[usize], f: impl Fn(A, B) -> T) -> Vec<T> {
@@ -128,6 +190,39 @@ pub(crate) fn zip<A: Element, B: Element, T>(a: &Array, b: &Array, shape: &[usiz
             at_a -= stride_a * size;
             at_b -= stride_b * size;
             index[axis] = 0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::DType;
+
+    #[test]
+    fn writing_over_an_operand_gives_what_a_new_array_gives() {
+        let mut state = 3u32;
+        let mut random = |below: usize| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as usize % below
+        };
+        for round in 0..2000 {
+            let shape: Vec<usize> = (0..1 + random(4)).map(|_| 1 + random(4)).collect();
+            let mut operand = |whole: bool| {
+                let skipped = if whole { 0 } else { random(shape.len() + 1) };
+                let narrow = |dim: &usize| if !whole && random(3) == 0 { 1 } else { *dim };
+                let shape: Vec<usize> = shape[skipped..].iter().map(narrow).collect();
+                let values: Vec<f32> = (0..shape.iter().product()).map(|_| random(900) as f32 / 7.0 - 60.0).collect();
+                Array::new(DType::Float32, shape, values)
+            };
+            let (a, b) = (operand(round % 3 != 0), operand(round % 3 != 1));
+            let out = broadcast(&[a.shape(), b.shape()]).unwrap();
+            let minus = |x: f32, y: f32| x - y;
+            let expected: Vec<f32> = zip(&a, &b, &out, minus);
+            // Held by somebody else first, then not.
+            let (held_a, held_b) = (a.clone(), b.clone());
+            assert_eq!(zip_over(a, b, &out, minus), expected, "round {round}");
+            assert_eq!(zip_over(held_a, held_b, &out, minus), expected, "round {round}: {out:?}");
         }
     }
 }

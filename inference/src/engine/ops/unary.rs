@@ -116,15 +116,15 @@ pub(super) fn function(f: Unary) -> Result<Eval, String> {
         let ops = inputs.count(0)?.saturating_mul(f.ops());
         match dtype {
             DType::Float32 => cx.emit(inputs, dtype, shape.to_vec(), ops, || {
-                let mut values = inputs.values::<f32>(0)?.into_owned();
+                let mut values = inputs.owned_values::<f32>(0)?;
                 apply(f, &mut values);
                 Ok(values)
             }),
             dtype => with_floats!(dtype, T => cx.emit::<T>(inputs, dtype, shape.to_vec(), ops, || {
-                Ok(inputs.values::<T>(0)?.iter().map(|x| T::narrow(f.of(x.widen()))).collect())
+                Ok(inputs.owned(0)?.values::<T>().iter().map(|x| T::narrow(f.of(x.widen()))).collect())
             }), match f {
                 Unary::Relu => with_integers!(dtype, T => cx.emit::<T>(inputs, dtype, shape.to_vec(), ops, || {
-                    Ok(inputs.values::<T>(0)?.iter().map(|x| if *x > T::ZERO { *x } else { T::ZERO }).collect())
+                    Ok(inputs.owned(0)?.values::<T>().iter().map(|x| if *x > T::ZERO { *x } else { T::ZERO }).collect())
                 }), Err(Stop::unsupported(dtype))),
                 _ => Err(Stop::unsupported(dtype)),
             }),

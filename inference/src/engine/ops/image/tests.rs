@@ -46,7 +46,7 @@ pub(in crate::engine::ops) fn parse(op: &str, opset: i64, attribute: Vec<Attribu
 }
 
 fn evaluate(eval: &Eval, cx: &mut Cx<'_>, values: &[Value]) -> Result<Value, Stop> {
-    let inputs = Inputs(values.iter().map(|v| (!matches!(v, Value::Nothing)).then_some(v)).collect());
+    let inputs = Inputs::new(values.iter().map(|v| (!matches!(v, Value::Nothing)).then_some(v)).collect());
     Ok(eval(cx, &inputs)?.remove(0))
 }
 

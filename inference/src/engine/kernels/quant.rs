@@ -1,0 +1,156 @@
+//! Conversions between float32 and quantised bytes: rounded half to even, plus the zero point, saturated.
+
+use super::vectorized;
+
+/// Adding it rounds a number of small magnitude to an integer, half to even: its lowest bits are that integer.
+const MAGIC: f32 = 12_582_912.0;
+
+/// `x`, rounded half to even, plus the zero point of a byte, saturated. Without a branch, so that lanes can be vectors.
+#[inline(always)]
+fn saturate(x: f32, zero: i32, low: i32, high: i32) -> i32 {
+    let x = if x.is_nan() { 0.0 } else { x };
+    // What is farther away saturates with any zero point.
+    let x = if x > 1024.0 { 1024.0 } else { x };
+    let x = if x < -1024.0 { -1024.0 } else { x };
+    let integer = ((x + MAGIC).to_bits() as i32).wrapping_sub(MAGIC.to_bits() as i32);
+    (integer + zero).clamp(low, high)
+}
+
+/// A quantised byte. Zero points are those of its type.
+pub(crate) trait Byte: Copy + Default + Send + Sync {
+    /// Quantises: `x / scale`.
+    fn quantize(x: &[f32], scale: f32, zero: i32, out: &mut [Self]);
+    /// Scales sums back: `(sum + bias) · factor`.
+    fn requantize(sums: &[i32], bias: i32, factor: f32, zero: i32, out: &mut [Self]);
+    /// Scales sums back, each column by its factor.
+    fn requantize_columns(sums: &[i32], factors: &[f32], zero: i32, out: &mut [Self]);
+    /// `(x − zero) · scale`.
+    fn dequantize(x: &[Self], scale: f32, zero: i32, out: &mut [f32]);
+}
+
+macro_rules! bytes {
+    ($t:ty: $quantize:ident, $requantize:ident, $columns:ident, $dequantize:ident) => {
+        vectorized! {
+            fn $quantize(x: &[f32], scale: f32, zero: i32, out: &mut [$t]) {
+                for (out, x) in out.iter_mut().zip(x) {
+                    *out = saturate(*x / scale, zero, <$t>::MIN.into(), <$t>::MAX.into()) as $t;
+                }
+            }
+        }
+        vectorized! {
+            fn $requantize(sums: &[i32], bias: i32, factor: f32, zero: i32, out: &mut [$t]) {
+                for (out, sum) in out.iter_mut().zip(sums) {
+                    let x = sum.wrapping_add(bias) as f32 * factor;
+                    *out = saturate(x, zero, <$t>::MIN.into(), <$t>::MAX.into()) as $t;
+                }
+            }
+        }
+        vectorized! {
+            fn $columns(sums: &[i32], factors: &[f32], zero: i32, out: &mut [$t]) {
+                let n = factors.len().max(1);
+                for (out, sums) in out.chunks_exact_mut(n).zip(sums.chunks_exact(n)) {
+                    for ((out, sum), factor) in out.iter_mut().zip(sums).zip(factors) {
+                        *out = saturate(*sum as f32 * factor, zero, <$t>::MIN.into(), <$t>::MAX.into()) as $t;
+                    }
+                }
+            }
+        }
+        vectorized! {
+            fn $dequantize(x: &[$t], scale: f32, zero: i32, out: &mut [f32]) {
+                for (out, x) in out.iter_mut().zip(x) {
+                    *out = (i32::from(*x) - zero) as f32 * scale;
+                }
+            }
+        }
+        impl Byte for $t {
+            #[inline]
+            fn quantize(x: &[f32], scale: f32, zero: i32, out: &mut [$t]) {
+                $quantize(x, scale, zero, out);
+            }
+            #[inline]
+            fn requantize(sums: &[i32], bias: i32, factor: f32, zero: i32, out: &mut [$t]) {
+                $requantize(sums, bias, factor, zero, out);
+            }
+            #[inline]
+            fn requantize_columns(sums: &[i32], factors: &[f32], zero: i32, out: &mut [$t]) {
+                $columns(sums, factors, zero, out);
+            }
+            #[inline]
+            fn dequantize(x: &[$t], scale: f32, zero: i32, out: &mut [f32]) {
+                $dequantize(x, scale, zero, out);
+            }
+        }
+    };
+}
+bytes!(u8: quantize_u8, requantize_u8, columns_u8, dequantize_u8);
+bytes!(i8: quantize_i8, requantize_i8, columns_i8, dequantize_i8);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The definition, word for word.
+    fn defined(x: f32, zero: i64, low: i64, high: i64) -> i64 {
+        let rounded = x.round_ties_even();
+        ((rounded as i64).clamp(-(1 << 40), 1 << 40) + zero).clamp(low, high)
+    }
+
+    fn numbers() -> Vec<f32> {
+        let mut list: Vec<f32> = (-3000..3000).map(|i| i as f32 / 4.0).collect();
+        list.extend((-3000..3000).map(|i| i as f32 * 0.137));
+        list.extend([
+            f32::NAN,
+            f32::INFINITY,
+            f32::NEG_INFINITY,
+            -0.0,
+            1e30,
+            -1e30,
+            0.499_999_97,
+            -0.5,
+            1.5,
+            2.5,
+            1e-40,
+        ]);
+        list
+    }
+
+    #[test]
+    fn bytes_are_rounded_and_saturated_as_defined() {
+        let numbers = numbers();
+        for (scale, zero) in [(1.0f32, 0u8), (0.37, 128), (1e-38, 255), (0.0, 3), (-2.5, 7)] {
+            let (mut bytes, mut signed) = (vec![0u8; numbers.len()], vec![0i8; numbers.len()]);
+            u8::quantize(&numbers, scale, zero.into(), &mut bytes);
+            let lower = (zero as i8).into();
+            i8::quantize(&numbers, scale, lower, &mut signed);
+            for ((x, byte), signed) in numbers.iter().zip(bytes).zip(signed) {
+                assert_eq!(i64::from(byte), defined(x / scale, zero.into(), 0, 255), "{x} / {scale}");
+                assert_eq!(i64::from(signed), defined(x / scale, lower.into(), -128, 127), "{x} / {scale}");
+            }
+        }
+    }
+
+    #[test]
+    fn sums_are_scaled_back_as_defined() {
+        let sums: Vec<i32> =
+            (-500..500).map(|i: i32| i.wrapping_mul(123_457)).chain([i32::MIN, i32::MAX, 0, 1]).collect();
+        let factors: Vec<f32> = (0..sums.len() / 4).map(|i| (i as f32 - 100.0) * 1e-7).collect();
+        let (mut out, mut columns) = (vec![0u8; sums.len()], vec![0i8; sums.len()]);
+        u8::requantize(&sums, 77, 3.1e-6, 10, &mut out);
+        i8::requantize_columns(&sums, &factors, -3, &mut columns);
+        for (i, sum) in sums.iter().enumerate() {
+            assert_eq!(i64::from(out[i]), defined(sum.wrapping_add(77) as f32 * 3.1e-6, 10, 0, 255));
+            let x = *sum as f32 * factors[i % factors.len()];
+            assert_eq!(i64::from(columns[i]), defined(x, -3, -128, 127));
+        }
+    }
+
+    #[test]
+    fn bytes_are_widened_as_defined() {
+        let bytes: Vec<i8> = (-128..=127).collect();
+        let mut out = vec![0.0; bytes.len()];
+        i8::dequantize(&bytes, 0.031, -17, &mut out);
+        for (x, out) in bytes.iter().zip(out) {
+            assert_eq!(out.to_bits(), ((i64::from(*x) + 17) as f32 * 0.031).to_bits());
+        }
+    }
+}
