@@ -141,7 +141,7 @@ impl Chain {
 
 #[cfg(test)]
 mod tests {
-    use penstock_inference::{Failure, Tensor};
+    use penstock_inference::{Failure, Tensor, TensorValues};
 
     use super::*;
 
@@ -150,7 +150,7 @@ mod tests {
             id: RequestId(keccak256(index.to_be_bytes())),
             result: match index % 5 {
                 4 => Err(Failure::Unavailable),
-                _ => Ok(vec![Tensor::new(vec![1], vec![index as f32]).unwrap()]),
+                _ => Ok(vec![Tensor::new(vec![1], TensorValues::Float32(vec![index as f32])).unwrap()]),
             },
         };
         let results = (0..results).map(result).collect();
