@@ -462,6 +462,10 @@ fn genesis_changes(genesis: &Genesis, validators: &[Validator]) -> Result<Bundle
             code: code.clone(),
             ..AccountInfo::default()
         };
+        if info.is_empty() {
+            // EIP-161: there are no such accounts.
+            continue;
+        }
         builder = builder.state_present_account_info(address, info);
         if address == VALIDATORS && !validators.is_empty() {
             // A state that another chain exported: who validates is for consensus to say.

@@ -5,7 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on stops")]
 
-use std::{fs, path::Path, sync::Arc};
+use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
 
 use alloy_consensus::{
     Block, Header, Receipt, ReceiptEnvelope, ReceiptWithBloom, Transaction, TxEnvelope, TxReceipt, TxType, proofs,
@@ -181,8 +181,12 @@ fn execute(view: View, genesis: &Genesis, block: &Block<TxEnvelope>) -> (BundleS
     let mut db = evm.ctx.journaled_state.database;
     let withdrawals = block.body.withdrawals.iter().flatten();
     let withdrawals = withdrawals.map(|w| (w.address, u128::from(w.amount) * u128::from(GWEI)));
-    let payments = rewards(spec, header, &block.body.ommers).into_iter().chain(withdrawals);
-    db.increment_balances(payments.filter(|(_, wei)| *wei > 0)).unwrap();
+    // Each account once: revm adds to what was there before the call.
+    let mut payments: BTreeMap<Address, u128> = BTreeMap::new();
+    for (address, wei) in rewards(spec, header, &block.body.ommers).into_iter().chain(withdrawals) {
+        *payments.entry(address).or_default() += wei;
+    }
+    db.increment_balances(payments.into_iter().filter(|(_, wei)| *wei > 0)).unwrap();
     db.merge_transitions(BundleRetention::Reverts);
     (db.take_bundle(), receipts)
 }

@@ -282,11 +282,12 @@ impl Touched {
     /// The account after the block, with the storage root of before.
     fn account(&self, before: Option<TrieAccount>) -> Option<TrieAccount> {
         match &self.info {
-            Some(Some(info)) if !info.is_empty() => {
+            // Also an empty one: whether there are such accounts is for the rules to say (EIP-161).
+            Some(Some(info)) => {
                 let (nonce, balance, code_hash) = (info.nonce, info.balance, info.code_hash);
                 Some(TrieAccount { nonce, balance, code_hash, ..before.unwrap_or_default() })
             }
-            Some(_) => None,
+            Some(None) => None,
             None => before,
         }
     }
