@@ -14,7 +14,7 @@ use crate::{
     history::{Changes, Pruner},
     keys,
     reader::{Shared, StateReader},
-    records::{account_leaf, account_record, slot_leaf, slot_record},
+    records::{account_leaf, account_record, decode_account, slot_leaf, slot_record},
     trie::{Cache, Leaves, Trie, ZoneChange},
     tries::{ByAccount, Version, load_storage, read_zones, shrink_accounts},
     view::{AccountLeaves, SlotLeaves},
@@ -151,10 +151,15 @@ impl State {
             let address = slots.address;
             touched.entry(keccak256(address)).or_insert_with(|| Touched::new(address)).slots = Some(slots);
         }
+        let accounts = self.shared.accounts();
         let mut leaves = Vec::with_capacity(touched.len());
         let mut storage = ByAccount::default();
         for (hash, touched) in touched {
-            let before = view.account(touched.address)?;
+            // The trie in memory is the faster reader.
+            let before = match accounts.get(hash) {
+                Some(leaf) => leaf.map(decode_account).transpose()?,
+                None => view.account(touched.address)?,
+            };
             let account = touched.account(before);
             let mut after = account.map(|account| (account, Trie::default()));
             if touched.slots.is_some() || (account.is_none() && before.is_some()) {
@@ -173,7 +178,7 @@ impl State {
                 leaves.push((hash, after));
             }
         }
-        let accounts = self.shared.accounts().update(&leaves, &AccountLeaves(&view), self.epoch)?;
+        let accounts = accounts.update(&leaves, &AccountLeaves(&view), self.epoch)?;
         put_zones(&mut changes.batch, keys::ACCOUNT_ZONES, &accounts.zones);
         let root = accounts.trie.root();
         self.pending = Some(Pending { accounts: accounts.trie, account_zones: accounts.zones, storage });

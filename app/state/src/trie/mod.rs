@@ -33,7 +33,7 @@ pub use build::TrieBuilder;
 pub use zones::{Cache, ZoneChange};
 
 use crate::StoreError;
-use cell::Cell;
+use cell::{Cell, Node};
 use edit::Editor;
 
 /// The most leaves of a zone. Few enough that making a zone again is cheap (some 15 leaves, on average), and many enough
@@ -101,6 +101,31 @@ impl Trie {
             let reference = root.reference();
             reference.as_hash().unwrap_or_else(|| keccak256(&reference))
         })
+    }
+
+    /// The value of a key, if that is known without reading leaves: the inner `None` says that there is none.
+    pub fn get(&self, key: B256) -> Option<Option<&[u8]>> {
+        let key = Nibbles::unpack(key);
+        let Some(mut at) = self.root.as_ref() else { return Some(None) };
+        let mut depth = 0;
+        loop {
+            match &at.node {
+                Node::Leaf { path, value } => return Some((key.slice(depth..) == *path).then_some(&**value)),
+                Node::Extension { path, child } if key.slice(depth..).starts_with(path) => {
+                    depth += path.len();
+                    at = child;
+                }
+                Node::Extension { .. } => return Some(None),
+                Node::Branch { children } => match &children[nibble(&key, depth)] {
+                    Some(child) => {
+                        depth += 1;
+                        at = child;
+                    }
+                    None => return Some(None),
+                },
+                Node::Away => return None,
+            }
+        }
     }
 
     /// This version with `changes`, in order of their keys, each key once: `None` removes a leaf. `epoch` counts the

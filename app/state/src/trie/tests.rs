@@ -179,6 +179,9 @@ proptest! {
             let proof = subject.trie.prove(key, &subject.map).unwrap();
             prop_assert_eq!(&proof, &oracle_proof(&subject.map, key));
             let value = subject.map.get(&key).cloned();
+            if let Some(known) = subject.trie.get(key) {
+                prop_assert_eq!(known, value.as_deref());
+            }
             verify_proof(subject.trie.root(), Nibbles::unpack(key), value, &proof).unwrap();
             versions.push((subject.trie.clone(), subject.map.clone()));
         }
