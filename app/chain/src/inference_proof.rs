@@ -109,7 +109,7 @@ fn path_to(header: &HeaderTx, index: u64) -> Vec<Bytes> {
         put_value(result, &mut value);
         leaves.push((key_of(index), value));
     }
-    leaves.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+    leaves.sort_unstable_by_key(|(key, _)| *key);
     let mut builder = HashBuilder::default().with_proof_retainer(ProofRetainer::new(vec![key_of(index)]));
     for (key, value) in leaves {
         builder.add_leaf(key, &value);

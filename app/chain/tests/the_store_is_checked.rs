@@ -12,6 +12,8 @@ use penstock_inference::{InferenceNetwork, ModelStore, NetworkConfig};
 use penstock_state::{Backend, Batch, Report, Store, View, verify_records, verify_state};
 use support::{TestChain, Tx};
 
+type Record = (Vec<u8>, Vec<u8>);
+
 fn check(store: &dyn Store) -> Report {
     let mut report = Report::default();
     let mut tell = |_: &str, _: u64| {};
@@ -58,7 +60,7 @@ fn a_record_that_is_changed_or_gone_is_found_whatever_its_kind() {
     assert!(clean.is_clean(), "{clean:?}");
     assert!(clean.accounts > 10 && clean.slots > 3 && clean.heights == 41 && clean.blocks == 42, "{clean:?}");
 
-    let mut by_letter: BTreeMap<u8, Vec<(Vec<u8>, Vec<u8>)>> = BTreeMap::new();
+    let mut by_letter: BTreeMap<u8, Vec<Record>> = BTreeMap::new();
     let snapshot = store.snapshot();
     snapshot
         .scan_from(&[], &mut |key, value| {

@@ -31,6 +31,6 @@ pub use records::{decode_account, read_account, read_slot};
 pub use state::{Applied, State, StateConfig};
 pub use store::{Backend, Batch, Durability, Snapshot, Store, StoreError, Visit, clear};
 pub use sync::{Restore, RestoreError, write_snapshot};
-pub use trie::{Cache, Leaves, NoLeaves, Trie, TrieBuilder, Updated, ZoneChange};
+pub use trie::{Cache, Change, Leaves, NoLeaves, Trie, TrieBuilder, Updated, ZoneChange};
 pub use verify::{Report, Tell, verify_records, verify_state};
-pub use view::View;
+pub use view::{View, VisitAccount, VisitSlot};

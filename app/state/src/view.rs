@@ -24,6 +24,12 @@ use crate::{
 
 impl DBErrorMarker for StoreError {}
 
+/// Takes an account (hash of its address, address, value in the trie); answers whether the scan goes on.
+pub type VisitAccount<'a> = dyn FnMut(B256, Address, &[u8]) -> Result<bool, StoreError> + 'a;
+
+/// Takes a slot (hash of its number, number, value); answers whether the scan goes on.
+pub type VisitSlot<'a> = dyn FnMut(B256, U256, U256) -> Result<bool, StoreError> + 'a;
+
 /// Records that a scan of the past reads at once.
 const SCAN_STEP: usize = 1_000;
 
@@ -189,10 +195,7 @@ impl View {
     ///
     /// # Errors
     /// When the store fails, or the first error of `visit`.
-    pub fn accounts(
-        &self,
-        visit: &mut dyn FnMut(B256, Address, &[u8]) -> Result<bool, StoreError>,
-    ) -> Result<(), StoreError> {
+    pub fn accounts(&self, visit: &mut VisitAccount<'_>) -> Result<(), StoreError> {
         self.scan(keys::ACCOUNTS, &after(keys::ACCOUNTS), &mut |key, record| {
             let (hash, address, leaf) = account_entry(key, record)?;
             visit(hash, address, &leaf)
@@ -204,11 +207,7 @@ impl View {
     ///
     /// # Errors
     /// When the store fails, or the first error of `visit`.
-    pub fn slots(
-        &self,
-        address_hash: B256,
-        visit: &mut dyn FnMut(B256, U256, U256) -> Result<bool, StoreError>,
-    ) -> Result<(), StoreError> {
+    pub fn slots(&self, address_hash: B256, visit: &mut VisitSlot<'_>) -> Result<(), StoreError> {
         let prefix = keys::slots(address_hash);
         self.scan(&prefix, &after(&prefix), &mut |key, record| {
             let (hash, slot, value) = slot_entry(address_hash, key, record)?;

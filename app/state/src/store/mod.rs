@@ -128,6 +128,9 @@ pub trait Store: Send + Sync + fmt::Debug {
     }
 }
 
+/// A key and its value.
+pub(crate) type Record = (Vec<u8>, Vec<u8>);
+
 /// Takes a key and its value; answers whether the scan goes on.
 pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> Result<bool, StoreError> + 'a;
 
@@ -171,7 +174,7 @@ impl dyn Snapshot + '_ {
     ///
     /// # Errors
     /// As [`Snapshot::scan_from`].
-    pub fn first(&self, prefix: &[u8], from: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, StoreError> {
+    pub fn first(&self, prefix: &[u8], from: &[u8]) -> Result<Option<Record>, StoreError> {
         let mut found = None;
         self.scan_from(from, &mut |key, value| {
             if key.starts_with(prefix) {

@@ -2,7 +2,7 @@
 
 use alloy_primitives::B256;
 
-use super::{Cache, Leaves, Trie, ZoneChange};
+use super::{Cache, Change, Leaves, Trie, ZoneChange};
 use crate::StoreError;
 
 /// Leaves that are taken at once.
@@ -13,7 +13,7 @@ pub struct TrieBuilder<'a> {
     trie: Trie,
     cache: Cache,
     epoch: u32,
-    waiting: Vec<(B256, Option<Vec<u8>>)>,
+    waiting: Vec<Change>,
     /// Where leaves that were given up are read again; no leaf is, unless they come out of order.
     leaves: &'a dyn Leaves,
     zones: Vec<ZoneChange>,

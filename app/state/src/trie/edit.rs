@@ -2,11 +2,10 @@
 
 use std::{sync::Arc, thread};
 
-use alloy_primitives::B256;
 use alloy_trie::Nibbles;
 
 use super::{
-    Leaves, ZoneChange,
+    Change, Leaves, ZoneChange,
     cell::{Cell, Kept, Node, no_children},
     nibble,
 };
@@ -14,6 +13,9 @@ use crate::StoreError;
 
 /// A node in a slot; `None`: the slot is empty.
 type Slot = Option<Arc<Cell>>;
+
+/// Changes below a slot of the root, by the slot's number.
+type Part<'s, 'c> = (usize, &'s mut Slot, &'c [Change]);
 
 /// One update under way.
 pub(super) struct Editor<'a> {
@@ -31,12 +33,7 @@ impl<'a> Editor<'a> {
     }
 
     /// Makes changes below the node of a slot that is `depth` nibbles deep.
-    pub(super) fn change(
-        &mut self,
-        slot: &mut Slot,
-        changes: &[(B256, Option<Vec<u8>>)],
-        depth: usize,
-    ) -> Result<(), StoreError> {
+    pub(super) fn change(&mut self, slot: &mut Slot, changes: &[Change], depth: usize) -> Result<(), StoreError> {
         for (key, value) in changes {
             let key = Nibbles::unpack(key);
             match value {
@@ -56,15 +53,10 @@ impl<'a> Editor<'a> {
 
     /// Makes changes below the branch that is the root, by several threads; the branch may be left with less than two
     /// children ([`Self::mended`]).
-    pub(super) fn change_below(
-        &mut self,
-        children: &mut [Slot; 16],
-        changes: &[(B256, Option<Vec<u8>>)],
-    ) -> Result<(), StoreError> {
+    pub(super) fn change_below(&mut self, children: &mut [Slot; 16], changes: &[Change]) -> Result<(), StoreError> {
         let workers = thread::available_parallelism().map_or(1, |n| n.get()).min(16);
         let mut rest = changes;
-        let mut parts: Vec<Vec<(usize, &mut Slot, &[(B256, Option<Vec<u8>>)])>> =
-            (0..workers).map(|_| Vec::new()).collect();
+        let mut parts: Vec<Vec<Part<'_, '_>>> = (0..workers).map(|_| Vec::new()).collect();
         for (index, slot) in children.iter_mut().enumerate() {
             let (own, later) = rest.split_at(rest.partition_point(|(key, _)| usize::from(key[0] >> 4) <= index));
             rest = later;
@@ -73,7 +65,7 @@ impl<'a> Editor<'a> {
             }
         }
         let (leaves, epoch) = (self.leaves, self.epoch);
-        let work = |part: Vec<(usize, &mut Slot, &[(B256, Option<Vec<u8>>)])>| {
+        let work = |part: Vec<Part<'_, '_>>| {
             let mut editor = Editor::new(leaves, epoch);
             for (index, slot, changes) in part {
                 let path = Nibbles::from_nibbles([index as u8]);

@@ -43,6 +43,9 @@ const ZONE_LEAVES: u64 = 32;
 /// Changes from here on are made by several threads.
 const PARALLEL_CHANGES: usize = 400;
 
+/// A key and its new value; `None`: the leaf goes.
+pub type Change = (B256, Option<Vec<u8>>);
+
 /// The leaves of a trie, as of the version that is read.
 pub trait Leaves: Sync {
     /// Key and value of all leaves whose keys begin with `path`, in order of the keys.
@@ -133,12 +136,7 @@ impl Trie {
     ///
     /// # Errors
     /// When leaves cannot be read or are not those of the trie.
-    pub fn update(
-        &self,
-        changes: &[(B256, Option<Vec<u8>>)],
-        leaves: &dyn Leaves,
-        epoch: u32,
-    ) -> Result<Updated, StoreError> {
+    pub fn update(&self, changes: &[Change], leaves: &dyn Leaves, epoch: u32) -> Result<Updated, StoreError> {
         debug_assert!(changes.is_sorted_by(|(a, _), (b, _)| a < b), "changes are in order, each key once");
         let mut root = self.root.clone();
         let mut editor = Editor::new(leaves, epoch);
