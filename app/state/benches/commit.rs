@@ -77,7 +77,7 @@ fn percentile(times: &mut [Duration], percent: usize) -> f64 {
 
 fn resident() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
-    statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4_096 >> 20
+    (statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4_096) >> 20
 }
 
 fn measure(backend: Backend, size: u64, folder: &Path, config: StateConfig) {

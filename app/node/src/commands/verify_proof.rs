@@ -53,7 +53,7 @@ pub(crate) fn run(verify: VerifyProof) -> anyhow::Result<()> {
     };
     match trusted {
         Some(hash) if hash == proved.block_hash => {
-            println!("Proved       by the trusted header of height {}", number + 1)
+            println!("Proved       by the trusted header of height {}", number + 1);
         }
         Some(hash) => bail!("the trusted header has app_hash {hash}: this block is not of its chain"),
         None => println!(
