@@ -18,7 +18,7 @@ use parking_lot::{Mutex, RwLock};
 use penstock_evm::{BlockContext, Rules, StateError};
 use penstock_inference::InferenceNetwork;
 use penstock_pipe::{Account, Pool, PoolConfig, PoolHandle, PoolRules};
-use penstock_state::{Batch, State, StateConfig, StateReader, Store, StoreError, View, clear, keys};
+use penstock_state::{Batch, State, StateConfig, StateReader, Store, StoreError, View, check_layout, clear, keys};
 use revm::{bytecode::Bytecode, database::BundleState, primitives::KECCAK_EMPTY, state::AccountInfo};
 use sha2::{Digest, Sha256};
 use tracing::info;
@@ -189,27 +189,15 @@ impl Chain {
         let rules = genesis.rules()?;
         let genesis_digest = digest_of(app_state)?;
         let snapshot = store.snapshot();
-        let height = match snapshot.get(&keys::meta("version"))? {
-            None => None,
-            Some(version) if version != keys::LAYOUT_VERSION.to_be_bytes() => {
-                let found = version.try_into().map_or(0, u32::from_be_bytes);
-                let newest = keys::LAYOUT_VERSION;
-                return Err(ChainError::WrongStore(if found < newest {
-                    format!("has layout {found}, and this program has {newest}: `penstock db migrate` rewrites it")
-                } else {
-                    format!(
-                        "has layout {found}, and this program knows {newest} at most: use the program that wrote it"
-                    )
-                }));
+        let height = if check_layout(&*store)? {
+            if snapshot.get(&keys::meta("chain"))?.as_deref() != Some(genesis_digest.as_slice()) {
+                return Err(ChainError::WrongStore(
+                    "belongs to a chain with another genesis: use its genesis, or another data folder".into(),
+                ));
             }
-            Some(_) => {
-                if snapshot.get(&keys::meta("chain"))?.as_deref() != Some(genesis_digest.as_slice()) {
-                    return Err(ChainError::WrongStore(
-                        "belongs to a chain with another genesis: use its genesis, or another data folder".into(),
-                    ));
-                }
-                Some(snapshot.meta_number("height")?.ok_or_else(|| StoreError::damaged("the height"))?)
-            }
+            Some(snapshot.meta_number("height")?.ok_or_else(|| StoreError::damaged("the height"))?)
+        } else {
+            None
         };
         drop(snapshot);
         if height.is_none() {
@@ -443,7 +431,10 @@ fn digest_of(app_state: &[u8]) -> Result<B256, ChainError> {
 
 fn genesis_changes(genesis: &Genesis, validators: &[Validator]) -> Result<BundleState, GenesisError> {
     let mut builder = BundleState::builder(0..=0);
-    if !validators.is_empty() {
+    // The state that another chain exported has the contract. With the same validators it stays as it is, to the order of
+    // its list; with others they take the place of those.
+    let exported = genesis.alloc.get(&VALIDATORS).is_some_and(|account| validators::are_in(account, validators));
+    if !validators.is_empty() && !exported {
         let code = Bytecode::new_raw(validators::code()?);
         let info = AccountInfo { nonce: 1, code_hash: code.hash_slow(), ..AccountInfo::default() };
         let slots = validators::slots(validators, genesis.config.validator_admin).into_iter();
@@ -462,18 +453,11 @@ fn genesis_changes(genesis: &Genesis, validators: &[Validator]) -> Result<Bundle
             code: code.clone(),
             ..AccountInfo::default()
         };
-        if info.is_empty() {
-            // EIP-161: there are no such accounts.
+        if info.is_empty() || (address == VALIDATORS && !validators.is_empty() && !exported) {
+            // EIP-161: there are no empty accounts.
             continue;
         }
         builder = builder.state_present_account_info(address, info);
-        if address == VALIDATORS && !validators.is_empty() {
-            // A state that another chain exported: who validates is for consensus to say.
-            if let Some(code) = code {
-                builder = builder.contract(code_hash, code);
-            }
-            continue;
-        }
         let slots = account.storage.unwrap_or_default().into_iter();
         let slots = slots.map(|(slot, value)| (slot.into(), (U256::ZERO, value.into()))).collect();
         builder = builder.state_storage(address, slots);

@@ -10,7 +10,7 @@ use revm::{DatabaseRef, primitives::KECCAK_EMPTY};
 use serde_json::{Value, json};
 
 use crate::{
-    ValidatorKey,
+    VALIDATORS, ValidatorKey,
     validators::{self, admin},
 };
 
@@ -58,8 +58,13 @@ pub fn export(view: &View, document: &Value, out: &mut dyn Write) -> Result<Expo
     let next = header.next_block_base_fee(alloy_eips::eip1559::BaseFeeParams::ethereum());
     config["baseFee"] = next.unwrap_or_default().into();
     let validators = validators::read(view)?;
-    if let Some(admin) = admin(view)? {
-        config["validatorAdmin"] = admin.to_string().into();
+    match admin(view)? {
+        Some(admin) => config["validatorAdmin"] = admin.to_string().into(),
+        // Whoever was admin has given it up.
+        None if view.account(VALIDATORS)?.is_some() => {
+            config.as_object_mut().map(|config| config.remove("validatorAdmin"));
+        }
+        None => {}
     }
     let time = std::time::UNIX_EPOCH + core::time::Duration::from_secs(header.timestamp);
     let mut json = Json { out, comma: false };

@@ -14,7 +14,7 @@ use revm::primitives::hardfork::SpecId;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::{VALIDATORS, consensus_params::Params};
+use crate::{VALIDATORS, consensus_params::Params, validators};
 
 /// What is at the addresses of the inference precompile, so that `extcodesize` is not zero: older
 /// compilers check it. It is never run.
@@ -204,8 +204,19 @@ impl Genesis {
         if !(5_000_000..=1 << 50).contains(&self.config.gas_limit) {
             return error("config.gasLimit", "must be from 5,000,000 to 2^50");
         }
-        if self.alloc.contains_key(&VALIDATORS) {
+        // An exported state has the contract.
+        let code = self.alloc.get(&VALIDATORS).map(|account| account.code.clone().unwrap_or_default());
+        if code.is_some_and(|code| validators::code().ok() != Some(code)) {
             return error(&format!("alloc.{VALIDATORS}"), "is the place of the validators' contract");
+        }
+        let has_no_owner = |account: &GenesisAccount| {
+            account.balance.is_zero()
+                && account.nonce.unwrap_or_default() == 0
+                && account.code.as_ref().is_none_or(|code| code.is_empty())
+                && account.storage.as_ref().is_some_and(|storage| !storage.is_empty())
+        };
+        if let Some((address, _)) = self.alloc.iter().find(|(_, account)| has_no_owner(account)) {
+            return error(&format!("alloc.{address}"), "has storage, and neither balance nor nonce nor code (EIP-161)");
         }
         if self.config.chain_id == 0 {
             return error("config.chainId", "must not be 0");

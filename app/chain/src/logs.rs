@@ -14,6 +14,9 @@ type Mark = [u8; 8];
 /// Candidates that are few enough to be read without looking at the other criteria.
 const FEW: usize = 16;
 
+/// Entries of the index that one query reads at most: about a second.
+const MAX_ENTRIES: usize = 1_000_000;
+
 /// Which logs are asked for. Between the parts of one criterion stands "or", between criteria "and"; an empty criterion
 /// allows everything.
 #[derive(Debug, Clone, Default)]
@@ -57,11 +60,12 @@ pub(crate) fn marks<'a>(logs: impl Iterator<Item = &'a Log>) -> BTreeSet<Mark> {
 }
 
 impl Chain {
-    /// The blocks in `from..=to` that may have logs of a query, in order: all that do, and few others.
+    /// The blocks in `from..=to` that may have logs of a query, in order: all that do, and few others. `None`: finding them
+    /// takes more than is read for one query.
     ///
     /// # Errors
     /// When the store fails.
-    pub fn blocks_with_logs(&self, query: &LogQuery, from: u64, to: u64) -> Result<Vec<u64>, ChainError> {
+    pub fn blocks_with_logs(&self, query: &LogQuery, from: u64, to: u64) -> Result<Option<Vec<u64>>, ChainError> {
         let addresses: Vec<_> = query.addresses.iter().map(of_address).collect();
         let topics = query.topics.iter().enumerate();
         let topics = topics.map(|(position, topics)| topics.iter().map(|topic| of_topic(position, topic)).collect());
@@ -71,10 +75,14 @@ impl Chain {
             criteria.push(vec![of_any()]);
         }
         let mut blocks: Option<BTreeSet<u64>> = None;
+        let mut left = MAX_ENTRIES;
         for marks in criteria {
             let mut found = BTreeSet::new();
             for mark in marks {
-                self.blocks_with_mark(&mark, from, to, &mut found)?;
+                self.blocks_with_mark(&mark, from, to, &mut left, &mut found)?;
+                if left == 0 {
+                    return Ok(None);
+                }
             }
             let both = match blocks {
                 Some(before) => before.intersection(&found).copied().collect(),
@@ -86,10 +94,17 @@ impl Chain {
                 break;
             }
         }
-        Ok(blocks.unwrap_or_default().into_iter().collect())
+        Ok(Some(blocks.unwrap_or_default().into_iter().collect()))
     }
 
-    fn blocks_with_mark(&self, mark: &Mark, from: u64, to: u64, found: &mut BTreeSet<u64>) -> Result<(), ChainError> {
+    fn blocks_with_mark(
+        &self,
+        mark: &Mark,
+        from: u64,
+        to: u64,
+        left: &mut usize,
+        found: &mut BTreeSet<u64>,
+    ) -> Result<(), ChainError> {
         let prefix = keys::log_mark(mark);
         let head = self.head()?;
         head.view.snapshot().scan_from(&keys::log_mark_at(mark, from), &mut |key, _| {
@@ -99,7 +114,8 @@ impl Chain {
             if number <= to {
                 found.insert(number);
             }
-            Ok(number < to)
+            *left = left.saturating_sub(1);
+            Ok(number < to && *left > 0)
         })?;
         Ok(())
     }

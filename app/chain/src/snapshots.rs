@@ -24,7 +24,7 @@ use sha2::{Digest, Sha256};
 use tracing::{info, warn};
 
 /// The format of `penstock_state::write_snapshot`. A node refuses other ones.
-pub(crate) const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 2;
 
 /// Bytes of a chunk, less than one record over. CometBFT's limit is 16 MB, its advice 10 MB.
 const CHUNK_BYTES: usize = 8 << 20;
@@ -59,6 +59,9 @@ pub(crate) struct Manifest {
     /// SHA-256 of each chunk.
     #[prost(bytes = "vec", repeated, tag = "2")]
     pub(crate) chunks: Vec<Vec<u8>>,
+    /// [`FORMAT`].
+    #[prost(uint32, tag = "3")]
+    pub(crate) format: u32,
 }
 
 impl Manifest {
@@ -201,7 +204,8 @@ fn read_manifests(folder: &Path) -> Vec<Kept> {
             let bytes = fs::read(entry.path().join("manifest")).ok()?;
             let manifest = Manifest::decode(bytes.as_slice()).ok()?;
             let is_its_own = entry.file_name().to_str() == Some(&manifest.height.to_string());
-            is_its_own.then_some(Kept { manifest, served: None })
+            // What an older program made is of no use to anybody.
+            (is_its_own && manifest.format == FORMAT).then_some(Kept { manifest, served: None })
         })
         .collect();
     found.sort_unstable_by_key(|kept| kept.manifest.height);
@@ -219,7 +223,7 @@ fn make(folder: &Path, view: &View) -> Result<Manifest, MakeError> {
         fs::remove_dir_all(&making).map_err(io(&making))?;
     }
     fs::create_dir_all(&making).map_err(io(&making))?;
-    let mut manifest = Manifest { height: view.height(), chunks: Vec::new() };
+    let mut manifest = Manifest { height: view.height(), chunks: Vec::new(), format: FORMAT };
     let write = |name: &str, bytes: &[u8]| {
         let path = making.join(name);
         let result = fs::File::create(&path).and_then(|mut file| {
@@ -248,8 +252,10 @@ mod tests {
 
     #[test]
     fn the_oldest_go_first_but_not_while_a_peer_fetches_them() {
-        let kept =
-            |height: u64, served: Option<Instant>| Kept { manifest: Manifest { height, chunks: vec![] }, served };
+        let kept = |height: u64, served: Option<Instant>| Kept {
+            manifest: Manifest { height, chunks: vec![], format: FORMAT },
+            served,
+        };
         let fetched = Some(Instant::now());
         let mut all = vec![kept(1, None), kept(2, fetched), kept(3, None), kept(4, None)];
         let heights = |all: &[Kept]| all.iter().map(|kept| kept.manifest.height).collect::<Vec<_>>();

@@ -11,7 +11,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use alloy_primitives::{Address, Bytes, U256, address, keccak256};
+use alloy_genesis::GenesisAccount;
+use alloy_primitives::{Address, B256, Bytes, U256, address, keccak256};
 use penstock_abci::{
     crypto::{PublicKey, public_key::Sum},
     messages::ValidatorUpdate,
@@ -145,6 +146,22 @@ fn read_from(slot: impl Fn(U256) -> Result<U256, StoreError>) -> Result<Vec<Vali
         Ok(Validator { key, power: (rest >> 16usize).as_limbs()[0] })
     };
     (0..count).map(validator).collect()
+}
+
+/// Whether the contract in a genesis has just these validators, in whatever order.
+pub(crate) fn are_in(account: &GenesisAccount, validators: &[Validator]) -> bool {
+    let storage = account.storage.clone().unwrap_or_default();
+    let slot = |slot: U256| Ok(storage.get(&B256::from(slot)).copied().unwrap_or_default().into());
+    // As many as there are slots, at most: a number in a genesis file may say anything.
+    let count: U256 = storage.get(&B256::from(U256::from(1))).copied().unwrap_or_default().into();
+    if count != U256::from(validators.len()) {
+        return false;
+    }
+    let Ok(mut found) = read_from(slot) else { return false };
+    found.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+    let mut expected = validators.to_vec();
+    expected.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+    found == expected
 }
 
 /// The validators after a block.

@@ -14,8 +14,9 @@ use penstock_abci::{
     types::{AbciParams, BlockParams, ConsensusParams},
     wire::{RequestInsertTx, RequestReapTxs},
 };
-use penstock_chain::{Gossip, SnapshotConfig, VALIDATORS, ValidatorKey};
+use penstock_chain::{GenesisDoc, Gossip, SnapshotConfig, VALIDATORS, ValidatorKey};
 use penstock_pipe::{PoolConfig, Stage};
+use serde_json::json;
 use support::{TestChain, Tx, account, genesis};
 
 fn pool() -> PoolConfig {
@@ -215,6 +216,25 @@ fn the_admins_changes_of_validators_become_the_updates_of_their_block() {
     assert_eq!(decide(vec![(0, hand_on)]), []);
     assert_eq!(decide(vec![(0, set(5, 1))]), []);
     assert_eq!(decide(vec![(1, set(5, 1))]), [update(5, 1)]);
+
+    // Exported, it is the genesis of a chain with the same state, if the same validators begin it.
+    let document = json!({
+        "chain_id": "exported",
+        "genesis_time": "2026-01-01T00:00:00Z",
+        "app_state": serde_json::to_value(&genesis).unwrap(),
+    });
+    let mut text = Vec::new();
+    let exported = penstock_chain::export(&chain.chain.head().unwrap().view, &document, &mut text).unwrap();
+    let document = GenesisDoc::parse(&text).unwrap();
+    assert_eq!(document.genesis.config.validator_admin, Some(account(1).address()));
+    for (validators, is_same) in [(vec![update(5, 1), update(3, 5)], true), (vec![update(6, 1)], false)] {
+        let new = TestChain::of_genesis(document.genesis.clone(), &document.app_state, false, pool());
+        let expected = validators.len();
+        let app_state_bytes = document.app_state.clone().0;
+        new.chain.init_chain(RequestInitChain { app_state_bytes, validators, ..Default::default() }).unwrap();
+        assert_eq!(new.chain.head().unwrap().header.state_root == exported.state_root, is_same);
+        assert_eq!(new.chain.validators().unwrap().len(), expected);
+    }
     let kept: Vec<_> = chain.chain.validators().unwrap().iter().map(|v| (v.key.bytes()[0], v.power)).collect();
     assert_eq!(kept, [(3, 5), (5, 1)]);
 

@@ -19,7 +19,7 @@ use penstock_rpc::RpcServer;
 use tokio::sync::oneshot;
 use tracing::error;
 
-use crate::settings::Settings;
+use crate::{commands::db::refuse_half_migrated, settings::Settings};
 
 /// CometBFT's default `block.max_bytes` of v0.38.
 const MAX_TX_BYTES: i64 = 21 << 20;
@@ -56,6 +56,7 @@ impl Parts<'_> {
     pub(crate) async fn start(self) -> anyhow::Result<Embedded> {
         let Self { genesis, network, data, settings, block_time } = self;
         let folder = data.join("state");
+        refuse_half_migrated(&folder)?;
         let store = settings
             .state
             .backend

@@ -30,7 +30,9 @@ pub(crate) enum RpcError {
     Pruned(u64),
     #[error("pruned history unavailable: the first block here is {0}")]
     PrunedBlock(u64),
-    #[error("block {0} cannot be proved any more: proofs are kept for the newest blocks ([state] proof_window)")]
+    #[error(
+        "block {0} cannot be proved any more: proofs are kept for the newest blocks ([state] proof_window) since the start"
+    )]
     NoProof(u64),
     #[error("{message}")]
     Reverted { message: String, data: Bytes },

@@ -1,9 +1,16 @@
 //! Old values by height, and how they go.
 
 use std::{
-    sync::{Arc, mpsc},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     thread::{self, JoinHandle},
+    time::Duration,
 };
+
+use tracing::warn;
 
 use crate::{Batch, Store, StoreError, keys, store::Durability};
 
@@ -57,6 +64,7 @@ pub(crate) fn changed_keys(list: &[u8]) -> impl Iterator<Item = Option<&[u8]>> {
 /// Takes old history away, block by block, on a thread of its own: no commit waits for it.
 #[derive(Debug)]
 pub(crate) struct Pruner {
+    stop: Arc<AtomicBool>,
     heights: Option<mpsc::Sender<u64>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -65,16 +73,20 @@ impl Pruner {
     /// Keeps the state of the last `keep` heights.
     pub(crate) fn start(store: Arc<dyn Store>, keep: u64) -> Result<Self, StoreError> {
         let (heights, receiver) = mpsc::channel::<u64>();
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
         let work = move || {
             while let Ok(mut height) = receiver.recv() {
                 height = receiver.try_iter().last().unwrap_or(height);
-                // What fails is tried again after the next block. The store is at fault, and whoever commits says so.
-                let _ = prune(&*store, height.saturating_sub(keep));
+                // What fails is tried again after the next block.
+                if let Err(error) = prune(&*store, height.saturating_sub(keep), &stopped) {
+                    warn!(%error, "old history could not be taken away");
+                }
             }
         };
         let thread = thread::Builder::new().name("history".into()).spawn(work);
         let thread = thread.map_err(|error| StoreError::Database(format!("cannot start a thread: {error}")))?;
-        Ok(Self { heights: Some(heights), thread: Some(thread) })
+        Ok(Self { stop, heights: Some(heights), thread: Some(thread) })
     }
 
     /// A block is committed.
@@ -87,6 +99,7 @@ impl Pruner {
 
 impl Drop for Pruner {
     fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
         self.heights = None;
         if let Some(thread) = self.thread.take() {
             thread.join().ok();
@@ -94,13 +107,18 @@ impl Drop for Pruner {
     }
 }
 
+/// Blocks behind from which on the thread rests between two of them: what a long history leaves when it is shortened must
+/// not take the disk away from the chain.
+const FAR_BEHIND: u64 = 64;
+
 /// Takes away what is needed for heights below `first` only, one block at a time.
-pub(crate) fn prune(store: &dyn Store, first: u64) -> Result<(), StoreError> {
-    let snapshot = store.snapshot();
-    let mut next = snapshot.meta_number("history")?.unwrap_or_default();
-    while next < first {
+pub(crate) fn prune(store: &dyn Store, first: u64, stop: &AtomicBool) -> Result<(), StoreError> {
+    let mut next = store.snapshot().meta_number("history")?.unwrap_or_default();
+    while next < first && !stop.load(Ordering::Relaxed) {
         let mut batch = Batch::default();
         let number = next + 1;
+        // A new one each time: an old one would keep what is removed on the disk.
+        let snapshot = store.snapshot();
         if let Some(list) = snapshot.get(&keys::changed(number))? {
             for key in changed_keys(&list) {
                 let key = key.ok_or_else(|| StoreError::damaged(format_args!("the changes of block {number}")))?;
@@ -111,6 +129,9 @@ pub(crate) fn prune(store: &dyn Store, first: u64) -> Result<(), StoreError> {
         batch.put(keys::meta("history"), number.to_be_bytes().to_vec());
         store.write(batch, Durability::Relaxed)?;
         next = number;
+        if first - next > FAR_BEHIND {
+            thread::sleep(Duration::from_millis(1));
+        }
     }
     Ok(())
 }

@@ -29,7 +29,7 @@ pub use migrate::{AddIndexes, migrate};
 pub use reader::{AccountProof, SlotProof, StateReader, TrieMemory};
 pub use records::{decode_account, read_account, read_slot};
 pub use state::{Applied, State, StateConfig};
-pub use store::{Backend, Batch, Durability, Snapshot, Store, StoreError, Visit, clear};
+pub use store::{Backend, Batch, Durability, Snapshot, Store, StoreError, Visit, check_layout, clear};
 pub use sync::{Restore, RestoreError, write_snapshot};
 pub use trie::{Cache, Change, Leaves, NoLeaves, Trie, TrieBuilder, Updated, ZoneChange};
 pub use verify::{Report, Tell, verify_records, verify_state};

@@ -257,6 +257,10 @@ impl State {
                 before.insert(hash, storage.before);
             }
             committed.storage.shrink(self.config.trie_bytes / 2, self.epoch);
+            // Block 0 takes the place of the empty state.
+            while committed.versions.back().is_some_and(|version| version.height >= height) {
+                committed.versions.pop_back();
+            }
             committed.versions.push_back(Version { height, accounts: pending.accounts, before });
             while committed.versions.len() as u64 > self.config.proof_window + 1 {
                 committed.versions.pop_front();

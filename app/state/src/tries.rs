@@ -17,6 +17,12 @@ const LEAF_BYTES: u64 = 400;
 /// Entries of the caches that one commit looks at.
 const SHRINK_STEPS: usize = 20_000;
 
+/// Leaves in memory, and the part above the zones in the measure of leaves: a zone has some 15 of them, and takes as much
+/// as one while it is away.
+fn weight(trie: &Trie) -> u64 {
+    trie.loaded() + trie.len() / 16
+}
+
 /// Tries by address hash.
 pub(crate) type ByAccount<T> = HashMap<B256, T>;
 
@@ -33,7 +39,7 @@ pub(crate) struct Version {
 pub(crate) struct StorageTries {
     tries: ByAccount<StorageTrie>,
     used: VecDeque<(u32, B256)>,
-    /// Leaves in memory, and one for each trie.
+    /// One for each trie, and what [`weight`] says of it.
     weight: u64,
 }
 
@@ -58,16 +64,18 @@ impl StorageTries {
             self.weight += 1;
             StorageTrie::default()
         });
-        self.weight = self.weight + trie.loaded() - stored.trie.loaded();
+        self.weight = self.weight + weight(&trie) - weight(&stored.trie);
         stored.trie = trie;
         stored.cache.note(zones, epoch);
+        // Nothing is given up here; but what the cache knows of uses that later ones made void is.
+        stored.cache.shrink(&mut stored.trie, u64::MAX, 0, 0);
         stored.epoch = epoch;
         self.used.push_back((epoch, address_hash));
     }
 
     fn take(&mut self, address_hash: &B256) {
         if let Some(stored) = self.tries.remove(address_hash) {
-            self.weight -= 1 + stored.trie.loaded();
+            self.weight -= 1 + weight(&stored.trie);
         }
     }
 
@@ -88,10 +96,10 @@ impl StorageTries {
         if self.weight > target {
             // One large contract that every block uses: its unused zones go.
             for stored in self.tries.values_mut().filter(|stored| stored.epoch == epoch) {
-                let before = stored.trie.loaded();
-                let excess = self.weight.saturating_sub(target);
-                stored.cache.shrink(&mut stored.trie, before.saturating_sub(excess), epoch - 1, SHRINK_STEPS);
-                self.weight -= before - stored.trie.loaded();
+                let before = weight(&stored.trie);
+                let target = stored.trie.loaded().saturating_sub(self.weight.saturating_sub(target));
+                stored.cache.shrink(&mut stored.trie, target, epoch - 1, SHRINK_STEPS);
+                self.weight -= before - weight(&stored.trie);
             }
         }
         if self.used.len() > 4 * self.tries.len().max(256) {

@@ -8,7 +8,7 @@ use alloy_trie::Nibbles;
 use revm::primitives::KECCAK_EMPTY;
 
 use crate::{
-    NoLeaves, Store, StoreError, Trie, TrieBuilder, View,
+    Cache, NoLeaves, Store, StoreError, Trie, TrieBuilder, View,
     history::changed_keys,
     keys,
     records::{account_entry, account_leaf, decode_account, slot_entry, slot_leaf},
@@ -64,6 +64,9 @@ impl Report {
 
 /// What a check is busy with; for somebody who waits.
 pub type Tell<'a> = dyn FnMut(&str, u64) + 'a;
+
+/// Leaves of the account trie that are in memory while the history is checked.
+const MAX_LEAVES: u64 = 1_000_000;
 
 /// Records between two words to whoever waits.
 const TELL_EVERY: u64 = 100_000;
@@ -219,6 +222,7 @@ fn history(store: &dyn Store, view: &View, report: &mut Report, tell: &mut Tell<
         }
         false => Trie::from_zones(zones)?,
     };
+    let mut cache = Cache::default();
     let mut storage = ByAccount::<Trie>::default();
     let mut former = 0;
     let mut epoch = 1;
@@ -282,7 +286,11 @@ fn history(store: &dyn Store, view: &View, report: &mut Report, tell: &mut Tell<
         }
         epoch += 1;
         let leaves: Vec<_> = leaves.into_iter().collect();
-        accounts = accounts.update(&leaves, &AccountLeaves(&after), epoch)?.trie;
+        let updated = accounts.update(&leaves, &AccountLeaves(&after), epoch)?;
+        accounts = updated.trie;
+        cache.note(&updated.zones, epoch);
+        // A zone that is given up is read again at the height where it is needed.
+        cache.shrink(&mut accounts, MAX_LEAVES, epoch - 1, usize::MAX);
         let Some(header) = view.header(number - 1)? else {
             report.problem(format!("the header of block {} is missing", number - 1));
             return Ok(());

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use penstock_chain::{index_logs, verify_blocks};
-use penstock_state::{Backend, Report, verify_records, verify_state};
+use penstock_state::{Backend, Report, check_layout, verify_records, verify_state};
 
 use crate::{home::Home, settings::Settings};
 
@@ -82,6 +82,19 @@ pub(crate) fn open(folder: &Path) -> anyhow::Result<std::sync::Arc<dyn penstock_
     backend.open(folder).with_context(|| format!("cannot open {} (another penstock may be using it)", folder.display()))
 }
 
+/// Refuses to begin an empty store in the place of one that a migration was about to put there.
+pub(crate) fn refuse_half_migrated(folder: &Path) -> anyhow::Result<()> {
+    let old = folder.with_file_name(format!("{}.old", folder.file_name().unwrap_or_default().to_string_lossy()));
+    if Backend::of(folder).is_none() && Backend::of(&old).is_some() {
+        bail!(
+            "{} has no store, and {} has one: a migration was cut short; rename the latter, and migrate again",
+            folder.display(),
+            old.display()
+        );
+    }
+    Ok(())
+}
+
 /// Says on stderr how far something long is, not more than once a second.
 pub(crate) fn progress() -> impl FnMut(&str, u64) {
     let mut last = Instant::now();
@@ -96,6 +109,9 @@ pub(crate) fn progress() -> impl FnMut(&str, u64) {
 fn verify(folder: &Path) -> anyhow::Result<()> {
     let begin = Instant::now();
     let store = open(folder)?;
+    if !check_layout(&*store)? {
+        bail!("the store is empty, or what state sync left unfinished");
+    }
     let mut report = Report::default();
     let mut tell = progress();
     verify_records(&*store, &mut report, &mut tell).context("the records cannot be read")?;
@@ -152,8 +168,11 @@ fn migrate(migrate: &Migrate, home: Option<&Path>) -> anyhow::Result<()> {
     let store = to.open(&new)?;
     let records = penstock_state::migrate(&folder, &*store, &mut index_logs, &mut progress())?;
     drop(store);
-    fs::rename(&folder, &old).with_context(|| format!("cannot rename {}", folder.display()))?;
-    fs::rename(&new, &folder).with_context(|| format!("cannot rename {}", new.display()))?;
+    let parent = folder.parent().context("the store's folder has no parent")?;
+    for (from, to) in [(&folder, &old), (&new, &folder)] {
+        fs::rename(from, to).with_context(|| format!("cannot rename {}", from.display()))?;
+        fs::File::open(parent)?.sync_all().with_context(|| format!("cannot sync {}", parent.display()))?;
+    }
     println!("{records} records in {:.1?}; backend: {to}. The old store is in {}.", begin.elapsed(), old.display());
     Ok(())
 }

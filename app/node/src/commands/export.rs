@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use clap::Args;
-use penstock_state::View;
+use penstock_state::{View, check_layout};
 
 use super::db::{Which, open};
 use crate::{bundled, home::Home};
@@ -44,6 +44,9 @@ pub(crate) fn run(export: Export, home: Option<&Path>) -> anyhow::Result<()> {
     };
     let document = serde_json::from_slice(&document).context("the chain's genesis document")?;
     let store = open(&folder)?;
+    if !check_layout(&*store)? {
+        bail!("the store is empty, or what state sync left unfinished");
+    }
     let Some(view) = View::open(&*store, export.height)? else {
         let first = store.snapshot().meta_number("history")?.unwrap_or_default();
         bail!(

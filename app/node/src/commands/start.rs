@@ -16,7 +16,7 @@ use penstock_inference::{InferenceNetwork, ModelStore};
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
-use super::stop_signal;
+use super::{db::refuse_half_migrated, stop_signal};
 use crate::{
     cometbft::{
         handover::Handover,
@@ -93,6 +93,7 @@ pub(crate) fn run(start: Start, home: Option<&Path>) -> anyhow::Result<()> {
     let network =
         Arc::new(InferenceNetwork::start(models, settings.inference).context("cannot start inference threads")?);
     std::fs::create_dir_all(home.state()).with_context(|| format!("cannot make {}", home.state().display()))?;
+    refuse_half_migrated(&home.state())?;
     let store = settings
         .state
         .backend

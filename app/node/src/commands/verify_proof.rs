@@ -53,12 +53,12 @@ pub(crate) fn run(verify: VerifyProof) -> anyhow::Result<()> {
     };
     match trusted {
         Some(hash) if hash == proved.block_hash => {
-            println!("Proved       by the trusted header of height {}", number + 1);
+            println!("Proved       by the trusted header of height {}", number.saturating_add(1));
         }
         Some(hash) => bail!("the trusted header has app_hash {hash}: this block is not of its chain"),
         None => println!(
             "Not checked  whether this block is of the chain: compare its hash with app_hash of height {} (--header, --app-hash)",
-            number + 1
+            number.saturating_add(1)
         ),
     }
     Ok(())
@@ -69,7 +69,7 @@ fn app_hash(answer: &Value, block: u64) -> anyhow::Result<B256> {
     let header = answer.pointer("/signed_header/header").or_else(|| answer.get("header")).unwrap_or(answer);
     let text = |name: &str| header.get(name).and_then(Value::as_str);
     let height: u64 = text("height").and_then(|text| text.parse().ok()).context("the header has no height")?;
-    if height != block + 1 {
+    if Some(height) != block.checked_add(1) {
         bail!("the header is of height {height}: the one after block {block} says what that block's hash is");
     }
     text("app_hash").and_then(|text| text.parse().ok()).context("the header has no app_hash")

@@ -64,7 +64,11 @@ impl Eth {
         }
         let query = log_query(filter)?;
         let mut found = Vec::new();
-        for number in self.chain.blocks_with_logs(&query, from, to)? {
+        let blocks = self.chain.blocks_with_logs(&query, from, to)?;
+        let blocks = blocks.ok_or_else(|| {
+            RpcError::InvalidInput("too many logs match a part of the filter: ask for fewer blocks".into())
+        })?;
+        for number in blocks {
             let Some(block) = self.chain.block(number)? else { break };
             found.extend(convert::block_logs(&block).filter(|log| filter.matches(&log.inner)));
             if found.len() > self.config.max_logs {

@@ -25,6 +25,14 @@ pub enum StoreError {
     /// The state of this height is not kept any more.
     #[error("the state at height {0} is not kept any more")]
     Pruned(u64),
+    /// The store is one of another program.
+    #[error("the store has layout {found}, and this program has {newest}: {what}", newest = keys::LAYOUT_VERSION)]
+    Layout {
+        /// The layout that it has.
+        found: u32,
+        /// What to do.
+        what: &'static str,
+    },
     /// A value is not what was written under its key.
     #[error("the store is damaged: {what} (`penstock db verify` looks at everything)")]
     Damaged {
@@ -239,6 +247,26 @@ pub(crate) fn name_of(key: &[u8]) -> String {
     }
 }
 
+/// Answers whether a store has something, which then has the layout that this program knows.
+///
+/// # Errors
+/// [`StoreError::Layout`], or when the database fails.
+pub fn check_layout(store: &dyn Store) -> Result<bool, StoreError> {
+    match store.snapshot().get(&keys::meta("version"))? {
+        None => Ok(false),
+        Some(version) if version == keys::LAYOUT_VERSION.to_be_bytes() => Ok(true),
+        Some(version) => {
+            let found = version.try_into().map_or(0, u32::from_be_bytes);
+            let what = if found < keys::LAYOUT_VERSION {
+                "`penstock db migrate` rewrites it"
+            } else {
+                "use the program that wrote it"
+            };
+            Err(StoreError::Layout { found, what })
+        }
+    }
+}
+
 /// Room below which a failure is most likely one of room. fjall makes files of 64 MiB in advance.
 const LITTLE_ROOM: u64 = 128 << 20;
 
@@ -273,16 +301,25 @@ pub fn clear(store: &dyn Store) -> Result<(), StoreError> {
 /// # Errors
 /// When the database fails.
 pub(crate) fn clear_prefix(store: &dyn Store, prefix: &[u8]) -> Result<(), StoreError> {
+    // From where the step before ended: what is removed still lies there for a while.
+    let mut from = prefix.to_vec();
     loop {
         let mut batch = Batch::default();
-        store.snapshot().scan(prefix, &mut |key, _| {
+        let mut last = from.clone();
+        // Also what is damaged, or has no checksum, goes.
+        store.snapshot().scan_sealed(&from, &mut |key, _| {
+            if !key.starts_with(prefix) {
+                return Ok(false);
+            }
             batch.remove(key.to_vec());
+            last = key.to_vec();
             Ok(batch.len() < CLEAR_STEP)
         })?;
         if batch.is_empty() {
             return Ok(());
         }
         store.commit(batch)?;
+        from = last;
     }
 }
 

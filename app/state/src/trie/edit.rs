@@ -71,9 +71,12 @@ impl<'a> Editor<'a> {
                 let path = Nibbles::from_nibbles([index as u8]);
                 let kept = slot.as_ref().map_or(Kept::Nothing, |cell| cell.kept);
                 editor.change(slot, changes, 1)?;
-                match slot {
-                    Some(cell) => editor.settle(cell, &path),
-                    None => editor.vacated(kept, &path),
+                // Emptied, and perhaps filled again: what is there now is not the zone that the store has.
+                if slot.as_ref().is_none_or(|cell| cell.kept != kept) {
+                    editor.vacated(kept, &path);
+                }
+                if let Some(cell) = slot {
+                    editor.settle(cell, &path);
                 }
             }
             Ok::<_, StoreError>((editor.loaded, editor.zones))

@@ -83,6 +83,8 @@ enum Step {
     Many(u16, u16),
     /// Removes this many keys.
     Few(u16, u16),
+    /// Removes all keys and sets this many from this one on, in one update: places are emptied and filled again.
+    Replace(u16, u16),
     /// Puts zones away.
     Forget(u16),
     /// Starts again from the records.
@@ -95,6 +97,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         6 => change.prop_map(Step::Change),
         1 => (0..900u16, 1..600u16).prop_map(|(from, n)| Step::Many(from, n)),
         1 => (0..900u16, 1..800u16).prop_map(|(from, n)| Step::Few(from, n)),
+        2 => (0..900u16, 0..600u16).prop_map(|(from, n)| Step::Replace(from, n)),
         2 => (0..300u16).prop_map(Step::Forget),
         1 => Just(Step::Open),
     ];
@@ -145,6 +148,11 @@ impl Subject {
             ),
             Step::Many(from, n) => self.change((from..from + n).map(|n| (key(n), Some(vec![9; 40]))).collect()),
             Step::Few(from, n) => self.change((from..from + n).map(|n| (key(n), None)).collect()),
+            Step::Replace(from, n) => {
+                let mut changes: BTreeMap<_, _> = self.map.keys().map(|key| (*key, None)).collect();
+                changes.extend((from..from + n).map(|n| (key(n), Some(vec![5; 33]))));
+                self.change(changes);
+            }
             Step::Forget(target) => self.cache.shrink(&mut self.trie, target.into(), self.epoch, usize::MAX),
             Step::Open if self.records.is_empty() => {
                 self.trie = Trie::from_leaves(self.map.clone().into_iter().collect()).unwrap();
