@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 
+use alloy_primitives::U256;
 use alloy_trie::{
     HashBuilder,
     proof::{ProofRetainer, verify_proof},
@@ -233,4 +234,35 @@ fn leaves_that_are_not_those_of_the_trie_are_found_when_their_zone_is_needed() {
     assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
     let error = subject.trie.update(&[(changed, None)], &subject.map, 99).unwrap_err();
     assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+}
+
+/// A key whose first nibble is given.
+fn under(nibble: u8, n: u16) -> B256 {
+    let mut key = keccak256(n.to_be_bytes());
+    key[0] = nibble << 4 | key[0] >> 4;
+    key
+}
+
+#[test]
+fn a_place_of_the_root_that_is_emptied_and_filled_again_by_several_threads_has_its_new_zones() {
+    // As many keys under nibble 5 after the update as before it, more than a zone has, and none of it.
+    for (before, after) in [(3, 3), (3, 60), (1, 1)] {
+        for others in [600, 0] {
+            let mut subject = Subject::default();
+            let mut changes: BTreeMap<_, _> = (0..500).map(|n| (under(n as u8 % 5, n), Some(vec![1; 33]))).collect();
+            // The old keys are in front of the new ones: they go first.
+            let old = |n: u16| B256::with_last_byte(n as u8) | B256::from(U256::from(5) << 252);
+            changes.extend((0..before).map(|n| (old(n), Some(vec![2; 33]))));
+            subject.change(changes);
+            subject.check();
+            let mut changes: BTreeMap<_, _> = subject.map.keys().map(|key| (*key, None)).collect();
+            changes.extend((0..others).map(|n| (under(n as u8 % 5, n), Some(vec![3; 33]))));
+            changes.extend((0..after).map(|n| (under(5, 1_000 + n), Some(vec![4; 33]))));
+            assert!(changes.len() >= PARALLEL_CHANGES);
+            subject.change(changes);
+            subject.check();
+            subject.step(Step::Open);
+            subject.check();
+        }
+    }
 }
