@@ -120,7 +120,7 @@ fn cuts(backend: &str, cuts: u64) {
         let (stop, told) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(None)));
         let loader = load(node.rpc(), stop.clone(), told.clone());
         thread::sleep(Duration::from_millis(200 + cut * 137 % 1_100));
-        support::network::signal("STOP", node.pid());
+        support::network::signal("-STOP", node.pid());
         // The node answers nothing more: this is the last it told.
         thread::sleep(Duration::from_millis(20));
         let last: Value = told.lock().clone().expect("the node told of a block");
