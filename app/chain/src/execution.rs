@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use alloy_consensus::{Receipt, ReceiptEnvelope, ReceiptWithBloom, Transaction, TxEnvelope, TxReceipt, TxType};
+use alloy_consensus::{Receipt, ReceiptEnvelope, Transaction, TxEnvelope, TxType};
 use alloy_primitives::{Address, B256, Bloom};
 use penstock_evm::{
     BlockContext, Call, Db, ExecError, Execution, Executor, OnMiss, Results, Rules, StateError, tx_env,
@@ -181,13 +181,5 @@ impl Executed {
 /// A receipt as the receipts trie has it.
 pub(crate) fn envelope(stored: &StoredReceipt, tx_type: TxType, cumulative_gas_used: u64) -> ReceiptEnvelope {
     let receipt = Receipt { status: stored.success.into(), cumulative_gas_used, logs: stored.logs.clone() };
-    let logs_bloom = receipt.bloom();
-    let receipt = ReceiptWithBloom { receipt, logs_bloom };
-    match tx_type {
-        TxType::Legacy => ReceiptEnvelope::Legacy(receipt),
-        TxType::Eip2930 => ReceiptEnvelope::Eip2930(receipt),
-        TxType::Eip1559 => ReceiptEnvelope::Eip1559(receipt),
-        TxType::Eip4844 => ReceiptEnvelope::Eip4844(receipt),
-        TxType::Eip7702 => ReceiptEnvelope::Eip7702(receipt),
-    }
+    ReceiptEnvelope::from_typed(tx_type, receipt)
 }

@@ -96,6 +96,18 @@ pub fn export(view: &View, document: &Value, out: &mut dyn Write) -> Result<Expo
     json.key("alloc")?;
     json.open("{")?;
     let mut exported = Exported { height: view.height(), state_root: header.state_root, accounts: 0, slots: 0 };
+    put_accounts(view, &mut json, &mut exported)?;
+    for _ in ["alloc", "app_state", "document"] {
+        json.close("}")?;
+    }
+    json.out.write_all(b"\n")?;
+    json.out.flush()?;
+    Ok(exported)
+}
+
+/// Writes every account with its code and slots.
+fn put_accounts(view: &View, json: &mut Json<'_>, exported: &mut Exported) -> Result<(), ExportError> {
+    // A scan's error is the store's; that of writing is kept beside it.
     let mut failed = None;
     view.accounts(&mut |hash, address, leaf| {
         let account = decode_account(leaf)?;
@@ -103,8 +115,7 @@ pub fn export(view: &View, document: &Value, out: &mut dyn Write) -> Result<Expo
             KECCAK_EMPTY => Bytes::new(),
             code => view.code_by_hash_ref(code)?.original_bytes(),
         };
-        let begun = json.account(address, account.nonce, account.balance, &code);
-        let mut result = begun;
+        let mut result = json.account(address, account.nonce, account.balance, &code);
         if account.storage_root != EMPTY_ROOT_HASH && result.is_ok() {
             result = json.key("storage").and_then(|()| json.open("{"));
             view.slots(hash, &mut |_, slot, value| {
@@ -120,15 +131,7 @@ pub fn export(view: &View, document: &Value, out: &mut dyn Write) -> Result<Expo
         failed = result.and_then(|()| json.close("}")).err();
         Ok(failed.is_none())
     })?;
-    if let Some(error) = failed {
-        return Err(error.into());
-    }
-    for _ in ["alloc", "app_state", "document"] {
-        json.close("}")?;
-    }
-    json.out.write_all(b"\n")?;
-    json.out.flush()?;
-    Ok(exported)
+    failed.map_or(Ok(()), |error: io::Error| Err(error.into()))
 }
 
 /// A validator as CometBFT's genesis document has it.

@@ -8,8 +8,7 @@
 use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
 
 use alloy_consensus::{
-    Block, Header, Receipt, ReceiptEnvelope, ReceiptWithBloom, Transaction, TxEnvelope, TxReceipt, TxType, proofs,
-    transaction::SignerRecoverable,
+    Block, Header, Receipt, ReceiptEnvelope, Transaction, TxEnvelope, proofs, transaction::SignerRecoverable,
 };
 use alloy_eips::{eip2935, eip4788, eip7002, eip7251};
 use alloy_genesis::Genesis;
@@ -102,18 +101,6 @@ fn rewards(spec: SpecId, header: &Header, uncles: &[Header]) -> Vec<(Address, u1
     core::iter::once((header.beneficiary, own)).chain(uncles.iter().map(uncle)).collect()
 }
 
-fn envelope(tx_type: TxType, receipt: Receipt) -> ReceiptEnvelope {
-    let logs_bloom = receipt.bloom();
-    let receipt = ReceiptWithBloom { receipt, logs_bloom };
-    match tx_type {
-        TxType::Legacy => ReceiptEnvelope::Legacy(receipt),
-        TxType::Eip2930 => ReceiptEnvelope::Eip2930(receipt),
-        TxType::Eip1559 => ReceiptEnvelope::Eip1559(receipt),
-        TxType::Eip4844 => ReceiptEnvelope::Eip4844(receipt),
-        TxType::Eip7702 => ReceiptEnvelope::Eip7702(receipt),
-    }
-}
-
 /// Executes a block on a state. Answers its changes and receipts.
 fn execute(view: View, genesis: &Genesis, block: &Block<TxEnvelope>) -> (BundleState, Vec<ReceiptEnvelope>) {
     let header = &block.header;
@@ -167,7 +154,7 @@ fn execute(view: View, genesis: &Genesis, block: &Block<TxEnvelope>) -> (BundleS
         cumulative_gas_used += result.result.tx_gas_used();
         let status = result.result.is_success().into();
         let receipt = Receipt { status, cumulative_gas_used, logs: result.result.into_logs() };
-        receipts.push(envelope(tx.tx_type(), receipt));
+        receipts.push(ReceiptEnvelope::from_typed(tx.tx_type(), receipt));
     }
     assert_eq!(cumulative_gas_used, header.gas_used, "gas of block {}", header.number);
     if spec.is_enabled_in(SpecId::PRAGUE) {

@@ -134,7 +134,7 @@ impl State {
     /// When the store fails or is damaged.
     pub fn apply(&mut self, number: u64, bundle: &BundleState) -> Result<Applied, StoreError> {
         self.pending = None;
-        // Also of the epoch is what was taken back: no node of it may be taken for one of this update.
+        // Also after one that is taken back: no node of that may be taken for one of this update.
         self.epoch += 1;
         let view = View::of_committer(self.shared.head().height(), self.store.snapshot());
         let plain = bundle.to_plain_state(OriginalValuesKnown::Yes);
@@ -161,16 +161,16 @@ impl State {
                 None => view.account(touched.address)?,
             };
             let account = touched.account(before);
-            let mut after = account.map(|account| (account, Trie::default()));
+            let mut after = account;
             if touched.slots.is_some() || (account.is_none() && before.is_some()) {
                 let root = before.map_or(EMPTY_ROOT_HASH, |account| account.storage_root);
                 let update = self.apply_slots(&view, bundle, hash, root, &touched, account.is_none(), &mut changes)?;
-                if let Some((account, _)) = &mut after {
+                if let Some(account) = &mut after {
                     account.storage_root = update.after.root();
                 }
                 storage.insert(hash, update);
             }
-            let after = after.map(|(account, _)| account_leaf(&account));
+            let after = after.as_ref().map(account_leaf);
             let record = |leaf: &Vec<u8>| account_record(touched.address, leaf);
             let before = before.map(|account| account_leaf(&account));
             if before != after {
@@ -229,7 +229,8 @@ impl State {
                 changes.set(keys::slot(address, slot), old.map(record), new.map(record));
             }
             // A trie that begins anew has none of the old leaves: all that stay are set, and none is removed.
-            if if wiped { new.is_some() } else { old != new } {
+            let is_news = if wiped { new.is_some() } else { old != new };
+            if is_news {
                 leaves.push((key, new.map(slot_leaf)));
             }
         }

@@ -118,9 +118,9 @@ pub(crate) fn shrink_accounts(trie: &mut Trie, cache: &mut Cache, bytes: u64, ep
     cache.shrink(trie, bytes / LEAF_BYTES, epoch.saturating_sub(1), SHRINK_STEPS);
 }
 
-/// Memory of a trie's leaves, about.
+/// Memory of a trie, about.
 pub(crate) fn bytes_of(trie: &Trie) -> u64 {
-    trie.loaded() * LEAF_BYTES
+    weight(trie) * LEAF_BYTES
 }
 
 /// The zones in the store of a trie.
