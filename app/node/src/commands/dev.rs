@@ -16,7 +16,7 @@ use penstock_chain::{Chain, GenesisDoc};
 use penstock_inference::{InferenceNetwork, Sizes};
 use tracing::info;
 
-use super::stop_signal;
+use super::StopSignal;
 use crate::{
     bundled, embedded,
     metrics::{self, MetricsServer},
@@ -141,6 +141,7 @@ pub(crate) fn run(dev: Dev, home: Option<&Path>) -> anyhow::Result<()> {
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start tokio")?;
     runtime.block_on(async {
+        let stop = StopSignal::listen()?;
         let chain =
             embedded::Parts { genesis: &genesis, network, data, settings: &settings, block_time: dev.block_time.0 };
         let mut chain = chain.start().await?;
@@ -154,7 +155,10 @@ pub(crate) fn run(dev: Dev, home: Option<&Path>) -> anyhow::Result<()> {
         }
         info!(height = chain.first_height, took = ?started.elapsed(), "ready");
         let result = tokio::select! {
-            signal = stop_signal() => signal.map(|name| info!(signal = name, "stopping")),
+            name = stop.received() => {
+                info!(signal = name, "stopping");
+                Ok(())
+            }
             failure = chain.failure() => Err(failure),
         };
         chain.stop().await?;

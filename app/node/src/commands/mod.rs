@@ -10,12 +10,26 @@ pub(crate) mod testnet;
 pub(crate) mod verify_proof;
 
 use anyhow::Context;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Waits for SIGINT or SIGTERM.
-async fn stop_signal() -> anyhow::Result<&'static str> {
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    tokio::select! {
-        interrupt = tokio::signal::ctrl_c() => interrupt.map(|()| "SIGINT").context("cannot listen for signals"),
-        _ = terminate.recv() => Ok("SIGTERM"),
+/// SIGINT and SIGTERM, from when this is made: made before the addresses are announced, so that whoever knows them can
+/// already end the process cleanly.
+struct StopSignal {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl StopSignal {
+    fn listen() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("cannot listen for signals");
+        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
+    }
+
+    /// The name of the signal that came.
+    async fn received(mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+        }
     }
 }

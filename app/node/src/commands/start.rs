@@ -16,7 +16,7 @@ use penstock_inference::{InferenceNetwork, ModelStore};
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
-use super::{db::refuse_half_migrated, stop_signal};
+use super::{StopSignal, db::refuse_half_migrated};
 use crate::{
     cometbft::{
         handover::Handover,
@@ -105,6 +105,7 @@ pub(crate) fn run(start: Start, home: Option<&Path>) -> anyhow::Result<()> {
 
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start tokio")?;
     runtime.block_on(async {
+        let stop = StopSignal::listen()?;
         let rpc = penstock_rpc::serve(chain.clone(), settings.rpc.clone())
             .await
             .context("choose another address with --rpc-listen")?;
@@ -127,7 +128,10 @@ pub(crate) fn run(start: Start, home: Option<&Path>) -> anyhow::Result<()> {
         };
         info!(height = chain.height(), took = ?started.elapsed(), "ready");
         let result = tokio::select! {
-            signal = stop_signal() => signal.map(|name| info!(signal = name, "stopping")),
+            name = stop.received() => {
+                info!(signal = name, "stopping");
+                Ok(())
+            }
             Ok(fatal) = fatal => Err(anyhow!("the application cannot go on: {fatal}")),
             Some(error) = gives_up(gave_up) => Err(error),
         };
