@@ -7,7 +7,7 @@ mod request;
 mod response;
 
 use core::fmt;
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use alloy_primitives::{Address, Bytes, Log, LogData, address};
 use penstock_inference::{InferenceRequest, RequestId};
@@ -62,6 +62,9 @@ pub struct Call {
     pub speculative: bool,
 }
 
+/// Precompiles that a call finds elsewhere: at an address either the one of another address, or none any more.
+pub type PrecompilePlaces = HashMap<Address, Option<Address>>;
+
 /// Ethereum's precompiles and the inference precompile.
 pub(crate) struct Precompiles<'a> {
     eth: EthPrecompiles,
@@ -72,6 +75,7 @@ pub(crate) struct Precompiles<'a> {
     /// The requests of the transaction that runs, in order. Not journaled: requests of frames
     /// that revert stay, because they were asked and must be answered in a replay, too.
     calls: Vec<Call>,
+    places: PrecompilePlaces,
 }
 
 impl fmt::Debug for Precompiles<'_> {
@@ -88,7 +92,11 @@ impl<'a> Precompiles<'a> {
         let eth = EthPrecompiles::new(rules.spec);
         let mut warm = eth.warm_addresses().clone();
         warm.extend([INFERENCE, INFERENCE_V1]);
-        Self { eth, warm, rules, results, on_miss, calls: Vec::new() }
+        Self { eth, warm, rules, results, on_miss, calls: Vec::new(), places: HashMap::new() }
+    }
+
+    pub(crate) fn place(&mut self, places: PrecompilePlaces) {
+        self.places = places;
     }
 
     /// The requests since the last call of this function.
@@ -134,9 +142,17 @@ where
     }
 
     fn run(&mut self, ctx: &mut CTX, inputs: &CallInputs) -> Result<Option<InterpreterResult>, String> {
-        let generation = match inputs.bytecode_address {
+        let place = match self.places.get(&inputs.bytecode_address) {
+            None => inputs.bytecode_address,
+            Some(None) => return Ok(None),
+            Some(Some(original)) => *original,
+        };
+        let generation = match place {
             INFERENCE => Generation::V2,
             INFERENCE_V1 => Generation::V1,
+            original if original != inputs.bytecode_address => {
+                return self.eth.run(ctx, &CallInputs { bytecode_address: original, ..inputs.clone() });
+            }
             _ => return self.eth.run(ctx, inputs),
         };
         let data: Bytes = inputs.input.bytes(ctx);
