@@ -5,6 +5,7 @@ use jsonrpsee::types::ErrorObjectOwned;
 use penstock_chain::{AdmissionError, ChainError};
 use penstock_evm::{ExecError, Execution, Status, name_of_revert};
 use penstock_state::StoreError;
+use revm::context::result::InvalidTransaction;
 
 /// Execution reverted; `data` is the revert data.
 const REVERTED: i32 = 3;
@@ -100,9 +101,33 @@ impl From<AdmissionError> for RpcError {
 impl From<ExecError> for RpcError {
     fn from(error: ExecError) -> Self {
         match error {
-            ExecError::Invalid(invalid) => Self::InvalidInput(invalid.to_string()),
+            ExecError::Invalid(invalid) => Self::InvalidInput(words_of(&invalid)),
             other => Self::Internal(other.to_string()),
         }
+    }
+}
+
+/// Why a transaction may not run, in geth's words: clients match on them.
+pub(crate) fn words_of(invalid: &InvalidTransaction) -> String {
+    match invalid {
+        InvalidTransaction::LackOfFundForMaxFee { fee, balance } => {
+            format!("insufficient funds for gas * price + value: have {balance} want {fee}")
+        }
+        InvalidTransaction::NonceTooLow { tx, state } => format!("nonce too low: next nonce {state}, tx nonce {tx}"),
+        InvalidTransaction::NonceTooHigh { tx, state } => format!("nonce too high: next nonce {state}, tx nonce {tx}"),
+        InvalidTransaction::CallGasCostMoreThanGasLimit { initial_gas, gas_limit } => {
+            format!("intrinsic gas too low: have {gas_limit}, want {initial_gas}")
+        }
+        InvalidTransaction::GasFloorMoreThanGasLimit { gas_floor, gas_limit } => {
+            format!("insufficient gas for floor data gas cost: have {gas_limit}, want {gas_floor}")
+        }
+        InvalidTransaction::GasPriceLessThanBasefee => "max fee per gas less than block base fee".into(),
+        InvalidTransaction::PriorityFeeGreaterThanMaxFee => {
+            "max priority fee per gas higher than max fee per gas".into()
+        }
+        InvalidTransaction::RejectCallerWithCode => "sender not an eoa".into(),
+        InvalidTransaction::CreateInitCodeSizeLimit => "max initcode size exceeded".into(),
+        other => other.to_string(),
     }
 }
 

@@ -74,7 +74,11 @@ impl Eth {
         self: Arc<Self>,
         work: impl FnOnce(&Self) -> RpcResult<T> + Send + 'static,
     ) -> RpcResult<T> {
-        let ran = tokio::task::spawn_blocking(move || work(&self)).await;
+        let ran = tokio::task::spawn_blocking(move || {
+            step_back();
+            work(&self)
+        });
+        let ran = ran.await;
         ran.map_err(|error| RpcError::Internal(error.to_string()))?
     }
 
@@ -237,6 +241,15 @@ impl Eth {
         }
         let margin = if placeholder { high / 100 * PLACEHOLDER_MARGIN_PERCENT } else { 0 };
         Ok(high.saturating_add(margin).min(allowance))
+    }
+}
+
+/// Calls are the longest that RPC does: they stand where inference stands, behind consensus and behind light requests. On
+/// Linux the nice value belongs to the thread, which does nothing but such work; elsewhere nothing is changed.
+fn step_back() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::setpriority_process(None, 10) {
+        tracing::debug!(%error, "threads of calls keep normal priority");
     }
 }
 

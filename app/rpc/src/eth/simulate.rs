@@ -30,7 +30,7 @@ use revm::{
 use revm_inspectors::transfer::TRANSFER_LOG_EMITTER;
 
 use super::{Eth, overrides, transfers::Transfers};
-use crate::error::{RpcError, RpcResult, reverted};
+use crate::error::{RpcError, RpcResult, reverted, words_of};
 
 /// Seconds between blocks that do not say when they are.
 const SECONDS: u64 = 12;
@@ -410,5 +410,5 @@ fn invalid(error: ExecError, sender: Address, gas: u64) -> RpcError {
         InvalidTransaction::CreateInitCodeSizeLimit => code::MAX_INITCODE,
         _ => code::INTERNAL,
     };
-    coded(code, format!("err: {invalid}: address {sender} (supplied gas {gas})"))
+    coded(code, format!("err: {}: address {sender} (supplied gas {gas})", words_of(&invalid)))
 }
