@@ -443,7 +443,7 @@ fn genesis_changes(genesis: &Genesis, validators: &[Validator]) -> Result<Bundle
             .state_present_account_info(VALIDATORS, AccountInfo { code: Some(code), ..info })
             .state_storage(VALIDATORS, slots.map(|(slot, value)| (slot, (U256::ZERO, value))).collect());
     }
-    for (address, account) in genesis.accounts() {
+    for (address, account) in genesis.accounts()? {
         let code = account.code.filter(|code| !code.is_empty()).map(Bytecode::new_raw);
         let code_hash = code.as_ref().map_or(KECCAK_EMPTY, Bytecode::hash_slow);
         let info = AccountInfo {

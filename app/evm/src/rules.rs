@@ -63,6 +63,8 @@ pub struct Rules {
     pub limits: Limits,
     /// Models.
     pub registry: Arc<Registry>,
+    /// Whether there is a price feed: the precompile at [`PRICE_FEED`](crate::PRICE_FEED) and the contract that it reads.
+    pub price_feed: bool,
 }
 
 /// What one call costs.
