@@ -1,29 +1,75 @@
-//! Calls that commit nothing: `eth_call`, `eth_estimateGas`.
+//! Calls that commit nothing: `eth_call`, `eth_estimateGas`, `debug_traceCall`.
 
 use std::{collections::HashMap, sync::Arc, time::Instant};
 
-use penstock_evm::{BlockContext, CallOptions, Db, ExecError, Execution, Executor, OnMiss, Results};
-use penstock_inference::{InferenceNetwork, InferenceResult, Priority, RequestId, Urgency};
+use penstock_evm::{
+    BlockContext, CallOptions, Db, EvmContext, ExecError, Execution, Executor, Inspected, OnMiss, PrecompilePlaces,
+    Results,
+};
+use penstock_inference::{
+    ContentHash, InferenceNetwork, InferenceRequest, InferenceResult, Priority, RequestId, Urgency,
+};
 use penstock_state::View;
-use revm::{context::TxEnv, database::CacheDB};
+use revm::{
+    Inspector,
+    context::{BlockEnv, TxEnv},
+    database::CacheDB,
+};
 
 use crate::Chain;
+
+/// A state that a call may change for itself.
+pub type CallDb = CacheDB<Db<View>>;
 
 /// A call on a state.
 #[derive(Debug, Clone)]
 pub struct CallRequest {
-    /// The state.
-    pub view: View,
-    /// The block that it runs in.
+    /// The state, with what the caller overrides.
+    pub db: CallDb,
+    /// The block whose state it is.
     pub block: BlockContext,
+    /// The surroundings that the call sees.
+    pub env: BlockEnv,
+    /// Precompiles that the caller moved.
+    pub places: PrecompilePlaces,
     /// The call as a transaction.
     pub tx: TxEnv,
 }
 
-/// One set of results for several runs of a call: all steps of an estimate see the same answers.
+/// Results that a caller gives for its call, in the place of the models'.
 #[derive(Debug, Clone, Default)]
+pub struct GivenResults {
+    /// For one request.
+    pub by_request: HashMap<RequestId, Arc<InferenceResult>>,
+    /// For every request to a model.
+    pub by_model: HashMap<ContentHash, Arc<InferenceResult>>,
+}
+
+/// Where a call finds the results of inference. What is nowhere is a placeholder.
+#[derive(Debug, Clone)]
+pub struct Inferences {
+    /// These first.
+    pub given: GivenResults,
+    /// Then those that this node has, and those that it computes until then; `None`: neither.
+    pub real_until: Option<Instant>,
+}
+
+/// One set of results for several runs of a call: all steps of an estimate see the same answers.
+#[derive(Debug, Clone)]
 pub struct CallSession {
+    given: GivenResults,
     answers: HashMap<RequestId, Arc<InferenceResult>>,
+}
+
+impl Results for CallSession {
+    fn get(&self, id: &RequestId) -> Option<Arc<InferenceResult>> {
+        self.given.by_request.get(id).or_else(|| self.answers.get(id)).cloned()
+    }
+
+    fn answer(&self, id: &RequestId, request: &InferenceRequest, _ops: u64) -> Option<Arc<InferenceResult>> {
+        let given = self.given.by_request.get(id).or_else(|| self.given.by_model.get(&request.model));
+        given.or_else(|| self.answers.get(id)).cloned()
+    }
 }
 
 /// The session's answers, then those that the network has.
@@ -34,7 +80,11 @@ struct Known<'a> {
 
 impl Results for Known<'_> {
     fn get(&self, id: &RequestId) -> Option<Arc<InferenceResult>> {
-        Results::get(&self.session.answers, id).or_else(|| self.network.get(id).map(|answer| answer.result))
+        self.session.get(id).or_else(|| self.network.get(id).map(|answer| answer.result))
+    }
+
+    fn answer(&self, id: &RequestId, request: &InferenceRequest, ops: u64) -> Option<Arc<InferenceResult>> {
+        self.session.answer(id, request, ops).or_else(|| self.network.get(id).map(|answer| answer.result))
     }
 }
 
@@ -42,17 +92,17 @@ impl Results for Known<'_> {
 const MAX_WAVES: usize = 16;
 
 impl Chain {
-    /// Finds the results that a call needs, wave by wave, until `deadline`. What is not there by then is
-    /// answered by the placeholder.
+    /// Finds the results that a call needs, wave by wave. What is not there in time is left to the placeholder.
     ///
     /// # Errors
     /// [`ExecError`].
-    pub fn resolve(&self, call: &CallRequest, deadline: Instant) -> Result<CallSession, ExecError> {
-        let mut session = CallSession::default();
+    pub fn resolve(&self, call: &CallRequest, inferences: Inferences) -> Result<CallSession, ExecError> {
+        let mut session = CallSession { given: inferences.given, answers: HashMap::new() };
+        let Some(deadline) = inferences.real_until else { return Ok(session) };
         for _ in 0..MAX_WAVES {
             let execution = {
                 let known = Known { session: &session, network: &self.network };
-                self.run_with(call, &known)?
+                self.executor(call, &known).run(call.tx.clone())?
             };
             let (missed, found): (Vec<_>, Vec<_>) = execution.calls.into_iter().partition(|call| call.missed);
             session.answers.extend(found.iter().filter_map(|c| Some((c.id, self.network.get(&c.id)?.result))));
@@ -83,14 +133,32 @@ impl Chain {
     /// # Errors
     /// [`ExecError`].
     pub fn run_call(&self, call: &CallRequest, session: &CallSession) -> Result<Execution, ExecError> {
-        self.run_with(call, &session.answers)
+        self.executor(call, session).run(call.tx.clone())
     }
 
-    fn run_with(&self, call: &CallRequest, results: &dyn Results) -> Result<Execution, ExecError> {
-        let db = CacheDB::new(Db(call.view.clone()));
-        let options = CallOptions { unchecked: true };
-        Executor::new(&self.rules, call.block, db, results, OnMiss::Placeholder)
-            .with_options(options)
-            .run(call.tx.clone())
+    /// [`Self::run_call`] with an inspector that looks on. `report` is told the result, with the state of before at hand.
+    ///
+    /// # Errors
+    /// [`ExecError`].
+    pub fn inspect_call<I, T>(
+        &self,
+        call: &CallRequest,
+        session: &CallSession,
+        inspector: I,
+        report: impl FnOnce(&mut Executor<'_, CallDb, I>, Inspected) -> T,
+    ) -> Result<T, ExecError>
+    where
+        I: Inspector<EvmContext<CallDb>>,
+    {
+        let mut executor = self.executor(call, session).with_inspector(inspector);
+        let inspected = executor.inspect(call.tx.clone())?;
+        Ok(report(&mut executor, inspected))
+    }
+
+    fn executor<'a>(&'a self, call: &CallRequest, results: &'a dyn Results) -> Executor<'a, CallDb> {
+        Executor::new(&self.rules, call.block, call.db.clone(), results, OnMiss::Placeholder)
+            .with_options(CallOptions { unchecked: true })
+            .with_block_env(call.env.clone())
+            .with_precompiles(call.places.clone())
     }
 }

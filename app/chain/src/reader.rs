@@ -9,6 +9,7 @@ use alloy_rlp::Decodable;
 use penstock_inference::{ContentHash, RequestId};
 use penstock_state::{AccountProof, StoreError, View, keys};
 use prost::Message;
+use revm::database::BundleState;
 
 use crate::{
     Block, Chain, ChainError, ConsensusRecord, HeaderTx, RecordedRequest, StoredReceipt, TxPlace, Validator, validators,
@@ -33,6 +34,14 @@ impl Chain {
     /// When the store fails or is damaged.
     pub fn prove(&self, number: u64, address: Address, slots: &[U256]) -> Result<Option<AccountProof>, ChainError> {
         Ok(self.reader.prove(number, address, slots)?)
+    }
+
+    /// The state root that changes on top of a block would give; `None`: the tries of that block are not kept.
+    ///
+    /// # Errors
+    /// When the store fails or is damaged.
+    pub fn root_with(&self, number: u64, changes: &BundleState) -> Result<Option<B256>, ChainError> {
+        Ok(self.reader.root_with(number, changes)?)
     }
 
     /// The first block whose state can be read.

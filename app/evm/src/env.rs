@@ -30,7 +30,8 @@ pub struct BlockContext {
 }
 
 impl BlockContext {
-    pub(crate) fn env(&self, gas_limit: u64) -> BlockEnv {
+    /// The same as revm's, for a block of `gas_limit`.
+    pub fn env(&self, gas_limit: u64) -> BlockEnv {
         BlockEnv {
             number: U256::from(self.number),
             beneficiary: self.beneficiary,

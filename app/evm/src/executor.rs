@@ -1,13 +1,13 @@
 //! Runs transactions of one block, or a call.
 
 use alloy_eips::{eip2935::HISTORY_STORAGE_ADDRESS, eip4788::BEACON_ROOTS_ADDRESS};
-use alloy_primitives::{Address, Bytes, Log};
+use alloy_primitives::{Address, B256, Bytes, Log};
 use penstock_inference::RequestId;
 use revm::{
-    Database, DatabaseCommit, ExecuteEvm, SystemCallEvm,
+    Database, DatabaseCommit, ExecuteEvm, InspectEvm, Inspector, SystemCallEvm,
     context::{
         BlockEnv, CfgEnv, Context, Evm, FrameStack, Journal, TxEnv,
-        result::{EVMError, ExecutionResult, InvalidTransaction, ResultAndState},
+        result::{EVMError, ExecutionResult, HaltReason, InvalidTransaction, ResultAndState},
     },
     database_interface::bal::EvmDatabaseError,
     handler::{EthFrame, instructions::EthInstructions},
@@ -16,11 +16,15 @@ use revm::{
     state::EvmState,
 };
 
-use crate::{BlockContext, Call, CarriesMissing, OnMiss, Results, Rules, StateError, precompile::Precompiles};
+use crate::{
+    BlockContext, Call, CarriesMissing, OnMiss, PrecompilePlaces, Results, Rules, StateError, precompile::Precompiles,
+};
 
-type Ctx<DB> = Context<BlockEnv, TxEnv, CfgEnv<SpecId>, DB, Journal<DB>, ()>;
-type InferenceEvm<'a, DB> =
-    Evm<Ctx<DB>, (), EthInstructions<EthInterpreter, Ctx<DB>>, Precompiles<'a>, EthFrame<EthInterpreter>>;
+/// What an inspector sees of an execution.
+pub type EvmContext<DB> = Context<BlockEnv, TxEnv, CfgEnv<SpecId>, DB, Journal<DB>, ()>;
+
+type InferenceEvm<'a, DB, I> =
+    Evm<EvmContext<DB>, I, EthInstructions<EthInterpreter, EvmContext<DB>>, Precompiles<'a>, EthFrame<EthInterpreter>>;
 
 /// How a transaction ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,6 +90,35 @@ pub struct CallOptions {
     pub unchecked: bool,
 }
 
+/// A transaction that ran under an inspector: revm's own result, which tracers read, and the requests.
+#[derive(Debug, Clone)]
+pub struct Inspected {
+    /// Result and every account that it read or changed.
+    pub result: ResultAndState<HaltReason>,
+    /// The requests that it made, in order.
+    pub calls: Vec<Call>,
+}
+
+impl From<Inspected> for Execution {
+    fn from(inspected: Inspected) -> Self {
+        let Inspected { result: ResultAndState { result, state }, calls } = inspected;
+        let gas_used = result.tx_gas_used();
+        let created = result.created_address();
+        match result {
+            ExecutionResult::Success { logs, output, .. } => {
+                Self { status: Status::Success, gas_used, logs, output: output.into_data(), created, state, calls }
+            }
+            ExecutionResult::Revert { output, .. } => {
+                Self { status: Status::Revert, gas_used, logs: vec![], output, created: None, state, calls }
+            }
+            ExecutionResult::Halt { reason, .. } => {
+                let status = Status::Halt(format!("{reason:?}"));
+                Self { status, gas_used, logs: vec![], output: Bytes::new(), created: None, state, calls }
+            }
+        }
+    }
+}
+
 /// Errors of databases that this executor can run on.
 pub trait ExecutorError: CarriesMissing + core::error::Error + Send + Sync + 'static {
     /// The plain error.
@@ -107,13 +140,13 @@ impl ExecutorError for EvmDatabaseError<StateError> {
     }
 }
 
-/// Runs transactions one after the other.
-pub struct Executor<'a, DB: Database> {
-    evm: InferenceEvm<'a, DB>,
+/// Runs transactions one after the other; `I` looks on ([`Self::inspect`]).
+pub struct Executor<'a, DB: Database, I = ()> {
+    evm: InferenceEvm<'a, DB, I>,
     block: BlockContext,
 }
 
-impl<DB: Database> core::fmt::Debug for Executor<'_, DB> {
+impl<DB: Database, I> core::fmt::Debug for Executor<'_, DB, I> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("Executor").field("block", &self.block).finish_non_exhaustive()
     }
@@ -125,7 +158,7 @@ where
 {
     /// An executor for one block.
     pub fn new(rules: &'a Rules, block: BlockContext, db: DB, results: &'a dyn Results, on_miss: OnMiss) -> Self {
-        let mut ctx: Ctx<DB> = Context::new(db, rules.spec);
+        let mut ctx: EvmContext<DB> = Context::new(db, rules.spec);
         ctx.cfg.set_spec_and_mainnet_gas_params(rules.spec);
         ctx.cfg.chain_id = rules.chain_id;
         // EIP-7825's cap is raised to the block's limit: model-calling contracts send 30,000,000.
@@ -141,6 +174,16 @@ where
         Self { evm, block }
     }
 
+    /// The same, looked on by an inspector.
+    pub fn with_inspector<I>(self, inspector: I) -> Executor<'a, DB, I> {
+        Executor { evm: self.evm.with_inspector(inspector), block: self.block }
+    }
+}
+
+impl<'a, DB, I> Executor<'a, DB, I>
+where
+    DB: Database<Error: ExecutorError> + DatabaseCommit,
+{
     /// The same, with checks left out.
     #[must_use]
     pub fn with_options(mut self, options: CallOptions) -> Self {
@@ -151,14 +194,39 @@ where
         self
     }
 
+    /// The same in other surroundings than its block's: calls may choose theirs. One transaction may use all the gas of
+    /// such a block.
+    #[must_use]
+    pub fn with_block_env(mut self, env: BlockEnv) -> Self {
+        self.evm.ctx.cfg.tx_gas_limit_cap = Some(env.gas_limit);
+        self.evm.ctx.block = env;
+        self
+    }
+
+    /// The same with precompiles at other addresses.
+    #[must_use]
+    pub fn with_precompiles(mut self, places: PrecompilePlaces) -> Self {
+        self.evm.precompiles.place(places);
+        self
+    }
+
     /// The system calls at the top of a block: EIP-4788 (here with the parent's Ethereum header hash in
     /// the place of a beacon root, which this chain has none of) and EIP-2935.
     ///
     /// # Errors
     /// [`ExecError::State`].
     pub fn begin_block(&mut self) -> Result<(), ExecError> {
-        for contract in [BEACON_ROOTS_ADDRESS, HISTORY_STORAGE_ADDRESS] {
-            let data = Bytes::copy_from_slice(self.block.parent_hash.as_slice());
+        self.begin_block_with(self.block.parent_hash)
+    }
+
+    /// [`Self::begin_block`] with another root in the place of the parent's hash: simulated blocks choose theirs.
+    ///
+    /// # Errors
+    /// [`ExecError::State`].
+    pub fn begin_block_with(&mut self, beacon_root: B256) -> Result<(), ExecError> {
+        for (contract, hash) in [(BEACON_ROOTS_ADDRESS, beacon_root), (HISTORY_STORAGE_ADDRESS, self.block.parent_hash)]
+        {
+            let data = Bytes::copy_from_slice(hash.as_slice());
             let ResultAndState { state, .. } = self.evm.system_call(contract, data).map_err(into_exec_error)?;
             self.db_mut().commit(state);
         }
@@ -172,25 +240,20 @@ where
     pub fn run(&mut self, tx: TxEnv) -> Result<Execution, ExecError> {
         self.evm.precompiles.take_calls();
         let result = self.evm.transact(tx);
+        self.ended(result).map(Execution::from)
+    }
+
+    /// The requests of a run, with its result or its error.
+    fn ended(
+        &mut self,
+        result: Result<ResultAndState<HaltReason>, EVMError<DB::Error>>,
+    ) -> Result<Inspected, ExecError> {
         let calls = self.evm.precompiles.take_calls();
-        let ResultAndState { result, state } = result.map_err(|error| match into_exec_error(error) {
-            ExecError::State(StateError::Missing(id)) => ExecError::Missing { id, calls: calls.clone() },
-            other => other,
-        })?;
-        let gas_used = result.tx_gas_used();
-        let created = result.created_address();
-        Ok(match result {
-            ExecutionResult::Success { logs, output, .. } => {
-                Execution { status: Status::Success, gas_used, logs, output: output.into_data(), created, state, calls }
-            }
-            ExecutionResult::Revert { output, .. } => {
-                Execution { status: Status::Revert, gas_used, logs: vec![], output, created: None, state, calls }
-            }
-            ExecutionResult::Halt { reason, .. } => {
-                let status = Status::Halt(format!("{reason:?}"));
-                Execution { status, gas_used, logs: vec![], output: Bytes::new(), created: None, state, calls }
-            }
-        })
+        match result.map_err(into_exec_error) {
+            Ok(result) => Ok(Inspected { result, calls }),
+            Err(ExecError::State(StateError::Missing(id))) => Err(ExecError::Missing { id, calls }),
+            Err(error) => Err(error),
+        }
     }
 
     /// Makes the changes of a run part of the state.
@@ -206,6 +269,32 @@ where
     /// The database, at the end of the block.
     pub fn into_db(self) -> DB {
         self.evm.ctx.journaled_state.database
+    }
+
+    /// The surroundings of its transactions.
+    pub fn block_env(&self) -> &BlockEnv {
+        &self.evm.ctx.block
+    }
+}
+
+impl<DB, I> Executor<'_, DB, I>
+where
+    DB: Database<Error: ExecutorError> + DatabaseCommit,
+    I: Inspector<EvmContext<DB>>,
+{
+    /// [`Self::run`], with an inspector that looks on.
+    ///
+    /// # Errors
+    /// [`ExecError`]; the executor can go on with another transaction.
+    pub fn inspect(&mut self, tx: TxEnv) -> Result<Inspected, ExecError> {
+        self.evm.precompiles.take_calls();
+        let result = self.evm.inspect_tx(tx);
+        self.ended(result)
+    }
+
+    /// The inspector, the surroundings and the database: what a tracer's report needs together.
+    pub fn parts_mut(&mut self) -> (&mut I, &BlockEnv, &mut DB) {
+        (&mut self.evm.inspector, &self.evm.ctx.block, &mut self.evm.ctx.journaled_state.database)
     }
 }
 

@@ -25,8 +25,8 @@ mod rules;
 
 pub use env::{BlockContext, Db, tx_env};
 pub use errors::{Denied, InputFault, name_of_revert};
-pub use executor::{CallOptions, ExecError, Execution, Executor, Status};
-pub use precompile::{CANDLE_FEED, Call, INFERENCE, INFERENCE_V1, OnMiss, PRICE_FEED};
+pub use executor::{CallOptions, EvmContext, ExecError, Execution, Executor, ExecutorError, Inspected, Status};
+pub use precompile::{CANDLE_FEED, Call, INFERENCE, INFERENCE_V1, OnMiss, PRICE_FEED, PrecompilePlaces};
 pub use read_set::{ReadKey, ReadSet, changed_keys, happened};
 pub use registry::{Policy, RegisteredModel, Registry, RegistryError};
 pub use results::Results;

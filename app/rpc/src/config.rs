@@ -27,9 +27,17 @@ pub struct RpcConfig {
     pub max_logs: usize,
     /// Calls (`eth_call`, `eth_estimateGas`) that run at once; others wait.
     pub max_calls: usize,
+    /// Gas of one call, and of all blocks of one `eth_simulateV1` together; 0: as much as a block has.
+    pub max_call_gas: u64,
     /// How long a call waits for inference before it answers with the placeholder.
     #[serde(with = "humantime_serde")]
     pub call_inference_time: Duration,
+    /// How long a trace may take.
+    #[serde(with = "humantime_serde")]
+    pub trace_time: Duration,
+    /// How long `eth_sendRawTransactionSync` waits for a receipt, at most. reth's default.
+    #[serde(with = "humantime_serde")]
+    pub sync_send_time: Duration,
     /// Origins that a browser may call from; `*` for all, empty for none.
     pub cors: Vec<String>,
 }
@@ -45,7 +53,10 @@ impl Default for RpcConfig {
             max_log_blocks: 100_000,
             max_logs: 20_000,
             max_calls: 16,
+            max_call_gas: 0,
             call_inference_time: Duration::from_secs(5),
+            trace_time: Duration::from_secs(10),
+            sync_send_time: Duration::from_secs(30),
             cors: vec!["*".into()],
         }
     }

@@ -1,6 +1,6 @@
 //! Errors as clients expect them: geth's codes and wording.
 
-use alloy_primitives::{Bytes, hex};
+use alloy_primitives::{B256, Bytes, hex};
 use jsonrpsee::types::ErrorObjectOwned;
 use penstock_chain::{AdmissionError, ChainError};
 use penstock_evm::{ExecError, Execution, Status, name_of_revert};
@@ -8,6 +8,8 @@ use penstock_state::StoreError;
 
 /// Execution reverted; `data` is the revert data.
 const REVERTED: i32 = 3;
+/// The transaction was accepted, and is in no block yet (EIP-7966).
+const SEND_TIMEOUT: i32 = 4;
 /// The state or block is too old (EIP-4444's code).
 const PRUNED: i32 = 4444;
 /// A bad transaction or call.
@@ -36,6 +38,13 @@ pub(crate) enum RpcError {
     NoProof(u64),
     #[error("{message}")]
     Reverted { message: String, data: Bytes },
+    /// With a code that a specification gives.
+    #[error("{message}")]
+    Coded { code: i32, message: String },
+    #[error("execution aborted (timeout = {0:?})")]
+    Timeout(std::time::Duration),
+    #[error("The transaction was added to the mempool but wasn't processed in {timeout:?}.")]
+    SendTimeout { hash: B256, timeout: std::time::Duration },
     #[error("internal error: {0}")]
     Internal(String),
 }
@@ -47,7 +56,11 @@ impl From<RpcError> for ErrorObjectOwned {
         let message = error.to_string();
         match error {
             RpcError::InvalidParams(_) => Self::owned(INVALID_PARAMS, message, None::<()>),
-            RpcError::InvalidInput(_) | RpcError::UnknownBlock => Self::owned(INVALID_INPUT, message, None::<()>),
+            RpcError::InvalidInput(_) | RpcError::UnknownBlock | RpcError::Timeout(_) => {
+                Self::owned(INVALID_INPUT, message, None::<()>)
+            }
+            RpcError::SendTimeout { hash, .. } => Self::owned(SEND_TIMEOUT, message, Some(hash)),
+            RpcError::Coded { code, .. } => Self::owned(code, message, None::<()>),
             RpcError::Pruned(_) | RpcError::PrunedBlock(_) | RpcError::NoProof(_) => {
                 Self::owned(PRUNED, message, None::<()>)
             }

@@ -19,6 +19,7 @@
 mod config;
 mod consensus;
 mod convert;
+mod debug;
 mod error;
 mod eth;
 mod happenings;

@@ -16,7 +16,8 @@ use tracing::info;
 use crate::{
     RpcConfig,
     consensus::ConsensusApiServer,
-    eth::{Eth, EthApiServer},
+    debug::DebugApiServer,
+    eth::{CallApiServer, Eth, EthApiServer, SendApiServer},
     happenings::HappeningsApiServer,
     net::NetApiServer,
     pipe::PipeApiServer,
@@ -110,6 +111,9 @@ pub async fn serve(chain: Arc<Chain>, config: RpcConfig) -> Result<RpcServer, Se
     let mut methods = Methods::new();
     for part in [
         Methods::from(EthApiServer::into_rpc(eth.clone())),
+        Methods::from(CallApiServer::into_rpc(eth.clone())),
+        Methods::from(SendApiServer::into_rpc(eth.clone())),
+        Methods::from(DebugApiServer::into_rpc(eth.clone())),
         Methods::from(NetApiServer::into_rpc(eth.clone())),
         Methods::from(ConsensusApiServer::into_rpc(eth.clone())),
         Methods::from(HappeningsApiServer::into_rpc(eth.clone())),

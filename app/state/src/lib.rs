@@ -24,6 +24,7 @@ mod trie;
 mod tries;
 mod verify;
 mod view;
+mod what_if;
 
 pub use migrate::{AddIndexes, migrate};
 pub use reader::{AccountProof, SlotProof, StateReader, TrieMemory};

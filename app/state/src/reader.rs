@@ -174,6 +174,17 @@ impl StateReader {
         Ok(Some(AccountProof { account, proof, slots }))
     }
 
+    /// The account trie after a block, if it is kept.
+    pub(crate) fn accounts_at(&self, height: u64) -> Option<Trie> {
+        let committed = self.shared.committed.read();
+        committed.versions.iter().find(|version| version.height == height).map(|version| version.accounts.clone())
+    }
+
+    /// The storage trie of an account after a block, if it is in memory.
+    pub(crate) fn storage_at(&self, height: u64, address_hash: &B256) -> Option<Trie> {
+        self.version(height, address_hash)?.1
+    }
+
     /// The account trie after a block, and the storage trie of an account, if that is in memory.
     fn version(&self, height: u64, address_hash: &B256) -> Option<(Trie, Option<Trie>)> {
         let committed = self.shared.committed.read();

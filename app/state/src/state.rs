@@ -277,20 +277,20 @@ impl State {
 
 /// What a block does to an account.
 #[derive(Debug)]
-struct Touched {
-    address: Address,
+pub(crate) struct Touched {
+    pub(crate) address: Address,
     /// The new nonce, balance and code; the inner `None`: the account is gone.
-    info: Option<Option<AccountInfo>>,
-    slots: Option<PlainStorageChangeset>,
+    pub(crate) info: Option<Option<AccountInfo>>,
+    pub(crate) slots: Option<PlainStorageChangeset>,
 }
 
 impl Touched {
-    fn new(address: Address) -> Self {
+    pub(crate) fn new(address: Address) -> Self {
         Self { address, info: None, slots: None }
     }
 
     /// The account after the block, with the storage root of before.
-    fn account(&self, before: Option<TrieAccount>) -> Option<TrieAccount> {
+    pub(crate) fn account(&self, before: Option<TrieAccount>) -> Option<TrieAccount> {
         match &self.info {
             // Also an empty one: whether there are such accounts is for the rules to say (EIP-161).
             Some(Some(info)) => {

@@ -9,7 +9,7 @@ mod request;
 mod response;
 
 use core::fmt;
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use alloy_primitives::{Address, Bytes, Log, LogData, U256, address};
 use penstock_inference::{InferenceRequest, RequestId};
@@ -66,6 +66,9 @@ pub struct Call {
     pub speculative: bool,
 }
 
+/// Precompiles that a call finds elsewhere: at an address either the one of another address, or none any more.
+pub type PrecompilePlaces = HashMap<Address, Option<Address>>;
+
 /// Ethereum's precompiles, and those for inference and prices.
 pub(crate) struct Precompiles<'a> {
     eth: EthPrecompiles,
@@ -76,6 +79,7 @@ pub(crate) struct Precompiles<'a> {
     /// The requests of the transaction that runs, in order. Not journaled: requests of frames
     /// that revert stay, because they were asked and must be answered in a replay, too.
     calls: Vec<Call>,
+    places: PrecompilePlaces,
 }
 
 impl fmt::Debug for Precompiles<'_> {
@@ -93,7 +97,11 @@ impl<'a> Precompiles<'a> {
         let mut warm = eth.warm_addresses().clone();
         warm.extend([INFERENCE, INFERENCE_V1]);
         warm.extend(rules.price_feed.then_some(PRICE_FEED));
-        Self { eth, warm, rules, results, on_miss, calls: Vec::new() }
+        Self { eth, warm, rules, results, on_miss, calls: Vec::new(), places: HashMap::new() }
+    }
+
+    pub(crate) fn place(&mut self, places: PrecompilePlaces) {
+        self.places = places;
     }
 
     /// The requests since the last call of this function.
@@ -152,18 +160,26 @@ where
     }
 
     fn run(&mut self, ctx: &mut CTX, inputs: &CallInputs) -> Result<Option<InterpreterResult>, String> {
-        let is_ours = match inputs.bytecode_address {
+        let place = match self.places.get(&inputs.bytecode_address) {
+            None => inputs.bytecode_address,
+            Some(None) => return Ok(None),
+            Some(Some(original)) => *original,
+        };
+        let is_ours = match place {
             INFERENCE | INFERENCE_V1 => true,
             PRICE_FEED => self.rules.price_feed,
             _ => false,
         };
+        if !is_ours && place != inputs.bytecode_address {
+            return self.eth.run(ctx, &CallInputs { bytecode_address: place, ..inputs.clone() });
+        }
         if !is_ours {
             return self.eth.run(ctx, inputs);
         }
         let data: Bytes = inputs.input.bytes(ctx);
         // Taken out of the closure that reads slots, whose callers know nothing of databases.
         let mut failed = None;
-        let Answered { ending, gas_used, call } = match inputs.bytecode_address {
+        let Answered { ending, gas_used, call } = match place {
             PRICE_FEED => self.answer_prices(&data, inputs, &mut |slot| {
                 // Through the journal: what is read belongs to the transaction's read set. It reads slots of accounts only
                 // that are loaded.

@@ -22,7 +22,7 @@ impl Eth {
         Ok(pooled.map(|tx| convert::pending(&tx.tx, tx.sender)))
     }
 
-    pub(super) fn raw_transaction(&self, hash: B256) -> RpcResult<Option<Bytes>> {
+    pub(crate) fn raw_transaction(&self, hash: B256) -> RpcResult<Option<Bytes>> {
         Ok(self.transaction(hash)?.map(|tx| convert::raw(tx.inner.inner())))
     }
 

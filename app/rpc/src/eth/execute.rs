@@ -1,16 +1,18 @@
 //! `eth_call` and `eth_estimateGas`, with real results of inference where they come in time.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use alloy_eips::{BlockId, BlockNumberOrTag};
 use alloy_primitives::{Bytes, TxKind, U256};
-use alloy_rpc_types_eth::TransactionRequest;
-use penstock_chain::{CallRequest, CallSession};
-use penstock_evm::{BlockContext, Execution};
-use revm::context::{TxEnv, either::Either};
-use serde_json::Value;
+use alloy_rpc_types_eth::{BlockOverrides, TransactionRequest, state::StateOverride};
+use penstock_chain::{CallRequest, CallSession, context_of};
+use penstock_evm::{Db, Execution};
+use revm::{
+    context::{BlockEnv, TxEnv, either::Either},
+    database::CacheDB,
+};
 
-use super::{Eth, refuse_overrides};
+use super::{Eth, inferences::InferenceOverride, overrides};
 use crate::error::{RpcError, RpcResult, output_of, reverted};
 
 /// The search of an estimate ends when the bounds are this near (geth's `estimateGasErrorRatio`).
@@ -19,41 +21,49 @@ const ERROR_RATIO: f64 = 0.015;
 /// Added to an estimate that rests on a placeholder: the real numbers may write where zeros do not.
 const PLACEHOLDER_MARGIN_PERCENT: u64 = 25;
 
+/// A call with everything that its caller chose.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct CallParams {
+    pub(crate) request: TransactionRequest,
+    pub(crate) block: Option<BlockId>,
+    pub(crate) state: Option<StateOverride>,
+    pub(crate) block_overrides: Option<BlockOverrides>,
+    pub(crate) inferences: Option<InferenceOverride>,
+}
+
 impl Eth {
-    pub(super) async fn execute_call(
-        self: Arc<Self>,
-        request: TransactionRequest,
-        block: Option<BlockId>,
-        overrides: Option<Value>,
-    ) -> RpcResult<Bytes> {
-        refuse_overrides(overrides.as_ref())?;
+    pub(super) async fn execute_call(self: Arc<Self>, params: CallParams) -> RpcResult<Bytes> {
         self.blocking(move |eth| {
-            let call = eth.call_request(&request, block)?;
-            let session = eth.chain.resolve(&call, eth.inference_deadline())?;
+            let (call, session) = eth.prepare(params)?;
             output_of(eth.chain.run_call(&call, &session)?)
         })
         .await
     }
 
-    pub(super) async fn estimate(
-        self: Arc<Self>,
-        request: TransactionRequest,
-        block: Option<BlockId>,
-        overrides: Option<Value>,
-    ) -> RpcResult<u64> {
-        refuse_overrides(overrides.as_ref())?;
-        self.blocking(move |eth| {
-            let mut call = eth.call_request(&request, block)?;
-            call.tx.gas_limit = eth.affordable_gas(&call)?;
-            // One set of answers for the whole search.
-            let session = eth.chain.resolve(&call, eth.inference_deadline())?;
-            eth.search(call, &session)
-        })
-        .await
+    pub(super) async fn estimate(self: Arc<Self>, params: CallParams) -> RpcResult<u64> {
+        self.blocking(move |eth| eth.estimate_now(params)).await
+    }
+
+    /// [`Self::estimate`], on this thread.
+    pub(super) fn estimate_now(&self, params: CallParams) -> RpcResult<u64> {
+        let inferences = self.inferences(params.inferences.clone())?;
+        let mut call = self.call_request(params)?;
+        call.tx.gas_limit = self.affordable_gas(&mut call)?;
+        // One set of answers for the whole search.
+        let session = self.chain.resolve(&call, inferences)?;
+        self.search(call, &session)
+    }
+
+    /// A call and the results that it needs.
+    pub(crate) fn prepare(&self, params: CallParams) -> RpcResult<(CallRequest, CallSession)> {
+        let inferences = self.inferences(params.inferences.clone())?;
+        let call = self.call_request(params)?;
+        let session = self.chain.resolve(&call, inferences)?;
+        Ok((call, session))
     }
 
     /// Runs EVM work on a blocking thread, behind the semaphore.
-    async fn blocking<T: Send + 'static>(
+    pub(crate) async fn blocking<T: Send + 'static>(
         self: Arc<Self>,
         work: impl FnOnce(&Self) -> RpcResult<T> + Send + 'static,
     ) -> RpcResult<T> {
@@ -68,27 +78,43 @@ impl Eth {
         .map_err(|error| internal(&error))?
     }
 
-    fn inference_deadline(&self) -> Instant {
-        Instant::now() + self.config.call_inference_time
-    }
-
-    fn call_request(&self, request: &TransactionRequest, block: Option<BlockId>) -> RpcResult<CallRequest> {
+    fn call_request(&self, params: CallParams) -> RpcResult<CallRequest> {
+        let CallParams { request, block, state, block_overrides, .. } = params;
         let view = self.view(block)?;
-        let head = self.chain.head()?;
-        let pending = block == Some(BlockId::Number(BlockNumberOrTag::Pending));
-        let block = if pending {
-            head.next_block(head.header.timestamp + 1, head.header.beneficiary)
+        let (block, gas_limit) = if block == Some(BlockId::Number(BlockNumberOrTag::Pending)) {
+            let head = self.chain.head()?;
+            (head.next_block(head.header.timestamp + 1, head.header.beneficiary), head.header.gas_limit)
         } else {
             let (header, _) = self.chain.header(view.height())?.ok_or(RpcError::UnknownBlock)?;
-            BlockContext {
-                number: header.number,
-                timestamp: header.timestamp,
-                beneficiary: header.beneficiary,
-                base_fee: header.base_fee_per_gas.unwrap_or_default(),
-                prevrandao: header.mix_hash,
-                parent_hash: header.parent_hash,
-            }
+            (context_of(&header), header.gas_limit)
         };
+        let mut call = CallRequest {
+            db: CacheDB::new(Db(view)),
+            block,
+            env: block.env(gas_limit),
+            places: Default::default(),
+            tx: TxEnv::default(),
+        };
+        overrides::apply(&mut call, self.chain.rules().spec, state, block_overrides)?;
+        call.tx = self.tx_env(&request, &mut call.db, &call.env)?;
+        Ok(call)
+    }
+
+    /// Gas that one call may have.
+    pub(super) fn max_call_gas(&self) -> u64 {
+        match self.config.max_call_gas {
+            0 => self.chain.rules().block_gas_limit,
+            most => most,
+        }
+    }
+
+    /// A request as revm's transaction, with what it leaves out filled in.
+    pub(crate) fn tx_env(
+        &self,
+        request: &TransactionRequest,
+        db: &mut impl revm::Database<Error: core::fmt::Display>,
+        env: &BlockEnv,
+    ) -> RpcResult<TxEnv> {
         let rules = self.chain.rules();
         if request.chain_id.is_some_and(|id| id != rules.chain_id) {
             return Err(RpcError::InvalidInput(format!("chain id does not match: this chain is {}", rules.chain_id)));
@@ -110,7 +136,7 @@ impl Eth {
         let caller = request.from.unwrap_or_default();
         let nonce = match request.nonce {
             Some(nonce) => nonce,
-            None => view.account(caller)?.unwrap_or_default().nonce,
+            None => account_of(db, caller)?.nonce,
         };
         let authorizations: Vec<_> = request.authorization_list.iter().flatten().cloned().map(Either::Left).collect();
         let tx_type = match (&request.authorization_list, request.max_fee_per_gas, &request.access_list) {
@@ -119,10 +145,12 @@ impl Eth {
             (_, _, Some(_)) => 1,
             _ => 0,
         };
-        let tx = TxEnv {
+        // Whatever block the call is in, it gets no more gas than a real block has.
+        let most = self.max_call_gas().min(env.gas_limit);
+        Ok(TxEnv {
             tx_type,
             caller,
-            gas_limit: request.gas.unwrap_or(rules.block_gas_limit).min(rules.block_gas_limit),
+            gas_limit: request.gas.unwrap_or(most).min(most),
             gas_price: request.max_fee_per_gas.or(request.gas_price).unwrap_or_default(),
             kind: request.to.unwrap_or(TxKind::Create),
             value: request.value.unwrap_or_default(),
@@ -134,14 +162,13 @@ impl Eth {
             blob_hashes: vec![],
             max_fee_per_blob_gas: 0,
             authorization_list: authorizations,
-        };
-        Ok(CallRequest { view, block, tx })
+        })
     }
 
     /// The gas limit of a call, lowered to what its sender can pay for.
-    fn affordable_gas(&self, call: &CallRequest) -> RpcResult<u64> {
+    fn affordable_gas(&self, call: &mut CallRequest) -> RpcResult<u64> {
         let tx = &call.tx;
-        let balance = call.view.account(tx.caller)?.unwrap_or_default().balance;
+        let balance = account_of(&mut call.db, tx.caller)?.balance;
         let Some(left) = balance.checked_sub(tx.value) else {
             return Err(RpcError::InvalidInput("insufficient funds for transfer".into()));
         };
@@ -193,4 +220,12 @@ impl Eth {
         let margin = if placeholder { high / 100 * PLACEHOLDER_MARGIN_PERCENT } else { 0 };
         Ok(high.saturating_add(margin).min(allowance))
     }
+}
+
+fn account_of(
+    db: &mut impl revm::Database<Error: core::fmt::Display>,
+    address: alloy_primitives::Address,
+) -> RpcResult<revm::state::AccountInfo> {
+    let account = db.basic(address).map_err(|error| RpcError::Internal(error.to_string()))?;
+    Ok(account.unwrap_or_default())
 }

@@ -1,10 +1,17 @@
 //! Ethereum's methods.
 
+mod access_list;
 mod blocks;
+mod calls;
 mod execute;
 mod fees;
+mod fill;
 mod filters;
+mod inferences;
+mod overrides;
 mod pubsub;
+mod send;
+mod simulate;
 mod state;
 
 use std::sync::Arc;
@@ -12,8 +19,8 @@ use std::sync::Arc;
 use alloy_eips::{BlockId, BlockNumberOrTag};
 use alloy_primitives::{Address, B256, Bytes, U64, U256};
 use alloy_rpc_types_eth::{
-    Block as RpcBlock, EIP1186AccountProofResponse, FeeHistory, Filter, Log, Transaction, TransactionReceipt,
-    TransactionRequest,
+    AccountInfo, Block as RpcBlock, EIP1186AccountProofResponse, FeeHistory, Filter, Log, Transaction,
+    TransactionReceipt,
 };
 use alloy_serde::JsonStorageKey;
 use jsonrpsee::{core::SubscriptionResult, proc_macros::rpc, types::ErrorObjectOwned};
@@ -22,11 +29,17 @@ use penstock_state::View;
 use serde_json::Value;
 use tokio::sync::{Semaphore, broadcast};
 
+use self::state::{SlotsOf, ValuesOf};
 use crate::{
     RpcConfig, convert,
     error::{RpcError, RpcResult},
     happenings::Happenings,
 };
+
+pub(crate) use calls::CallApiServer;
+pub(crate) use execute::CallParams;
+pub(crate) use inferences::InferenceOverride;
+pub(crate) use send::SendApiServer;
 
 type Answer<T> = Result<T, ErrorObjectOwned>;
 
@@ -78,7 +91,7 @@ impl Eth {
         }
     }
 
-    fn block(&self, id: BlockId) -> RpcResult<Option<Arc<Block>>> {
+    pub(crate) fn block(&self, id: BlockId) -> RpcResult<Option<Arc<Block>>> {
         match self.number(id)? {
             Some(number) => Ok(self.chain.block(number)?),
             None => Ok(None),
@@ -143,6 +156,11 @@ pub(crate) trait EthApi {
     #[method(name = "getStorageAt")]
     fn storage_at(&self, address: Address, slot: U256, block: Option<BlockId>) -> Answer<B256>;
 
+    #[method(name = "getStorageValues", blocking)]
+    fn storage_values(&self, slots: SlotsOf, block: Option<BlockId>) -> Answer<ValuesOf>;
+    /// Balance, nonce and code in one answer (reth's).
+    #[method(name = "getAccountInfo")]
+    fn account_info(&self, address: Address, block: Option<BlockId>) -> Answer<AccountInfo>;
     #[method(name = "getProof", blocking)]
     fn proof(
         &self,
@@ -155,27 +173,13 @@ pub(crate) trait EthApi {
     fn gas_price(&self) -> Answer<U256>;
     #[method(name = "maxPriorityFeePerGas", blocking)]
     fn max_priority_fee_per_gas(&self) -> Answer<U256>;
+    /// Of the next block.
+    #[method(name = "baseFee")]
+    fn base_fee(&self) -> Answer<U256>;
     #[method(name = "blobBaseFee")]
     fn blob_base_fee(&self) -> Answer<U256>;
     #[method(name = "feeHistory", blocking)]
     fn fee_history(&self, count: U64, newest: BlockNumberOrTag, percentiles: Option<Vec<f64>>) -> Answer<FeeHistory>;
-
-    #[method(name = "call")]
-    async fn call(
-        &self,
-        request: TransactionRequest,
-        block: Option<BlockId>,
-        overrides: Option<Value>,
-    ) -> Answer<Bytes>;
-    #[method(name = "estimateGas")]
-    async fn estimate_gas(
-        &self,
-        request: TransactionRequest,
-        block: Option<BlockId>,
-        overrides: Option<Value>,
-    ) -> Answer<U64>;
-    #[method(name = "sendRawTransaction")]
-    fn send_raw_transaction(&self, raw: Bytes) -> Answer<B256>;
 
     #[method(name = "newFilter")]
     fn new_filter(&self, filter: Filter) -> Answer<U256>;
@@ -292,6 +296,14 @@ impl EthApiServer for Arc<Eth> {
         Ok(Eth::slot(self, address, slot, block)?)
     }
 
+    fn storage_values(&self, slots: SlotsOf, block: Option<BlockId>) -> Answer<ValuesOf> {
+        Ok(Eth::slots(self, slots, block)?)
+    }
+
+    fn account_info(&self, address: Address, block: Option<BlockId>) -> Answer<AccountInfo> {
+        Ok(Eth::account_info(self, address, block)?)
+    }
+
     fn proof(
         &self,
         address: Address,
@@ -309,6 +321,10 @@ impl EthApiServer for Arc<Eth> {
         Ok(Eth::suggested_tip(self)?)
     }
 
+    fn base_fee(&self) -> Answer<U256> {
+        Ok(U256::from(self.chain.head().map_err(RpcError::from)?.next_base_fee()))
+    }
+
     /// There are no blobs: the protocol's minimum, as on an idle Ethereum chain.
     fn blob_base_fee(&self) -> Answer<U256> {
         Ok(U256::from(1))
@@ -316,28 +332,6 @@ impl EthApiServer for Arc<Eth> {
 
     fn fee_history(&self, count: U64, newest: BlockNumberOrTag, percentiles: Option<Vec<f64>>) -> Answer<FeeHistory> {
         Ok(Eth::fee_history(self, count.to(), newest, percentiles)?)
-    }
-
-    async fn call(
-        &self,
-        request: TransactionRequest,
-        block: Option<BlockId>,
-        overrides: Option<Value>,
-    ) -> Answer<Bytes> {
-        Ok(Eth::execute_call(self.clone(), request, block, overrides).await?)
-    }
-
-    async fn estimate_gas(
-        &self,
-        request: TransactionRequest,
-        block: Option<BlockId>,
-        overrides: Option<Value>,
-    ) -> Answer<U64> {
-        Ok(U64::from(Eth::estimate(self.clone(), request, block, overrides).await?))
-    }
-
-    fn send_raw_transaction(&self, raw: Bytes) -> Answer<B256> {
-        Ok(self.chain.admit(raw).map_err(RpcError::from)?)
     }
 
     fn new_filter(&self, filter: Filter) -> Answer<U256> {
@@ -368,15 +362,4 @@ impl EthApiServer for Arc<Eth> {
     ) -> SubscriptionResult {
         pubsub::subscribe(self, pending, &kind, filter).await
     }
-}
-
-/// An empty list or map, or nothing: overrides that change nothing.
-fn refuse_overrides(overrides: Option<&Value>) -> RpcResult<()> {
-    let empty = match overrides {
-        None | Some(Value::Null) => true,
-        Some(Value::Object(map)) => map.is_empty(),
-        Some(Value::Array(list)) => list.is_empty(),
-        Some(_) => false,
-    };
-    if empty { Ok(()) } else { Err(RpcError::InvalidParams("state and block overrides are not supported".into())) }
 }

@@ -1,8 +1,10 @@
 //! Accounts, code and slots.
 
+use std::collections::BTreeMap;
+
 use alloy_eips::{BlockId, BlockNumberOrTag};
 use alloy_primitives::{Address, B256, Bytes, U256};
-use alloy_rpc_types_eth::{EIP1186AccountProofResponse, EIP1186StorageProof};
+use alloy_rpc_types_eth::{AccountInfo, EIP1186AccountProofResponse, EIP1186StorageProof};
 use alloy_serde::JsonStorageKey;
 use revm::DatabaseRef;
 
@@ -12,7 +14,37 @@ use crate::error::{RpcError, RpcResult};
 /// Slots of one proof. geth's bound.
 const MAX_PROOF_SLOTS: usize = 1_024;
 
+/// Slots of one `eth_getStorageValues`. geth's bound.
+const MAX_SLOTS: usize = 1_024;
+
+/// Slots by account, and their values in the same order.
+pub(crate) type SlotsOf = BTreeMap<Address, Vec<JsonStorageKey>>;
+pub(crate) type ValuesOf = BTreeMap<Address, Vec<B256>>;
+
 impl Eth {
+    pub(super) fn slots(&self, slots: SlotsOf, block: Option<BlockId>) -> RpcResult<ValuesOf> {
+        let count: usize = slots.values().map(Vec::len).sum();
+        if count == 0 {
+            return Err(RpcError::InvalidParams("empty request".into()));
+        }
+        if count > MAX_SLOTS {
+            return Err(RpcError::InvalidParams(format!("too many slots: at most {MAX_SLOTS}")));
+        }
+        let view = self.view(block)?;
+        let values = |(address, keys): (Address, Vec<JsonStorageKey>)| {
+            let value = |key: JsonStorageKey| Ok(view.storage_ref(address, key.as_b256().into())?.into());
+            Ok((address, keys.into_iter().map(value).collect::<RpcResult<_>>()?))
+        };
+        slots.into_iter().map(values).collect()
+    }
+
+    pub(super) fn account_info(&self, address: Address, block: Option<BlockId>) -> RpcResult<AccountInfo> {
+        let view = self.view(block)?;
+        let account = view.account(address)?.unwrap_or_default();
+        let code = view.code_of(address)?.original_bytes();
+        Ok(AccountInfo { balance: account.balance, nonce: account.nonce, code })
+    }
+
     pub(super) fn balance(&self, address: Address, block: Option<BlockId>) -> RpcResult<U256> {
         Ok(self.view(block)?.account(address)?.unwrap_or_default().balance)
     }

@@ -1,0 +1,109 @@
+//! `debug_`: traces and raw bytes.
+
+mod deadline;
+mod raw;
+mod trace;
+
+use std::sync::Arc;
+
+use alloy_eips::{BlockId, BlockNumberOrTag};
+use alloy_primitives::{B256, Bytes};
+use alloy_rpc_types_eth::TransactionRequest;
+use alloy_rpc_types_trace::geth::{GethDebugTracingCallOptions, GethDebugTracingOptions, GethTrace, TraceResult};
+use jsonrpsee::{proc_macros::rpc, types::ErrorObjectOwned};
+use serde::Deserialize;
+
+use crate::eth::{Eth, InferenceOverride};
+
+type Answer<T> = Result<T, ErrorObjectOwned>;
+
+/// The options of `debug_traceCall`: geth's, and where results of inference come from.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub(crate) struct TraceCallOptions {
+    #[serde(flatten)]
+    geth: GethDebugTracingCallOptions,
+    #[serde(default)]
+    inferences: Option<InferenceOverride>,
+}
+
+/// Traces rest on the results that a block recorded: they need no model. A block's raw form is that of its Ethereum block.
+#[rpc(server, namespace = "debug")]
+pub(crate) trait DebugApi {
+    #[method(name = "traceTransaction")]
+    async fn trace_transaction(&self, hash: B256, options: Option<GethDebugTracingOptions>) -> Answer<GethTrace>;
+    #[method(name = "traceBlockByNumber")]
+    async fn trace_block_by_number(
+        &self,
+        number: BlockNumberOrTag,
+        options: Option<GethDebugTracingOptions>,
+    ) -> Answer<Vec<TraceResult>>;
+    #[method(name = "traceBlockByHash")]
+    async fn trace_block_by_hash(
+        &self,
+        hash: B256,
+        options: Option<GethDebugTracingOptions>,
+    ) -> Answer<Vec<TraceResult>>;
+    #[method(name = "traceCall")]
+    async fn trace_call(
+        &self,
+        request: TransactionRequest,
+        block: Option<BlockId>,
+        options: Option<TraceCallOptions>,
+    ) -> Answer<GethTrace>;
+    #[method(name = "getRawHeader", blocking)]
+    fn raw_header(&self, block: BlockId) -> Answer<Bytes>;
+    #[method(name = "getRawBlock", blocking)]
+    fn raw_block(&self, block: BlockId) -> Answer<Bytes>;
+    #[method(name = "getRawReceipts", blocking)]
+    fn raw_receipts(&self, block: BlockId) -> Answer<Vec<Bytes>>;
+    #[method(name = "getRawTransaction", blocking)]
+    fn raw_transaction(&self, hash: B256) -> Answer<Option<Bytes>>;
+}
+
+#[jsonrpsee::core::async_trait]
+impl DebugApiServer for Arc<Eth> {
+    async fn trace_transaction(&self, hash: B256, options: Option<GethDebugTracingOptions>) -> Answer<GethTrace> {
+        Ok(trace::transaction(self.clone(), hash, options.unwrap_or_default()).await?)
+    }
+
+    async fn trace_block_by_number(
+        &self,
+        number: BlockNumberOrTag,
+        options: Option<GethDebugTracingOptions>,
+    ) -> Answer<Vec<TraceResult>> {
+        Ok(trace::block(self.clone(), number.into(), options.unwrap_or_default()).await?)
+    }
+
+    async fn trace_block_by_hash(
+        &self,
+        hash: B256,
+        options: Option<GethDebugTracingOptions>,
+    ) -> Answer<Vec<TraceResult>> {
+        Ok(trace::block(self.clone(), hash.into(), options.unwrap_or_default()).await?)
+    }
+
+    async fn trace_call(
+        &self,
+        request: TransactionRequest,
+        block: Option<BlockId>,
+        options: Option<TraceCallOptions>,
+    ) -> Answer<GethTrace> {
+        Ok(trace::call(self.clone(), request, block, options.unwrap_or_default()).await?)
+    }
+
+    fn raw_header(&self, block: BlockId) -> Answer<Bytes> {
+        Ok(raw::header(self, block)?)
+    }
+
+    fn raw_block(&self, block: BlockId) -> Answer<Bytes> {
+        Ok(raw::block(self, block)?)
+    }
+
+    fn raw_receipts(&self, block: BlockId) -> Answer<Vec<Bytes>> {
+        Ok(raw::receipts(self, block)?)
+    }
+
+    fn raw_transaction(&self, hash: B256) -> Answer<Option<Bytes>> {
+        Ok(Eth::raw_transaction(self, hash)?)
+    }
+}

@@ -1,0 +1,38 @@
+//! Headers, blocks and receipts as Ethereum encodes them.
+
+use alloy_consensus::{BlockBody, EMPTY_OMMER_ROOT_HASH, TxEnvelope, proofs};
+use alloy_eips::{BlockId, eip2718::Encodable2718};
+use alloy_primitives::Bytes;
+use penstock_chain::Block;
+
+use crate::{
+    convert,
+    error::{RpcError, RpcResult},
+    eth::Eth,
+};
+
+fn found(eth: &Eth, id: BlockId) -> RpcResult<std::sync::Arc<Block>> {
+    eth.block(id)?.ok_or(RpcError::UnknownBlock)
+}
+
+pub(super) fn header(eth: &Eth, id: BlockId) -> RpcResult<Bytes> {
+    Ok(alloy_rlp::encode(&found(eth, id)?.header).into())
+}
+
+pub(super) fn block(eth: &Eth, id: BlockId) -> RpcResult<Bytes> {
+    let block = found(eth, id)?;
+    let withdrawals = block.header.withdrawals_root.map(|_| Default::default());
+    let body = BlockBody::<TxEnvelope> { transactions: block.txs.clone(), ommers: vec![], withdrawals };
+    if EMPTY_OMMER_ROOT_HASH != block.header.ommers_hash
+        || body.calculate_withdrawals_root() != block.header.withdrawals_root
+        || proofs::calculate_transaction_root(&body.transactions) != block.header.transactions_root
+    {
+        return Err(RpcError::Internal(format!("the body of block {} is not its header's", block.header.number)));
+    }
+    Ok(alloy_rlp::encode(alloy_consensus::Block { header: block.header.clone(), body }).into())
+}
+
+pub(super) fn receipts(eth: &Eth, id: BlockId) -> RpcResult<Vec<Bytes>> {
+    let block = found(eth, id)?;
+    Ok(convert::receipt_envelopes(&block).map(|receipt| receipt.encoded_2718().into()).collect())
+}
