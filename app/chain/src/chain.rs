@@ -25,7 +25,7 @@ use tracing::info;
 
 use crate::{
     Block, Genesis, GenesisError, Gossip, SnapshotConfig, VALIDATORS, Validator, execution::Executed,
-    finalize::Finalized, simulate::HeadSimulator, snapshots::Snapshots, state_sync::Incoming, validators,
+    finalize::Finalized, simulate::HeadSimulator, snapshots::Snapshots, state_sync::Incoming, tasks::Ahead, validators,
     verify::Decoded,
 };
 
@@ -159,6 +159,8 @@ pub struct Chain {
     pub(crate) head: Arc<RwLock<Option<Head>>>,
     pub(crate) network: Arc<InferenceNetwork>,
     pool: OnceLock<PoolHandle>,
+    /// Only on a chain with scheduled tasks.
+    ahead: OnceLock<Ahead>,
     pub(crate) kept: Mutex<VecDeque<Kept>>,
     pub(crate) finalized: Mutex<Option<Finalized>>,
     /// Height of the newest proposal that was made or judged here.
@@ -217,6 +219,7 @@ impl Chain {
             head,
             network,
             pool: OnceLock::new(),
+            ahead: OnceLock::new(),
             kept: Mutex::default(),
             finalized: Mutex::default(),
             proposal_seen: AtomicU64::new(0),
@@ -263,6 +266,11 @@ impl Chain {
             let pool = PoolHandle::start(pool, self.config.pool, self.network.clone(), Arc::new(simulator))?;
             // Heads are set by one caller at a time: nobody else has set the pool meanwhile.
             let _ = self.pool.set(pool);
+            if self.rules.task_gas_per_block > 0 {
+                let inline_ops = self.config.pool.simulation_ops;
+                let ahead = Ahead::start(self.rules.clone(), inline_ops, self.head.clone(), self.network.clone())?;
+                let _ = self.ahead.set(ahead);
+            }
         }
         Ok(())
     }
@@ -286,6 +294,16 @@ impl Chain {
     /// Before `init_chain`.
     pub fn pool(&self) -> Result<&PoolHandle, ChainError> {
         self.pool.get().ok_or_else(|| ChainError::Consensus("the chain is not initialized".into()))
+    }
+
+    /// The results for tasks, on a chain that has tasks.
+    pub(crate) fn tasks_ahead(&self) -> Option<&Ahead> {
+        self.ahead.get()
+    }
+
+    /// Whether a scheduled task is due at a time, in seconds since the epoch, and has all its results: a block could run it.
+    pub fn has_ready_task(&self, time: u64) -> bool {
+        self.tasks_ahead().is_some_and(|ahead| ahead.is_ready(time))
     }
 
     /// The rules.

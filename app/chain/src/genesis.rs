@@ -16,7 +16,7 @@ use revm::primitives::hardfork::SpecId;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::{PriceFeedConfig, VALIDATORS, consensus_params::Params, predeploys, validators};
+use crate::{PriceFeedConfig, SchedulerConfig, VALIDATORS, consensus_params::Params, predeploys, validators};
 
 /// What is at the addresses of the inference precompile, so that `extcodesize` is not zero: older
 /// compilers check it. It is never run.
@@ -101,6 +101,9 @@ pub struct Genesis {
     /// The price feed; without it the precompile at [`PRICE_FEED`] and its contract are not there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub price_feed: Option<PriceFeedConfig>,
+    /// Scheduled tasks; without them the contract at [`SCHEDULER`](crate::SCHEDULER) is not there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduler: Option<SchedulerConfig>,
 }
 
 /// The EVM chain.
@@ -217,6 +220,18 @@ impl Genesis {
         if code.is_some_and(|code| validators::code().ok() != Some(code)) {
             return error(&format!("alloc.{VALIDATORS}"), "is the place of the validators' contract");
         }
+        if let Some(scheduler) = self.scheduler {
+            let most = self.config.gas_limit / 2;
+            if !(1_000_000..=most).contains(&scheduler.gas_per_block) {
+                return error("scheduler.gasPerBlock", "must be from 1,000,000 to half of config.gasLimit");
+            }
+            if scheduler.tip > U256::from(u64::MAX) {
+                return error("scheduler.tip", "must be below 2^64");
+            }
+            if scheduler.stake > U256::from(u128::MAX) {
+                return error("scheduler.stake", "must be below 2^128");
+            }
+        }
         predeploys::check(self)?;
         let has_no_owner = |account: &GenesisAccount| {
             account.balance.is_zero()
@@ -317,6 +332,7 @@ impl Genesis {
             limits: self.inference.limits,
             registry: Arc::new(self.registry()?),
             price_feed: self.price_feed.is_some(),
+            task_gas_per_block: self.scheduler.map_or(0, |scheduler| scheduler.gas_per_block),
         })
     }
 

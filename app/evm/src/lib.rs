@@ -25,7 +25,9 @@ mod rules;
 
 pub use env::{BlockContext, Db, tx_env};
 pub use errors::{Denied, InputFault, name_of_revert};
-pub use executor::{CallOptions, EvmContext, ExecError, Execution, Executor, ExecutorError, Inspected, Status};
+pub use executor::{
+    CallOptions, EvmContext, ExecError, Execution, Executor, ExecutorError, Inspected, Status, TASK_SENDER,
+};
 pub use precompile::{CANDLE_FEED, Call, INFERENCE, INFERENCE_V1, OnMiss, PRICE_FEED, PrecompilePlaces};
 pub use read_set::{ReadKey, ReadSet, changed_keys, happened};
 pub use registry::{Policy, RegisteredModel, Registry, RegistryError};

@@ -55,8 +55,16 @@ pub fn account(index: u8) -> PrivateKeySigner {
     PrivateKeySigner::from_bytes(&B256::repeat_byte(index + 1)).unwrap()
 }
 
-/// The repository's genesis with the Probe contract and eight funded accounts.
+/// The account that feeds prices.
+pub const FEEDER: u8 = 7;
+
+/// The repository's genesis with the Probe contract, eight funded accounts, and one of them as the feeder.
 pub fn genesis() -> (Genesis, Bytes) {
+    genesis_with(|_| {})
+}
+
+/// The same with a change of `app_state`.
+pub fn genesis_with(change: impl FnOnce(&mut Value)) -> (Genesis, Bytes) {
     let text = std::fs::read(repository().join("genesis.json")).unwrap();
     let mut doc: Value = serde_json::from_slice(&text).unwrap();
     let probe = std::fs::read(repository().join("app/contracts/out/Probe.json")).unwrap();
@@ -66,6 +74,8 @@ pub fn genesis() -> (Genesis, Bytes) {
     for index in 0..8 {
         alloc.insert(account(index).address().to_string(), json!({ "balance": "0x3635c9adc5dea00000" }));
     }
+    doc["app_state"]["priceFeed"]["feeder"] = json!(account(FEEDER).address());
+    change(&mut doc["app_state"]);
     let doc = GenesisDoc::parse(doc.to_string().as_bytes()).unwrap();
     (doc.genesis, doc.app_state)
 }
@@ -110,7 +120,12 @@ impl TestChain {
 
     /// InitChain.
     pub fn init(&self) {
-        let request = RequestInitChain { app_state_bytes: genesis().1.0, ..Default::default() };
+        self.init_with(genesis().1);
+    }
+
+    /// InitChain with another genesis.
+    pub fn init_with(&self, app_state: Bytes) {
+        let request = RequestInitChain { app_state_bytes: app_state.0, ..Default::default() };
         self.chain.init_chain(request).unwrap();
     }
 

@@ -98,6 +98,7 @@ pub fn rules() -> Rules {
         },
         registry: Arc::new(Registry::new(vec![registered("linear", true), registered("digits-cnn", false)]).unwrap()),
         price_feed: false,
+        task_gas_per_block: 0,
     }
 }
 
