@@ -166,7 +166,7 @@ pub struct Chain {
     /// Height of the newest proposal that was made or judged here.
     proposal_seen: AtomicU64,
     /// Whether the newest block was seen as a proposal: consensus is up with its peers.
-    live: AtomicBool,
+    live: Arc<AtomicBool>,
     pub(crate) snapshots: Snapshots,
     /// A snapshot that is being restored.
     pub(crate) incoming: Mutex<Option<Incoming>>,
@@ -223,7 +223,7 @@ impl Chain {
             kept: Mutex::default(),
             finalized: Mutex::default(),
             proposal_seen: AtomicU64::new(0),
-            live: AtomicBool::new(false),
+            live: Arc::default(),
             snapshots,
             incoming: Mutex::default(),
             subscribers: Mutex::default(),
@@ -268,7 +268,9 @@ impl Chain {
             let _ = self.pool.set(pool);
             if self.rules.task_gas_per_block > 0 {
                 let inline_ops = self.config.pool.simulation_ops;
-                let ahead = Ahead::start(self.rules.clone(), inline_ops, self.head.clone(), self.network.clone())?;
+                let live = (self.config.gossip != Gossip::None).then(|| self.live.clone());
+                let ahead =
+                    Ahead::start(self.rules.clone(), inline_ops, self.head.clone(), self.network.clone(), live)?;
                 let _ = self.ahead.set(ahead);
             }
         }

@@ -64,6 +64,9 @@ const TIP: u128 = 100_000_000_000_000;
 const RESULTS: u64 = 6;
 const FOREVER: u64 = 1_900_000_000;
 
+type Change = Box<dyn FnOnce(&mut HeaderTx)>;
+type ChangeState = fn(&mut serde_json::Value);
+
 /// A proposer, and accounts that know their nonces.
 struct Stand {
     proposer: TestChain,
@@ -416,7 +419,7 @@ fn tasks_stay_within_their_gas_and_whatever_waits_longest_comes_first() {
     let validator = stand.validator();
     assert!(validator.accepts(&block));
     let fifth = ScheduledTask { id: 5, ..tasks[0] };
-    let cases: [(&str, Box<dyn FnOnce(&mut HeaderTx)>); 9] = [
+    let cases: [(&str, Change); 9] = [
         ("over the gas of tasks", Box::new(move |header| header.tasks.push(fifth))),
         ("twice", Box::new(|header| header.tasks[3] = header.tasks[0])),
         ("in another order", Box::new(|header| header.tasks.swap(0, 1))),
@@ -530,7 +533,7 @@ fn a_wrong_section_of_the_genesis_is_refused_with_its_path() {
         GenesisDoc::parse(document.to_string().as_bytes()).unwrap_err().path
     };
     use serde_json::json;
-    let cases: [(fn(&mut serde_json::Value), &str); 9] = [
+    let cases: [(ChangeState, &str); 9] = [
         (|state| state["priceFeed"]["feeder"] = json!("0x12"), "app_state.priceFeed.feeder"),
         (|state| state["priceFeed"] = json!({}), "app_state.priceFeed"),
         (|state| state["priceFeed"]["feeders"] = json!([]), "app_state.priceFeed.feeders"),

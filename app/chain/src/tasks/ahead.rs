@@ -5,7 +5,7 @@ use std::{
     collections::{HashMap, HashSet},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc,
     },
     thread,
@@ -57,6 +57,9 @@ struct Worker {
     inline_ops: u64,
     head: Arc<RwLock<Option<Head>>>,
     network: Arc<InferenceNetwork>,
+    /// Whether the node is up with its peers: before, its heads are of the past, and nobody asks it for a proposal. `None`:
+    /// it has none.
+    live: Option<Arc<AtomicBool>>,
     shared: Arc<Shared>,
     /// Requests that are under way. Dropping one takes it back.
     orders: HashMap<RequestId, Order>,
@@ -76,6 +79,7 @@ impl Ahead {
         inline_ops: u64,
         head: Arc<RwLock<Option<Head>>>,
         network: Arc<InferenceNetwork>,
+        live: Option<Arc<AtomicBool>>,
     ) -> std::io::Result<Self> {
         let shared = Arc::new(Shared { held: Mutex::default(), first_ready: AtomicU64::new(u64::MAX) });
         let (wake, woken) = mpsc::channel();
@@ -84,6 +88,7 @@ impl Ahead {
             inline_ops,
             head,
             network,
+            live,
             shared: shared.clone(),
             orders: HashMap::new(),
             waves: HashMap::new(),
@@ -126,6 +131,9 @@ impl Worker {
                 Ok(()) => while woken.try_recv().is_ok() {},
                 Err(mpsc::RecvTimeoutError::Timeout) => {}
                 Err(mpsc::RecvTimeoutError::Disconnected) => return,
+            }
+            if self.live.as_ref().is_some_and(|live| !live.load(Ordering::Relaxed)) {
+                continue;
             }
             let Some(head) = self.head.read().clone() else { continue };
             if let Err(error) = self.look(&head) {

@@ -62,7 +62,7 @@ impl Pair {
     /// The first minute of the newest `count` candles of `duration` minutes that are over. They begin at multiples of
     /// their duration since the epoch.
     pub(super) fn first_minute(&self, count: u64, duration: u64) -> Result<u64, Denied> {
-        let end = (self.latest_minute + 1) / duration * duration;
+        let end = self.latest_minute.saturating_add(1) / duration * duration;
         end.checked_sub(count * duration).ok_or(Denied::CandlesUnavailable(0))
     }
 
