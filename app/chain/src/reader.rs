@@ -6,7 +6,7 @@ use alloy_consensus::Header;
 use alloy_primitives::{Address, B256, Bytes, U256};
 use alloy_rlp::Decodable;
 use penstock_inference::{ContentHash, RequestId};
-use penstock_state::{AccountProof, StoreError, View, keys};
+use penstock_state::{AccountProof, StateConfig, StoreError, View, keys};
 use prost::Message;
 use revm::database::BundleState;
 
@@ -50,6 +50,16 @@ impl Chain {
     /// When the store fails.
     pub fn first_state(&self) -> Result<u64, ChainError> {
         Ok(self.reader.first()?)
+    }
+
+    /// The first block whose state can be proved.
+    pub fn first_proof(&self) -> u64 {
+        self.reader.first_proof()
+    }
+
+    /// How much of the past is kept.
+    pub fn state_config(&self) -> StateConfig {
+        self.config.state
     }
 
     /// The number of a block by its hash.

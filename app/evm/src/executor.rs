@@ -112,7 +112,7 @@ impl From<Inspected> for Execution {
                 Self { status: Status::Revert, gas_used, logs: vec![], output, created: None, state, calls }
             }
             ExecutionResult::Halt { reason, .. } => {
-                let status = Status::Halt(format!("{reason:?}"));
+                let status = Status::Halt(text_of(&reason));
                 Self { status, gas_used, logs: vec![], output: Bytes::new(), created: None, state, calls }
             }
         }
@@ -310,6 +310,29 @@ where
     pub fn parts_mut(&mut self) -> (&mut I, &BlockEnv, &mut DB) {
         (&mut self.evm.inspector, &self.evm.ctx.block, &mut self.evm.ctx.journaled_state.database)
     }
+}
+
+/// geth's words, which clients match on; for people, never for consensus.
+fn text_of(reason: &HaltReason) -> String {
+    let text = match reason {
+        HaltReason::OutOfGas(_) => "out of gas",
+        HaltReason::OpcodeNotFound | HaltReason::NotActivated => "invalid opcode",
+        HaltReason::InvalidFEOpcode => "invalid opcode: INVALID",
+        HaltReason::InvalidJump => "invalid jump destination",
+        HaltReason::StackUnderflow => "stack underflow",
+        HaltReason::StackOverflow => "stack limit reached 1024 (1023)",
+        HaltReason::OutOfOffset => "return data out of bounds",
+        HaltReason::CreateCollision => "contract address collision",
+        HaltReason::NonceOverflow => "nonce uint64 overflow",
+        HaltReason::CreateContractSizeLimit => "max code size exceeded",
+        HaltReason::CreateContractStartingWithEF => "invalid code: must not begin with 0xef",
+        HaltReason::CreateInitCodeSizeLimit => "max initcode size exceeded",
+        HaltReason::StateChangeDuringStaticCall | HaltReason::CallNotAllowedInsideStatic => "write protection",
+        HaltReason::OutOfFunds => "insufficient balance for transfer",
+        HaltReason::CallTooDeep => "max call depth exceeded",
+        other => return other.to_string(),
+    };
+    text.to_owned()
 }
 
 fn into_exec_error<E: ExecutorError>(error: EVMError<E>) -> ExecError {

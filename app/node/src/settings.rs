@@ -192,6 +192,7 @@ impl Settings {
         }
         let at_least_one = [
             ("[rpc] max_calls", self.rpc.max_calls),
+            ("[rpc] max_reads", self.rpc.max_reads),
             ("[rpc] max_connections", self.rpc.max_connections as usize),
             ("[rpc] max_batch", self.rpc.max_batch as usize),
             ("[pool] max_txs", self.pool.max_txs),

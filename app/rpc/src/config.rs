@@ -19,14 +19,25 @@ pub struct RpcConfig {
     pub max_response_bytes: u32,
     /// Connections at once. reth's default.
     pub max_connections: u32,
+    /// Subscriptions of one WebSocket connection. reth's default.
+    pub max_subscriptions: u32,
+    /// Methods (`eth_call`) and namespaces (`eth`) that are served; empty for all.
+    pub methods: Vec<String>,
     /// Requests of one batch. cosmos/evm's default.
     pub max_batch: u32,
     /// Blocks that one `eth_getLogs` may look at.
     pub max_log_blocks: u64,
     /// Logs that one `eth_getLogs` may answer. reth's default.
     pub max_logs: usize,
-    /// Calls (`eth_call`, `eth_estimateGas`) that run at once; others wait.
+    /// Calls and traces that run at once; others wait.
     pub max_calls: usize,
+    /// Requests that read whole blocks (logs, proofs, raw blocks, the pool) that run at once; others wait.
+    pub max_reads: usize,
+    /// How long such a request waits for its turn before it is refused.
+    #[serde(with = "humantime_serde")]
+    pub queue_time: Duration,
+    /// Requests a second of one address that is not this machine's; 0: as many as it likes.
+    pub max_requests_per_second: u32,
     /// Gas of one call, and of all blocks of one `eth_simulateV1` together; 0: as much as a block has.
     pub max_call_gas: u64,
     /// How long a call waits for inference before it answers with the placeholder.
@@ -49,10 +60,15 @@ impl Default for RpcConfig {
             max_body_bytes: 15 << 20,
             max_response_bytes: 64 << 20,
             max_connections: 500,
+            max_subscriptions: 1_024,
+            methods: vec![],
             max_batch: 1_000,
             max_log_blocks: 100_000,
             max_logs: 20_000,
             max_calls: 16,
+            max_reads: 32,
+            queue_time: Duration::from_secs(10),
+            max_requests_per_second: 2_000,
             max_call_gas: 0,
             call_inference_time: Duration::from_secs(5),
             trace_time: Duration::from_secs(10),

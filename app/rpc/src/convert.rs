@@ -23,17 +23,22 @@ pub(crate) fn block(block: &Block, full: bool) -> RpcBlock {
         &alloy_consensus::BlockBody {
             transactions: block.txs.clone(),
             ommers: vec![],
-            withdrawals: Some(Default::default()),
+            withdrawals: withdrawals(block),
         },
     );
     let mut header = header(block);
     header.size = Some(U256::from(size));
-    RpcBlock { header, uncles: vec![], transactions, withdrawals: Some(Default::default()) }
+    RpcBlock { header, uncles: vec![], transactions, withdrawals: withdrawals(block) }
+}
+
+/// None ever; blocks since Shanghai say so.
+fn withdrawals(block: &Block) -> Option<alloy_eips::eip4895::Withdrawals> {
+    block.header.withdrawals_root.map(|_| Default::default())
 }
 
 /// A header.
 pub(crate) fn header(block: &Block) -> RpcHeader {
-    RpcHeader { hash: block.hash, inner: block.header.clone(), total_difficulty: Some(U256::ZERO), size: None }
+    RpcHeader { hash: block.hash, inner: block.header.clone(), total_difficulty: None, size: None }
 }
 
 /// A transaction of a block.

@@ -111,8 +111,7 @@ pub(crate) fn output_of(execution: Execution) -> RpcResult<Bytes> {
     match execution.status {
         Status::Success => Ok(execution.output),
         Status::Revert => Err(reverted(execution.output)),
-        Status::Halt(reason) if reason.contains("OutOfGas") => Err(RpcError::InvalidInput("out of gas".into())),
-        Status::Halt(reason) => Err(RpcError::InvalidInput(format!("execution halted: {reason}"))),
+        Status::Halt(reason) => Err(RpcError::InvalidInput(reason)),
     }
 }
 

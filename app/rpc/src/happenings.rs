@@ -31,7 +31,7 @@ pub(crate) struct Happenings {
 }
 
 impl Happenings {
-    fn subscribe(&self, eth: &Eth) -> RpcResult<broadcast::Receiver<Happening>> {
+    pub(crate) fn subscribe(&self, eth: &Eth) -> RpcResult<broadcast::Receiver<Happening>> {
         if let Some(sender) = self.sender.get() {
             return Ok(sender.subscribe());
         }

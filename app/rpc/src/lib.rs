@@ -4,8 +4,11 @@
 //! | file | methods |
 //! |---|---|
 //! | `eth/blocks.rs` | blocks, transactions, receipts, logs |
-//! | `eth/state.rs` | balances, nonces, code, slots |
-//! | `eth/execute.rs` | `eth_call`, `eth_estimateGas` |
+//! | `eth/state.rs` | balances, nonces, code, slots, proofs |
+//! | `eth/execute.rs` | `eth_call`, `eth_estimateGas`; what they share with `overrides.rs`, `inferences.rs` |
+//! | `eth/access_list.rs`, `fill.rs`, `simulate.rs` | `eth_createAccessList`, `eth_fillTransaction`, `eth_simulateV1` |
+//! | `eth/send.rs` | sending, with and without waiting |
+//! | `debug/` | `debug_` |
 //! | `eth/fees.rs` | gas price, fee history |
 //! | `eth/filters.rs` | filters that are polled |
 //! | `eth/pubsub.rs` | `eth_subscribe` |
@@ -13,6 +16,7 @@
 //! | `pipe.rs` | `pipe_` |
 //! | `happenings.rs` | `pipe_subscribe` |
 //! | `consensus.rs` | `pipe_` about validators and votes |
+//! | `doors.rs`, `guard.rs`, `limits.rs` | no methods: what stands before all of them |
 //!
 //! [`Chain`]: penstock_chain::Chain
 
@@ -20,9 +24,12 @@ mod config;
 mod consensus;
 mod convert;
 mod debug;
+mod doors;
 mod error;
 mod eth;
+mod guard;
 mod happenings;
+mod limits;
 mod net;
 mod pipe;
 mod server;

@@ -20,6 +20,12 @@ use crate::{
 
 type Answer<T> = Result<T, ErrorObjectOwned>;
 
+/// `pipe_health`.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Health {
+    height: U64,
+}
+
 /// `pipe_status`.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -211,6 +217,9 @@ pub(crate) struct Quote {
 /// The `pipe_` methods.
 #[rpc(server, namespace = "pipe")]
 pub(crate) trait PipeApi {
+    /// Also `GET /health`: an error while this node is not up with its peers.
+    #[method(name = "health")]
+    fn health(&self) -> Answer<Health>;
     #[method(name = "status")]
     fn status(&self) -> Answer<PipeStatus>;
     #[method(name = "getTransaction")]
@@ -232,6 +241,14 @@ pub(crate) trait PipeApi {
 }
 
 impl PipeApiServer for Arc<Eth> {
+    fn health(&self) -> Answer<Health> {
+        let height = self.chain.head().map_err(RpcError::from)?.number();
+        if self.chain.is_syncing() {
+            return Err(RpcError::InvalidInput(format!("this node is syncing: it is at height {height}")).into());
+        }
+        Ok(Health { height: U64::from(height) })
+    }
+
     fn status(&self) -> Answer<PipeStatus> {
         Ok(status(self)?)
     }

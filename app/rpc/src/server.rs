@@ -4,19 +4,18 @@ use std::{net::SocketAddr, sync::Arc, thread};
 
 use jsonrpsee::{
     Methods,
-    core::traits::IdProvider,
-    server::{BatchRequestConfig, Server, ServerConfig, ServerHandle},
-    types::SubscriptionId,
+    core::RegisterMethodError,
+    server::{ServerHandle, stop_channel},
 };
 use penstock_chain::Chain;
-use tokio::sync::broadcast;
-use tower_http::cors::{AllowOrigin, Any, CorsLayer};
+use tokio::{net::TcpListener, sync::broadcast};
 use tracing::info;
 
 use crate::{
     RpcConfig,
     consensus::ConsensusApiServer,
     debug::DebugApiServer,
+    doors::Doors,
     eth::{CallApiServer, Eth, EthApiServer, SendApiServer},
     happenings::HappeningsApiServer,
     net::NetApiServer,
@@ -62,18 +61,6 @@ impl RpcServer {
     }
 }
 
-/// Subscription ids as geth's: hex texts. jsonrpsee's own are numbers, which clients do not expect.
-#[derive(Debug)]
-struct HexIds;
-
-impl IdProvider for HexIds {
-    fn next_id(&self) -> SubscriptionId<'static> {
-        use std::hash::{BuildHasher, Hasher, RandomState};
-        let random = || RandomState::new().build_hasher().finish();
-        SubscriptionId::Str(format!("0x{:016x}{:016x}", random(), random()).into())
-    }
-}
-
 /// Starts the server on the current tokio runtime.
 ///
 /// # Errors
@@ -91,23 +78,20 @@ pub async fn serve(chain: Arc<Chain>, config: RpcConfig) -> Result<RpcServer, Se
         })
         .map_err(|error| internal(&error))?;
 
-    let cors = tower::ServiceBuilder::new().option_layer(cors_layer(&config.cors)?);
-    let server = Server::builder()
-        .set_config(
-            ServerConfig::builder()
-                .max_request_body_size(config.max_body_bytes)
-                .max_response_body_size(config.max_response_bytes)
-                .max_connections(config.max_connections)
-                .set_batch_request_config(BatchRequestConfig::Limit(config.max_batch))
-                .set_id_provider(HexIds)
-                .build(),
-        )
-        .set_http_middleware(cors)
-        .build(config.listen)
-        .await
-        .map_err(|reason| ServeError::Listen { address: config.listen, reason })?;
-    let address = server.local_addr().map_err(|error| internal(&error))?;
-    let eth = Eth::new(chain, config, heads);
+    let eth = Eth::new(chain, config.clone(), heads);
+    let methods = methods(eth).map_err(|error| internal(&error))?;
+    let listener = TcpListener::bind(config.listen).await;
+    let listener = listener.map_err(|reason| ServeError::Listen { address: config.listen, reason })?;
+    let address = listener.local_addr().map_err(|error| internal(&error))?;
+    let (stop, handle) = stop_channel();
+    let doors = Doors::new(&config, methods)?;
+    tokio::spawn(doors.open(listener, stop));
+    info!(%address, "JSON-RPC over HTTP and WebSocket");
+    Ok(RpcServer { address, handle })
+}
+
+/// All methods. In the order of the documentation.
+fn methods(eth: Arc<Eth>) -> Result<Methods, RegisterMethodError> {
     let mut methods = Methods::new();
     for part in [
         Methods::from(EthApiServer::into_rpc(eth.clone())),
@@ -119,20 +103,7 @@ pub async fn serve(chain: Arc<Chain>, config: RpcConfig) -> Result<RpcServer, Se
         Methods::from(HappeningsApiServer::into_rpc(eth.clone())),
         Methods::from(PipeApiServer::into_rpc(eth)),
     ] {
-        methods.merge(part).map_err(|error| internal(&error))?;
+        methods.merge(part)?;
     }
-    info!(%address, "JSON-RPC over HTTP and WebSocket");
-    Ok(RpcServer { address, handle: server.start(methods) })
-}
-
-fn cors_layer(origins: &[String]) -> Result<Option<CorsLayer>, ServeError> {
-    let allowed = match origins {
-        [] => return Ok(None),
-        list if list.iter().any(|origin| origin == "*") => AllowOrigin::any(),
-        list => {
-            let parse = |origin: &String| origin.parse().map_err(|_| ServeError::Origin(origin.clone()));
-            AllowOrigin::list(list.iter().map(parse).collect::<Result<Vec<_>, _>>()?)
-        }
-    };
-    Ok(Some(CorsLayer::new().allow_origin(allowed).allow_methods(Any).allow_headers(Any)))
+    Ok(methods)
 }

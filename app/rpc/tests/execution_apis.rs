@@ -18,9 +18,9 @@ use std::{
     sync::Arc,
 };
 
-use alloy_consensus::{Transaction as _, transaction::SignerRecoverable};
+use alloy_consensus::transaction::SignerRecoverable;
 use alloy_eips::eip2718::Encodable2718;
-use alloy_primitives::{Address, B256, Bytes};
+use alloy_primitives::{B256, Bytes};
 use alloy_rlp::Encodable;
 use penstock_chain::{Chain, ChainConfig, GenesisDoc, HeaderTx, StoredReceipt, index_logs};
 use penstock_inference::{InferenceNetwork, ModelStore, NetworkConfig};
@@ -195,9 +195,61 @@ fn difference(a: &Value, b: &Value, path: String) -> Option<String> {
     }
 }
 
-/// Why a file does not apply to this chain.
-fn not_applicable(_file: &str) -> Option<&'static str> {
-    None
+/// Why files do not apply to this chain.
+const NOT_APPLICABLE: &[(&str, &[&str])] = &[
+    (
+        "there are no blobs on this chain",
+        &[
+            "eth_estimateGas/estimate-with-eip4844",
+            "eth_getTransactionReceipt/get-blob-tx",
+            "eth_sendRawTransaction/send-blob-tx",
+            "eth_simulateV1/ethSimulate-blobs",
+        ],
+    ),
+    (
+        "there are no withdrawals and uncles on this chain",
+        &["eth_getBlockByNumber/get-block-shanghai-fork", "debug_getRawBlock/get-block-n"],
+    ),
+    (
+        "receipts have a status and no state root: this chain never had rules before Byzantium",
+        &[
+            "debug_getRawReceipts/get-block-n",
+            "eth_getBlockReceipts/get-block-receipts-by-hash",
+            "eth_getBlockReceipts/get-block-receipts-n",
+            "eth_getTransactionReceipt/get-legacy-contract",
+            "eth_getTransactionReceipt/get-legacy-input",
+            "eth_getTransactionReceipt/get-legacy-receipt",
+        ],
+    ),
+    ("this chain has its one fork from the genesis on, and no blob schedule", &["eth_config/get-config"]),
+    (
+        "proofs, and with them the roots of simulated blocks, begin at the block that the node was started at",
+        &[
+            "eth_simulateV1/ethSimulate-empty-with-block-num-set-firstblock",
+            "eth_simulateV1/ethSimulate-empty-with-block-num-set-minusone",
+        ],
+    ),
+    (
+        "log indexes do not count the logs of frames that reverted; geth's tracer does",
+        &["eth_simulateV1/ethSimulate-use-as-many-features-as-possible"],
+    ),
+    (
+        "revm refuses a nonce of 2^64 - 1 whatever is validated, and looks at fees before nonces",
+        &["eth_simulateV1/ethSimulate-overflow-nonce", "eth_simulateV1/ethSimulate-overflow-nonce-validation"],
+    ),
+    (
+        "blocks are made by consensus alone",
+        &[
+            "testing_buildBlockV1/build-block-empty-transactions",
+            "testing_buildBlockV1/build-block-from-mempool",
+            "testing_buildBlockV1/build-block-invalid-transaction",
+            "testing_buildBlockV1/build-block-with-transactions",
+        ],
+    ),
+];
+
+fn not_applicable(file: &str) -> Option<&'static str> {
+    NOT_APPLICABLE.iter().find(|(_, files)| files.contains(&file)).map(|(reason, _)| *reason)
 }
 
 #[test]

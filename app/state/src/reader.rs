@@ -174,6 +174,12 @@ impl StateReader {
         Ok(Some(AccountProof { account, proof, slots }))
     }
 
+    /// The first height that can be proved.
+    pub fn first_proof(&self) -> u64 {
+        let committed = self.shared.committed.read();
+        committed.versions.front().map_or(0, |version| version.height)
+    }
+
     /// The account trie after a block, if it is kept.
     pub(crate) fn accounts_at(&self, height: u64) -> Option<Trie> {
         let committed = self.shared.committed.read();

@@ -1,6 +1,7 @@
 //! The blocks of execution-apis' test chain, executed by revm itself: our executor has no rules before Cancun, and no blobs.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on stops")]
+#![allow(unreachable_pub, reason = "a module of several tests")]
 
 use std::{collections::BTreeMap, fs, path::Path};
 

@@ -7,13 +7,13 @@ mod trace;
 use std::sync::Arc;
 
 use alloy_eips::{BlockId, BlockNumberOrTag};
-use alloy_primitives::{B256, Bytes};
+use alloy_primitives::Bytes;
 use alloy_rpc_types_eth::TransactionRequest;
 use alloy_rpc_types_trace::geth::{GethDebugTracingCallOptions, GethDebugTracingOptions, GethTrace, TraceResult};
 use jsonrpsee::{proc_macros::rpc, types::ErrorObjectOwned};
 use serde::Deserialize;
 
-use crate::eth::{Eth, InferenceOverride};
+use crate::eth::{Eth, InferenceOverride, StrictHash};
 
 type Answer<T> = Result<T, ErrorObjectOwned>;
 
@@ -30,7 +30,7 @@ pub(crate) struct TraceCallOptions {
 #[rpc(server, namespace = "debug")]
 pub(crate) trait DebugApi {
     #[method(name = "traceTransaction")]
-    async fn trace_transaction(&self, hash: B256, options: Option<GethDebugTracingOptions>) -> Answer<GethTrace>;
+    async fn trace_transaction(&self, hash: StrictHash, options: Option<GethDebugTracingOptions>) -> Answer<GethTrace>;
     #[method(name = "traceBlockByNumber")]
     async fn trace_block_by_number(
         &self,
@@ -40,7 +40,7 @@ pub(crate) trait DebugApi {
     #[method(name = "traceBlockByHash")]
     async fn trace_block_by_hash(
         &self,
-        hash: B256,
+        hash: StrictHash,
         options: Option<GethDebugTracingOptions>,
     ) -> Answer<Vec<TraceResult>>;
     #[method(name = "traceCall")]
@@ -57,13 +57,13 @@ pub(crate) trait DebugApi {
     #[method(name = "getRawReceipts", blocking)]
     fn raw_receipts(&self, block: BlockId) -> Answer<Vec<Bytes>>;
     #[method(name = "getRawTransaction", blocking)]
-    fn raw_transaction(&self, hash: B256) -> Answer<Option<Bytes>>;
+    fn raw_transaction(&self, hash: StrictHash) -> Answer<Option<Bytes>>;
 }
 
 #[jsonrpsee::core::async_trait]
 impl DebugApiServer for Arc<Eth> {
-    async fn trace_transaction(&self, hash: B256, options: Option<GethDebugTracingOptions>) -> Answer<GethTrace> {
-        Ok(trace::transaction(self.clone(), hash, options.unwrap_or_default()).await?)
+    async fn trace_transaction(&self, hash: StrictHash, options: Option<GethDebugTracingOptions>) -> Answer<GethTrace> {
+        Ok(trace::transaction(self.clone(), hash.0, options.unwrap_or_default()).await?)
     }
 
     async fn trace_block_by_number(
@@ -76,10 +76,10 @@ impl DebugApiServer for Arc<Eth> {
 
     async fn trace_block_by_hash(
         &self,
-        hash: B256,
+        hash: StrictHash,
         options: Option<GethDebugTracingOptions>,
     ) -> Answer<Vec<TraceResult>> {
-        Ok(trace::block(self.clone(), hash.into(), options.unwrap_or_default()).await?)
+        Ok(trace::block(self.clone(), hash.0.into(), options.unwrap_or_default()).await?)
     }
 
     async fn trace_call(
@@ -103,7 +103,7 @@ impl DebugApiServer for Arc<Eth> {
         Ok(raw::receipts(self, block)?)
     }
 
-    fn raw_transaction(&self, hash: B256) -> Answer<Option<Bytes>> {
-        Ok(Eth::raw_transaction(self, hash)?)
+    fn raw_transaction(&self, hash: StrictHash) -> Answer<Option<Bytes>> {
+        Ok(Eth::raw_transaction(self, hash.0)?)
     }
 }

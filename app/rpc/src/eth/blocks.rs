@@ -42,10 +42,13 @@ impl Eth {
             }
             FilterBlockOption::Range { from_block, to_block } => {
                 let number = |tag: Option<_>| self.number_of_tag(tag.unwrap_or_default(), head);
+                if [from_block, to_block].map(number).into_iter().any(|number| number > head) {
+                    return Err(RpcError::InvalidParams("block range extends beyond current head block".into()));
+                }
                 (number(from_block), number(to_block).min(head))
             }
         };
-        if filter.block_option.is_range() && from > to && to < head {
+        if from > to {
             return Err(RpcError::InvalidParams("invalid block range params".into()));
         }
         self.logs_between(filter, from, to)

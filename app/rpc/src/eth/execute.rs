@@ -10,6 +10,7 @@ use penstock_evm::{Db, Execution};
 use revm::{
     context::{BlockEnv, TxEnv, either::Either},
     database::CacheDB,
+    primitives::KECCAK_EMPTY,
 };
 
 use super::{Eth, inferences::InferenceOverride, overrides};
@@ -17,6 +18,9 @@ use crate::error::{RpcError, RpcResult, output_of, reverted};
 
 /// The search of an estimate ends when the bounds are this near (geth's `estimateGasErrorRatio`).
 const ERROR_RATIO: f64 = 0.015;
+
+/// Gas of a transaction that does nothing but pay somebody.
+const TRANSFER_GAS: u64 = 21_000;
 
 /// Added to an estimate that rests on a placeholder: the real numbers may write where zeros do not.
 const PLACEHOLDER_MARGIN_PERCENT: u64 = 25;
@@ -51,6 +55,9 @@ impl Eth {
         call.tx.gas_limit = self.affordable_gas(&mut call)?;
         // One set of answers for the whole search.
         let session = self.chain.resolve(&call, inferences)?;
+        if self.is_plain_transfer(&mut call, &session)? {
+            return Ok(TRANSFER_GAS);
+        }
         self.search(call, &session)
     }
 
@@ -62,20 +69,13 @@ impl Eth {
         Ok((call, session))
     }
 
-    /// Runs EVM work on a blocking thread, behind the semaphore.
+    /// Runs EVM work on a blocking thread.
     pub(crate) async fn blocking<T: Send + 'static>(
         self: Arc<Self>,
         work: impl FnOnce(&Self) -> RpcResult<T> + Send + 'static,
     ) -> RpcResult<T> {
-        let internal = |error: &dyn core::fmt::Display| RpcError::Internal(error.to_string());
-        let permit = self.calls.clone().acquire_owned().await.map_err(|error| internal(&error))?;
-        tokio::task::spawn_blocking(move || {
-            let answer = work(&self);
-            drop(permit);
-            answer
-        })
-        .await
-        .map_err(|error| internal(&error))?
+        let ran = tokio::task::spawn_blocking(move || work(&self)).await;
+        ran.map_err(|error| RpcError::Internal(error.to_string()))?
     }
 
     fn call_request(&self, params: CallParams) -> RpcResult<CallRequest> {
@@ -95,8 +95,13 @@ impl Eth {
             places: Default::default(),
             tx: TxEnv::default(),
         };
+        let base_fee_is_chosen = block_overrides.as_ref().is_some_and(|block| block.base_fee.is_some());
         overrides::apply(&mut call, self.chain.rules().spec, state, block_overrides)?;
         call.tx = self.tx_env(&request, &mut call.db, &call.env)?;
+        if call.tx.gas_price == 0 && !base_fee_is_chosen {
+            // As geth has it: a call that pays nothing sees no base fee, which it could not pay.
+            call.env.basefee = 0;
+        }
         Ok(call)
     }
 
@@ -119,7 +124,8 @@ impl Eth {
         if request.chain_id.is_some_and(|id| id != rules.chain_id) {
             return Err(RpcError::InvalidInput(format!("chain id does not match: this chain is {}", rules.chain_id)));
         }
-        if request.blob_versioned_hashes.is_some() || request.max_fee_per_blob_gas.is_some() {
+        // A fee for blobs without blobs is no blob transaction: geth takes no notice of it, either.
+        if request.blob_versioned_hashes.is_some() {
             return Err(RpcError::InvalidParams("blob transactions are not supported".into()));
         }
         let has_eip1559_fees = request.max_fee_per_gas.is_some() || request.max_priority_fee_per_gas.is_some();
@@ -177,6 +183,18 @@ impl Eth {
         }
         let affordable = left / U256::from(tx.gas_price);
         Ok(affordable.min(U256::from(tx.gas_limit)).to::<u64>())
+    }
+
+    /// A transfer to an account without code, for which the search would end a little too high.
+    fn is_plain_transfer(&self, call: &mut CallRequest, session: &CallSession) -> RpcResult<bool> {
+        let TxKind::Call(to) = call.tx.kind else { return Ok(false) };
+        if !call.tx.data.is_empty() || account_of(&mut call.db, to)?.code_hash != KECCAK_EMPTY {
+            return Ok(false);
+        }
+        let gas = core::mem::replace(&mut call.tx.gas_limit, TRANSFER_GAS);
+        let ran = self.chain.run_call(call, session);
+        call.tx.gas_limit = gas;
+        Ok(ran.is_ok_and(|execution| execution.is_success()))
     }
 
     /// geth's search: the least gas with which the call succeeds, within [`ERROR_RATIO`].

@@ -1,4 +1,4 @@
-//! Filters that a client polls: `eth_newFilter`, `eth_newBlockFilter`.
+//! Filters that a client polls: `eth_newFilter`, `eth_newBlockFilter`, `eth_newPendingTransactionFilter`.
 
 use std::{
     collections::HashMap,
@@ -19,11 +19,21 @@ const LIFETIME: Duration = Duration::from_secs(300);
 /// Filters of all clients together.
 const MAX: usize = 10_000;
 
+/// What a filter tells of.
+#[derive(Debug, Clone)]
+pub(super) enum FilterKind {
+    /// Logs of new blocks.
+    Logs(Box<Filter>),
+    /// Hashes of new blocks.
+    Blocks,
+    /// Transactions that became pending: whole ones, or their hashes.
+    Pending { full: bool },
+}
+
 #[derive(Debug)]
 struct Installed {
-    /// `None`: hashes of new blocks.
-    filter: Option<Filter>,
-    /// First block that the next poll answers.
+    kind: FilterKind,
+    /// First block, or pending transaction, that the next poll answers.
     next: u64,
     polled: Instant,
 }
@@ -44,11 +54,16 @@ fn not_found() -> RpcError {
 }
 
 impl Eth {
-    pub(super) fn install_filter(&self, filter: Option<Filter>) -> RpcResult<U256> {
-        if filter.as_ref().is_some_and(|filter| filter.block_option.is_block_hash()) {
+    pub(super) fn install_filter(&self, kind: FilterKind) -> RpcResult<U256> {
+        if let FilterKind::Logs(filter) = &kind
+            && filter.block_option.is_block_hash()
+        {
             return Err(RpcError::InvalidParams("a filter for one block is no subscription: use eth_getLogs".into()));
         }
-        let next = self.chain.head()?.number() + 1;
+        let next = match kind {
+            FilterKind::Logs(_) | FilterKind::Blocks => self.chain.head()?.number() + 1,
+            FilterKind::Pending { .. } => self.next_pending()?,
+        };
         let mut guard = self.filters.installed.lock();
         let (last, installed) = &mut *guard;
         installed.retain(|_, filter| filter.polled.elapsed() < LIFETIME);
@@ -57,37 +72,48 @@ impl Eth {
         }
         *last += 1;
         let id = U256::from(*last);
-        installed.insert(id, Installed { filter, next, polled: Instant::now() });
+        installed.insert(id, Installed { kind, next, polled: Instant::now() });
         Ok(id)
     }
 
     /// What is new since the last poll.
     pub(super) fn poll_filter(&self, id: U256) -> RpcResult<Value> {
         let head = self.chain.head()?.number();
-        let (filter, from) = {
+        let (kind, from) = {
             let mut guard = self.filters.installed.lock();
             let installed = guard.1.get_mut(&id).ok_or_else(not_found)?;
             installed.polled = Instant::now();
-            (installed.filter.clone(), installed.next)
+            (installed.kind.clone(), installed.next)
         };
-        let answer = match filter {
-            Some(filter) => {
+        let mut next = head + 1;
+        let answer = match kind {
+            FilterKind::Logs(filter) => {
                 // Only what is new, and within the blocks that the filter names.
                 let from = filter.get_from_block().map_or(from, |first| first.max(from));
                 let to = filter.get_to_block().map_or(head, |last| last.min(head));
                 serde_json::to_value(if from > to { vec![] } else { self.logs_between(&filter, from, to)? })
             }
-            None => {
+            FilterKind::Blocks => {
                 let mut hashes = Vec::new();
                 for number in from..=head {
                     hashes.extend(self.chain.header(number)?.map(|(_, hash)| hash));
                 }
                 serde_json::to_value(hashes)
             }
+            FilterKind::Pending { full } => {
+                let (hashes, after) = self.pending_since(from);
+                next = after;
+                if full {
+                    let txs: RpcResult<Vec<_>> = hashes.into_iter().map(|hash| self.transaction(hash)).collect();
+                    serde_json::to_value(txs?.into_iter().flatten().collect::<Vec<_>>())
+                } else {
+                    serde_json::to_value(hashes)
+                }
+            }
         };
         let answer = answer.map_err(|error| RpcError::Internal(error.to_string()))?;
         if let Some(installed) = self.filters.installed.lock().1.get_mut(&id) {
-            installed.next = installed.next.max(head + 1);
+            installed.next = installed.next.max(next);
         }
         Ok(answer)
     }
@@ -98,7 +124,10 @@ impl Eth {
             let mut guard = self.filters.installed.lock();
             let installed = guard.1.get_mut(&id).ok_or_else(not_found)?;
             installed.polled = Instant::now();
-            installed.filter.clone().ok_or_else(not_found)?
+            match &installed.kind {
+                FilterKind::Logs(filter) => filter.clone(),
+                FilterKind::Blocks | FilterKind::Pending { .. } => return Err(not_found()),
+            }
         };
         self.find_logs(&filter)
     }

@@ -3,16 +3,20 @@
 mod access_list;
 mod blocks;
 mod calls;
+mod capabilities;
 mod execute;
 mod fees;
 mod fill;
 mod filters;
+mod hash;
 mod inferences;
 mod overrides;
+mod pending;
 mod pubsub;
 mod send;
 mod simulate;
 mod state;
+mod transfers;
 
 use std::sync::Arc;
 
@@ -27,9 +31,15 @@ use jsonrpsee::{core::SubscriptionResult, proc_macros::rpc, types::ErrorObjectOw
 use penstock_chain::{Block, Chain};
 use penstock_state::View;
 use serde_json::Value;
-use tokio::sync::{Semaphore, broadcast};
+use tokio::sync::broadcast;
 
-use self::state::{SlotsOf, ValuesOf};
+use self::{
+    capabilities::Capabilities,
+    filters::FilterKind,
+    hash::{Hash, Slot},
+    pubsub::SubscribeParams,
+    state::{SlotsOf, ValuesOf},
+};
 use crate::{
     RpcConfig, convert,
     error::{RpcError, RpcResult},
@@ -38,6 +48,7 @@ use crate::{
 
 pub(crate) use calls::CallApiServer;
 pub(crate) use execute::CallParams;
+pub(crate) use hash::Hash as StrictHash;
 pub(crate) use inferences::InferenceOverride;
 pub(crate) use send::SendApiServer;
 
@@ -48,23 +59,21 @@ type Answer<T> = Result<T, ErrorObjectOwned>;
 pub(crate) struct Eth {
     pub(crate) chain: Arc<Chain>,
     pub(crate) config: RpcConfig,
-    /// Bounds calls, so that no load of reads takes the cores away from consensus.
-    calls: Arc<Semaphore>,
     heads: broadcast::Sender<Arc<Block>>,
     filters: filters::Filters,
+    pending: pending::PendingHashes,
     tip: fees::TipOracle,
     pub(crate) happenings: Happenings,
 }
 
 impl Eth {
     pub(crate) fn new(chain: Arc<Chain>, config: RpcConfig, heads: broadcast::Sender<Arc<Block>>) -> Arc<Self> {
-        let calls = Arc::new(Semaphore::new(config.max_calls));
         Arc::new(Self {
             chain,
             config,
-            calls,
             heads,
             filters: Default::default(),
+            pending: Default::default(),
             tip: Default::default(),
             happenings: Happenings::default(),
         })
@@ -98,6 +107,17 @@ impl Eth {
         }
     }
 
+    /// `false`, or how far it is. The highest block is consensus' business and not known here: the newest own one stands
+    /// for it.
+    fn sync_status(&self) -> Value {
+        if !self.chain.is_syncing() {
+            return Value::Bool(false);
+        }
+        let current = U64::from(self.chain.height().unwrap_or_default());
+        let first = U64::from(self.chain.first_block().unwrap_or_default());
+        serde_json::json!({ "startingBlock": first, "currentBlock": current, "highestBlock": current })
+    }
+
     /// The state after a block.
     fn view(&self, id: Option<BlockId>) -> RpcResult<View> {
         let number = self.number(id.unwrap_or_default())?.ok_or(RpcError::UnknownBlock)?;
@@ -115,35 +135,38 @@ pub(crate) trait EthApi {
     fn block_number(&self) -> Answer<U64>;
     #[method(name = "syncing")]
     fn syncing(&self) -> Answer<Value>;
+    /// What of the past this node can answer for.
+    #[method(name = "capabilities")]
+    fn capabilities(&self) -> Answer<Capabilities>;
     #[method(name = "accounts")]
     fn accounts(&self) -> Answer<Vec<Address>>;
     #[method(name = "coinbase")]
     fn coinbase(&self) -> Answer<Address>;
 
     #[method(name = "getBlockByHash", blocking)]
-    fn block_by_hash(&self, hash: B256, full: Option<bool>) -> Answer<Option<RpcBlock>>;
+    fn block_by_hash(&self, hash: Hash, full: Option<bool>) -> Answer<Option<RpcBlock>>;
     #[method(name = "getBlockByNumber", blocking)]
     fn block_by_number(&self, number: BlockNumberOrTag, full: Option<bool>) -> Answer<Option<RpcBlock>>;
     #[method(name = "getBlockTransactionCountByHash")]
-    fn transaction_count_by_hash(&self, hash: B256) -> Answer<Option<U64>>;
+    fn transaction_count_by_hash(&self, hash: Hash) -> Answer<Option<U64>>;
     #[method(name = "getBlockTransactionCountByNumber")]
     fn transaction_count_by_number(&self, number: BlockNumberOrTag) -> Answer<Option<U64>>;
     #[method(name = "getUncleCountByBlockHash")]
-    fn uncle_count_by_hash(&self, hash: B256) -> Answer<Option<U64>>;
+    fn uncle_count_by_hash(&self, hash: Hash) -> Answer<Option<U64>>;
     #[method(name = "getUncleCountByBlockNumber")]
     fn uncle_count_by_number(&self, number: BlockNumberOrTag) -> Answer<Option<U64>>;
     #[method(name = "getBlockReceipts", blocking)]
     fn block_receipts(&self, block: BlockId) -> Answer<Option<Vec<TransactionReceipt>>>;
     #[method(name = "getTransactionByHash")]
-    fn transaction_by_hash(&self, hash: B256) -> Answer<Option<Transaction>>;
+    fn transaction_by_hash(&self, hash: Hash) -> Answer<Option<Transaction>>;
     #[method(name = "getRawTransactionByHash")]
-    fn raw_transaction_by_hash(&self, hash: B256) -> Answer<Option<Bytes>>;
+    fn raw_transaction_by_hash(&self, hash: Hash) -> Answer<Option<Bytes>>;
     #[method(name = "getTransactionByBlockHashAndIndex")]
-    fn transaction_by_block_hash(&self, hash: B256, index: U64) -> Answer<Option<Transaction>>;
+    fn transaction_by_block_hash(&self, hash: Hash, index: U64) -> Answer<Option<Transaction>>;
     #[method(name = "getTransactionByBlockNumberAndIndex")]
     fn transaction_by_block_number(&self, number: BlockNumberOrTag, index: U64) -> Answer<Option<Transaction>>;
     #[method(name = "getTransactionReceipt")]
-    fn transaction_receipt(&self, hash: B256) -> Answer<Option<TransactionReceipt>>;
+    fn transaction_receipt(&self, hash: Hash) -> Answer<Option<TransactionReceipt>>;
     #[method(name = "getLogs", blocking)]
     fn logs(&self, filter: Filter) -> Answer<Vec<Log>>;
 
@@ -154,7 +177,7 @@ pub(crate) trait EthApi {
     #[method(name = "getCode")]
     fn code(&self, address: Address, block: Option<BlockId>) -> Answer<Bytes>;
     #[method(name = "getStorageAt")]
-    fn storage_at(&self, address: Address, slot: U256, block: Option<BlockId>) -> Answer<B256>;
+    fn storage_at(&self, address: Address, slot: Slot, block: Option<BlockId>) -> Answer<B256>;
 
     #[method(name = "getStorageValues", blocking)]
     fn storage_values(&self, slots: SlotsOf, block: Option<BlockId>) -> Answer<ValuesOf>;
@@ -185,6 +208,9 @@ pub(crate) trait EthApi {
     fn new_filter(&self, filter: Filter) -> Answer<U256>;
     #[method(name = "newBlockFilter")]
     fn new_block_filter(&self) -> Answer<U256>;
+    /// With `full` whole transactions, else their hashes.
+    #[method(name = "newPendingTransactionFilter")]
+    fn new_pending_transaction_filter(&self, full: Option<bool>) -> Answer<U256>;
     #[method(name = "getFilterChanges", blocking)]
     fn filter_changes(&self, id: U256) -> Answer<Value>;
     #[method(name = "getFilterLogs", blocking)]
@@ -193,7 +219,7 @@ pub(crate) trait EthApi {
     fn uninstall_filter(&self, id: U256) -> Answer<bool>;
 
     #[subscription(name = "subscribe" => "subscription", unsubscribe = "unsubscribe", item = Value)]
-    async fn subscribe(&self, kind: String, filter: Option<Filter>) -> SubscriptionResult;
+    async fn subscribe(&self, kind: String, filter: Option<SubscribeParams>) -> SubscriptionResult;
 }
 
 #[jsonrpsee::core::async_trait]
@@ -206,14 +232,12 @@ impl EthApiServer for Arc<Eth> {
         Ok(U64::from(self.chain.head().map_err(RpcError::from)?.number()))
     }
 
-    /// The highest block is consensus' business and not known here: the newest own one stands for it.
     fn syncing(&self) -> Answer<Value> {
-        if !self.chain.is_syncing() {
-            return Ok(Value::Bool(false));
-        }
-        let current = U64::from(self.chain.height().unwrap_or_default());
-        let first = U64::from(self.chain.first_block().unwrap_or_default());
-        Ok(serde_json::json!({ "startingBlock": first, "currentBlock": current, "highestBlock": current }))
+        Ok(self.sync_status())
+    }
+
+    fn capabilities(&self) -> Answer<Capabilities> {
+        Ok(Eth::capabilities(self)?)
     }
 
     /// The node holds no keys.
@@ -225,8 +249,8 @@ impl EthApiServer for Arc<Eth> {
         Ok(self.chain.head().map_err(RpcError::from)?.header.beneficiary)
     }
 
-    fn block_by_hash(&self, hash: B256, full: Option<bool>) -> Answer<Option<RpcBlock>> {
-        let block = Eth::block(self, hash.into())?;
+    fn block_by_hash(&self, hash: Hash, full: Option<bool>) -> Answer<Option<RpcBlock>> {
+        let block = Eth::block(self, hash.0.into())?;
         Ok(block.map(|block| convert::block(&block, full.unwrap_or_default())))
     }
 
@@ -235,16 +259,16 @@ impl EthApiServer for Arc<Eth> {
         Ok(block.map(|block| convert::block(&block, full.unwrap_or_default())))
     }
 
-    fn transaction_count_by_hash(&self, hash: B256) -> Answer<Option<U64>> {
-        Ok(Eth::block(self, hash.into())?.map(|block| U64::from(block.txs.len())))
+    fn transaction_count_by_hash(&self, hash: Hash) -> Answer<Option<U64>> {
+        Ok(Eth::block(self, hash.0.into())?.map(|block| U64::from(block.txs.len())))
     }
 
     fn transaction_count_by_number(&self, number: BlockNumberOrTag) -> Answer<Option<U64>> {
         Ok(Eth::block(self, number.into())?.map(|block| U64::from(block.txs.len())))
     }
 
-    fn uncle_count_by_hash(&self, hash: B256) -> Answer<Option<U64>> {
-        Ok(Eth::block(self, hash.into())?.map(|_| U64::ZERO))
+    fn uncle_count_by_hash(&self, hash: Hash) -> Answer<Option<U64>> {
+        Ok(Eth::block(self, hash.0.into())?.map(|_| U64::ZERO))
     }
 
     fn uncle_count_by_number(&self, number: BlockNumberOrTag) -> Answer<Option<U64>> {
@@ -256,24 +280,24 @@ impl EthApiServer for Arc<Eth> {
         Ok(block.map(|block| (0..block.txs.len()).filter_map(|index| convert::receipt(&block, index)).collect()))
     }
 
-    fn transaction_by_hash(&self, hash: B256) -> Answer<Option<Transaction>> {
-        Ok(Eth::transaction(self, hash)?)
+    fn transaction_by_hash(&self, hash: Hash) -> Answer<Option<Transaction>> {
+        Ok(Eth::transaction(self, hash.0)?)
     }
 
-    fn raw_transaction_by_hash(&self, hash: B256) -> Answer<Option<Bytes>> {
-        Ok(Eth::raw_transaction(self, hash)?)
+    fn raw_transaction_by_hash(&self, hash: Hash) -> Answer<Option<Bytes>> {
+        Ok(Eth::raw_transaction(self, hash.0)?)
     }
 
-    fn transaction_by_block_hash(&self, hash: B256, index: U64) -> Answer<Option<Transaction>> {
-        Ok(Eth::block(self, hash.into())?.and_then(|block| convert::transaction(&block, index.to())))
+    fn transaction_by_block_hash(&self, hash: Hash, index: U64) -> Answer<Option<Transaction>> {
+        Ok(Eth::block(self, hash.0.into())?.and_then(|block| convert::transaction(&block, index.to())))
     }
 
     fn transaction_by_block_number(&self, number: BlockNumberOrTag, index: U64) -> Answer<Option<Transaction>> {
         Ok(Eth::block(self, number.into())?.and_then(|block| convert::transaction(&block, index.to())))
     }
 
-    fn transaction_receipt(&self, hash: B256) -> Answer<Option<TransactionReceipt>> {
-        Ok(Eth::receipt(self, hash)?)
+    fn transaction_receipt(&self, hash: Hash) -> Answer<Option<TransactionReceipt>> {
+        Ok(Eth::receipt(self, hash.0)?)
     }
 
     fn logs(&self, filter: Filter) -> Answer<Vec<Log>> {
@@ -292,8 +316,8 @@ impl EthApiServer for Arc<Eth> {
         Ok(Eth::code(self, address, block)?)
     }
 
-    fn storage_at(&self, address: Address, slot: U256, block: Option<BlockId>) -> Answer<B256> {
-        Ok(Eth::slot(self, address, slot, block)?)
+    fn storage_at(&self, address: Address, slot: Slot, block: Option<BlockId>) -> Answer<B256> {
+        Ok(Eth::slot(self, address, slot.0, block)?)
     }
 
     fn storage_values(&self, slots: SlotsOf, block: Option<BlockId>) -> Answer<ValuesOf> {
@@ -335,11 +359,15 @@ impl EthApiServer for Arc<Eth> {
     }
 
     fn new_filter(&self, filter: Filter) -> Answer<U256> {
-        Ok(Eth::install_filter(self, Some(filter))?)
+        Ok(Eth::install_filter(self, FilterKind::Logs(Box::new(filter)))?)
     }
 
     fn new_block_filter(&self) -> Answer<U256> {
-        Ok(Eth::install_filter(self, None)?)
+        Ok(Eth::install_filter(self, FilterKind::Blocks)?)
+    }
+
+    fn new_pending_transaction_filter(&self, full: Option<bool>) -> Answer<U256> {
+        Ok(Eth::install_filter(self, FilterKind::Pending { full: full.unwrap_or_default() })?)
     }
 
     fn filter_changes(&self, id: U256) -> Answer<Value> {
@@ -358,7 +386,7 @@ impl EthApiServer for Arc<Eth> {
         &self,
         pending: jsonrpsee::PendingSubscriptionSink,
         kind: String,
-        filter: Option<Filter>,
+        filter: Option<SubscribeParams>,
     ) -> SubscriptionResult {
         pubsub::subscribe(self, pending, &kind, filter).await
     }

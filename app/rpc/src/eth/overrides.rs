@@ -1,7 +1,7 @@
 //! State and block overrides of calls, with geth's rules.
 
 use alloy_evm::overrides::{StateOverrideError, apply_block_overrides, apply_state_overrides};
-use alloy_primitives::{Address, map::HashSet};
+use alloy_primitives::Address;
 use alloy_rpc_types_eth::{BlockOverrides, state::StateOverride};
 use penstock_chain::CallRequest;
 use penstock_evm::{INFERENCE, INFERENCE_V1};
@@ -14,8 +14,6 @@ const MAX_OVERRIDES: usize = 10_000;
 
 /// The destination of a precompile's move is overridden itself (geth's code).
 const MOVED_ONTO_ITSELF: i32 = -38022;
-/// Two precompiles are moved to one address (geth's code).
-const MOVED_TO_ONE: i32 = -38023;
 
 /// Applies what the caller overrides.
 pub(super) fn apply(
@@ -61,7 +59,6 @@ pub(super) fn apply_state<DB: Database + DatabaseCommit>(
     let mut addresses: Vec<Address> = state.keys().copied().collect();
     addresses.sort_unstable();
     let before = places.clone();
-    let mut destinations: HashSet<Address> = HashSet::default();
     for address in &addresses {
         let Some(account) = state.get(address).filter(|_| is_precompile(address, &before)) else {
             if state.get(address).is_some_and(|account| account.move_precompile_to.is_some()) {
@@ -77,10 +74,7 @@ pub(super) fn apply_state<DB: Database + DatabaseCommit>(
             let message = format!("account {destination} is already overridden");
             return Err(RpcError::Coded { code: MOVED_ONTO_ITSELF, message });
         }
-        if !destinations.insert(destination) {
-            let message = format!("account {destination} has already been overridden by a precompile");
-            return Err(RpcError::Coded { code: MOVED_TO_ONE, message });
-        }
+        // Of two that are moved to one address the later one is there, as with geth.
         places.insert(destination, Some(original));
     }
     apply_state_overrides(state, db).map_err(|error| match error {

@@ -1,22 +1,28 @@
-//! `eth_subscribe`: `newHeads` and `logs`.
+//! `eth_subscribe`: `newHeads`, `logs`, `newPendingTransactions`, `syncing`.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use alloy_rpc_types_eth::Filter;
 use jsonrpsee::{
-    PendingSubscriptionSink, SubscriptionMessage,
+    PendingSubscriptionSink, SubscriptionMessage, SubscriptionSink,
     core::{SubscriptionError, SubscriptionResult},
     types::ErrorObjectOwned,
 };
 use penstock_chain::Block;
-use serde::Serialize;
-use tokio::sync::broadcast::error::RecvError;
+use serde::{Deserialize, Serialize};
+use tokio::sync::broadcast::{Receiver, error::RecvError};
 
-use super::Eth;
+use super::{Eth, pending::appeared};
 use crate::{convert, error::RpcError};
 
-enum Kind {
-    Heads,
+/// How often a subscriber of `syncing` is told of a change: what it waits for takes minutes.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What stands after the kind: a filter for `logs`, whether whole transactions are wanted for `newPendingTransactions`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum SubscribeParams {
+    Full(bool),
     Logs(Box<Filter>),
 }
 
@@ -24,43 +30,104 @@ pub(super) async fn subscribe(
     eth: &Arc<Eth>,
     pending: PendingSubscriptionSink,
     kind: &str,
-    filter: Option<Filter>,
+    params: Option<SubscribeParams>,
 ) -> SubscriptionResult {
-    let kind = match kind {
-        "newHeads" => Kind::Heads,
-        "logs" => Kind::Logs(Box::new(filter.unwrap_or_default())),
-        other => {
-            let error =
-                RpcError::InvalidParams(format!("subscription `{other}` is not supported (newHeads and logs are)"));
-            pending.reject(ErrorObjectOwned::from(error)).await;
-            return Ok(());
+    match (kind, params) {
+        ("newHeads", None | Some(SubscribeParams::Full(_))) => heads(eth, pending.accept().await?).await,
+        ("logs", None) => logs(eth, pending.accept().await?, &Filter::default()).await,
+        ("logs", Some(SubscribeParams::Logs(filter))) => logs(eth, pending.accept().await?, &filter).await,
+        ("newPendingTransactions", None) => transactions(eth, pending.accept().await?, false).await,
+        ("newPendingTransactions", Some(SubscribeParams::Full(full))) => {
+            transactions(eth, pending.accept().await?, full).await
         }
-    };
-    let mut blocks = eth.heads.subscribe();
-    let sink = pending.accept().await?;
-    loop {
-        let block = tokio::select! {
-            () = sink.closed() => return Ok(()),
-            block = blocks.recv() => match block {
-                Ok(block) => block,
-                // A client that reads too slowly misses blocks rather than filling memory.
-                Err(RecvError::Lagged(_)) => continue,
-                Err(RecvError::Closed) => return Ok(()),
-            },
-        };
-        for message in messages(&kind, &block)? {
-            if sink.send(message).await.is_err() {
-                return Ok(());
-            }
+        ("syncing", None) => syncing(eth, pending.accept().await?).await,
+        (kind @ ("newHeads" | "logs" | "newPendingTransactions" | "syncing"), Some(_)) => {
+            refuse(pending, format!("the parameters of the subscription `{kind}` have another form")).await
+        }
+        (other, _) => {
+            let there_are = "newHeads, logs, newPendingTransactions and syncing are";
+            refuse(pending, format!("subscription `{other}` is not supported ({there_are})")).await
         }
     }
 }
 
-fn messages(kind: &Kind, block: &Block) -> Result<Vec<SubscriptionMessage>, SubscriptionError> {
-    match kind {
-        Kind::Heads => Ok(vec![message(&convert::header(block))?]),
-        Kind::Logs(filter) => {
-            convert::block_logs(block).filter(|log| filter.matches(&log.inner)).map(|log| message(&log)).collect()
+async fn refuse(pending: PendingSubscriptionSink, reason: String) -> SubscriptionResult {
+    pending.reject(ErrorObjectOwned::from(RpcError::InvalidParams(reason))).await;
+    Ok(())
+}
+
+/// The next item; `None`: the subscription or the server ended. A client that reads too slowly misses items rather than
+/// filling memory.
+async fn next<T: Clone>(items: &mut Receiver<T>, sink: &SubscriptionSink) -> Option<T> {
+    loop {
+        tokio::select! {
+            () = sink.closed() => return None,
+            item = items.recv() => match item {
+                Ok(item) => return Some(item),
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return None,
+            },
+        }
+    }
+}
+
+async fn heads(eth: &Arc<Eth>, sink: SubscriptionSink) -> SubscriptionResult {
+    let mut blocks = eth.heads.subscribe();
+    while let Some(block) = next(&mut blocks, &sink).await {
+        if sink.send(message(&convert::header(&block))?).await.is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+async fn logs(eth: &Arc<Eth>, sink: SubscriptionSink, filter: &Filter) -> SubscriptionResult {
+    let mut blocks = eth.heads.subscribe();
+    while let Some(block) = next(&mut blocks, &sink).await {
+        for log in matching(&block, filter)? {
+            if sink.send(log).await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+fn matching(block: &Block, filter: &Filter) -> Result<Vec<SubscriptionMessage>, SubscriptionError> {
+    convert::block_logs(block).filter(|log| filter.matches(&log.inner)).map(|log| message(&log)).collect()
+}
+
+async fn transactions(eth: &Arc<Eth>, sink: SubscriptionSink, full: bool) -> SubscriptionResult {
+    let mut happenings = eth.happenings.subscribe(eth)?;
+    while let Some(happening) = next(&mut happenings, &sink).await {
+        let Some(hash) = appeared(&happening) else { continue };
+        let told = match full {
+            false => message(&hash)?,
+            true => match eth.transaction(hash)? {
+                Some(tx) => message(&tx)?,
+                None => continue,
+            },
+        };
+        if sink.send(told).await.is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+async fn syncing(eth: &Arc<Eth>, sink: SubscriptionSink) -> SubscriptionResult {
+    let mut told = None;
+    loop {
+        let syncing = eth.sync_status();
+        if told.as_ref() != Some(&syncing) {
+            if sink.send(message(&syncing)?).await.is_err() {
+                return Ok(());
+            }
+            told = Some(syncing);
+        }
+        tokio::select! {
+            () = sink.closed() => return Ok(()),
+            () = tokio::time::sleep(LOOK) => {}
         }
     }
 }

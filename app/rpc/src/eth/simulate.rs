@@ -11,7 +11,7 @@ use alloy_consensus::{
 };
 use alloy_eips::{BlockId, eip7685::EMPTY_REQUESTS_HASH};
 use alloy_evm::overrides::OverrideBlockHashes;
-use alloy_primitives::{Address, B256, Bloom, Log, Signature, U256};
+use alloy_primitives::{Address, B256, Bloom, Bytes, Log, Signature, U256};
 use alloy_rpc_types_eth::{
     Block as RpcBlock, BlockOverrides, BlockTransactions, Header as RpcHeader, Log as RpcLog, Transaction,
     TransactionInfo, TransactionRequest,
@@ -27,9 +27,9 @@ use revm::{
     database::{State, WrapDatabaseRef, states::bundle_state::BundleRetention},
     primitives::hardfork::SpecId,
 };
-use revm_inspectors::transfer::{TRANSFER_LOG_EMITTER, TransferInspector};
+use revm_inspectors::transfer::TRANSFER_LOG_EMITTER;
 
-use super::{Eth, overrides};
+use super::{Eth, overrides, transfers::Transfers};
 use crate::error::{RpcError, RpcResult, reverted};
 
 /// Seconds between blocks that do not say when they are.
@@ -201,7 +201,7 @@ impl Run<'_> {
             .with_options(CallOptions { unchecked: !self.validation })
             .with_block_env(env.clone())
             .with_precompiles(places)
-            .with_inspector(TransferInspector::new(false).with_logs(self.trace_transfers));
+            .with_inspector(Transfers { told: self.trace_transfers });
         let beacon_root = header.parent_beacon_block_root.unwrap_or_default();
         executor.begin_block_with(beacon_root).map_err(RpcError::from)?;
 
@@ -210,8 +210,8 @@ impl Run<'_> {
             let (tx, env) = self.call(&request, executor.db_mut(), &env, done.gas_used)?;
             let (sender, gas_limit) = (env.caller, env.gas_limit);
             let inspected = executor.inspect(env).map_err(|error| invalid(error, sender, gas_limit))?;
-            let (max_used, gas_used) =
-                (inspected.result.result.gas().total_gas_spent(), inspected.result.result.tx_gas_used());
+            let gas = *inspected.result.result.gas();
+            let (max_used, gas_used) = (gas.total_gas_spent().max(gas.floor_gas()), gas.tx_gas_used());
             self.gas_left = self.gas_left.saturating_sub(gas_used);
             let execution = Execution::from(inspected);
             executor.commit(execution.state.clone());
@@ -351,7 +351,8 @@ impl Done {
         let receipt = Receipt { status: success.into(), cumulative_gas_used: self.gas_used, logs: own };
         self.receipts.push(ReceiptEnvelope::from_typed(tx.tx_type(), receipt));
         self.calls.push(SimCallResult {
-            return_data: execution.output,
+            // A failed call returns nothing: what it reverted with is in the error.
+            return_data: if success { execution.output } else { Bytes::new() },
             logs,
             gas_used,
             max_used_gas: Some(max_used),

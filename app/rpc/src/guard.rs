@@ -1,0 +1,159 @@
+//! Between the transport and the methods: which methods are served, how errors of parameters read, and what is counted.
+
+use std::{collections::HashSet, future::Future, net::IpAddr, sync::Arc, time::Instant};
+
+use jsonrpsee::{
+    MethodResponse,
+    core::middleware::{Batch, Notification, RpcServiceT},
+    core::server::BatchResponseBuilder,
+    types::{ErrorObjectOwned, Id, Request, error::INVALID_PARAMS_CODE, error::METHOD_NOT_FOUND_CODE},
+};
+use metrics::{counter, histogram};
+use serde_json::Value;
+
+use crate::limits::{Lanes, Rates};
+
+/// Which methods clients may call, by name or by namespace; empty: all.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Allowed(Option<Arc<HashSet<String>>>);
+
+impl Allowed {
+    pub(crate) fn new(names: &[String]) -> Self {
+        Self((!names.is_empty()).then(|| Arc::new(names.iter().cloned().collect())))
+    }
+
+    fn has(&self, method: &str) -> bool {
+        let Some(names) = &self.0 else { return true };
+        let namespace = method.split('_').next().unwrap_or(method);
+        names.contains(method) || names.contains(namespace)
+    }
+}
+
+/// Puts a [`Guard`] around the service of one connection.
+#[derive(Debug, Clone)]
+pub(crate) struct GuardLayer {
+    pub(crate) allowed: Allowed,
+    /// The names of all methods: others are counted together, so that clients cannot make metrics grow.
+    pub(crate) known: Arc<HashSet<&'static str>>,
+    pub(crate) max_response_bytes: usize,
+    pub(crate) lanes: Lanes,
+    pub(crate) rates: Option<Arc<Rates>>,
+    /// Who asks.
+    pub(crate) client: IpAddr,
+}
+
+impl<S> tower::Layer<S> for GuardLayer {
+    type Service = Guard<S>;
+
+    fn layer(&self, inner: S) -> Guard<S> {
+        Guard { inner, around: self.clone() }
+    }
+}
+
+/// The service around jsonrpsee's.
+#[derive(Debug, Clone)]
+pub(crate) struct Guard<S> {
+    inner: S,
+    around: GuardLayer,
+}
+
+/// Too many requests (EIP-1474).
+const LIMIT_EXCEEDED: i32 = -32005;
+
+impl<S> Guard<S>
+where
+    S: RpcServiceT<MethodResponse = MethodResponse> + Clone + Send + Sync + 'static,
+{
+    async fn answer(self, request: Request<'_>) -> MethodResponse {
+        let begin = Instant::now();
+        let id = request.id().into_owned();
+        let method = self.around.known.get(request.method_name()).copied().unwrap_or("unknown");
+        let refused = |code: i32, message: String| {
+            MethodResponse::error(id.clone(), ErrorObjectOwned::owned(code, message, None::<()>))
+        };
+        let response = if self.around.rates.as_ref().is_some_and(|rates| !rates.admits(self.around.client)) {
+            refused(LIMIT_EXCEEDED, "too many requests from this address: ask again in a second".into())
+        } else if !self.around.allowed.has(request.method_name()) {
+            let message = format!("the method {} does not exist/is not available", request.method_name());
+            refused(METHOD_NOT_FOUND_CODE, message)
+        } else {
+            match self.around.lanes.place(request.method_name()).await {
+                Some(_place) => with_reason(self.inner.call(request).await, &id),
+                None => refused(LIMIT_EXCEEDED, "too many requests of this kind are running: ask again".into()),
+            }
+        };
+        counter!("penstock_rpc_requests_total", "method" => method, "ok" => if response.is_error() { "no" } else { "yes" })
+            .increment(1);
+        histogram!("penstock_rpc_seconds", "method" => method).record(begin.elapsed().as_secs_f64());
+        response
+    }
+}
+
+impl<S> RpcServiceT for Guard<S>
+where
+    S: RpcServiceT<
+            MethodResponse = MethodResponse,
+            NotificationResponse = MethodResponse,
+            BatchResponse = MethodResponse,
+        > + Clone
+        + Send
+        + Sync
+        + 'static,
+{
+    type MethodResponse = MethodResponse;
+    type NotificationResponse = MethodResponse;
+    type BatchResponse = MethodResponse;
+
+    fn call<'a>(&self, request: Request<'a>) -> impl Future<Output = MethodResponse> + Send + 'a {
+        self.clone().answer(request)
+    }
+
+    fn batch<'a>(&self, requests: Batch<'a>) -> impl Future<Output = MethodResponse> + Send + 'a {
+        let guard = self.clone();
+        async move {
+            let mut answers = BatchResponseBuilder::new_with_limit(guard.around.max_response_bytes);
+            let mut only_notifications = true;
+            for request in requests {
+                use jsonrpsee::core::middleware::BatchEntry;
+                let answer = match request {
+                    Ok(BatchEntry::Call(request)) => guard.clone().answer(request).await,
+                    Ok(BatchEntry::Notification(notification)) => {
+                        guard.inner.notification(notification).await;
+                        continue;
+                    }
+                    Err(error) => {
+                        let (error, id) = error.into_parts();
+                        MethodResponse::error(id, error)
+                    }
+                };
+                only_notifications = false;
+                if let Err(too_large) = answers.append(answer) {
+                    return too_large;
+                }
+            }
+            match only_notifications {
+                true => MethodResponse::notification(),
+                false => MethodResponse::from_batch(answers.finish()),
+            }
+        }
+    }
+
+    fn notification<'a>(&self, notification: Notification<'a>) -> impl Future<Output = MethodResponse> + Send + 'a {
+        let guard = self.clone();
+        async move { guard.inner.notification(notification).await }
+    }
+}
+
+/// The parser's reason stands in `data`, where no client looks: geth has it in the message.
+fn with_reason(response: MethodResponse, id: &Id<'static>) -> MethodResponse {
+    if response.as_error_code() != Some(INVALID_PARAMS_CODE) {
+        return response;
+    }
+    let error = serde_json::from_str::<Value>(response.as_json().get()).ok();
+    let data = error.as_ref().and_then(|error| error["error"]["data"].as_str());
+    let Some(reason) = data else { return response };
+    // Where in the text: of no use to somebody who sent a value.
+    let reason = reason.rsplit_once(" at line ").map_or(reason, |(reason, _)| reason);
+    let message = format!("invalid params: {reason}");
+    MethodResponse::error(id.clone(), ErrorObjectOwned::owned(INVALID_PARAMS_CODE, message, None::<()>))
+}
