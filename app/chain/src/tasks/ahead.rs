@@ -163,7 +163,7 @@ impl Worker {
         for task in due {
             let Some(left) = gas_left.checked_sub(task.run_gas()) else { break };
             gas_left = left;
-            let (results, missing) = self.simulate(head, task)?;
+            let Some((results, missing)) = self.simulate(head, task)? else { continue };
             if missing.is_empty() {
                 first_ready = first_ready.min(task.next_run);
             }
@@ -178,8 +178,9 @@ impl Worker {
         Ok(())
     }
 
-    /// Runs a task on a head: the results that it used, and the requests that have none yet, which are ordered.
-    fn simulate(&mut self, head: &Head, task: &Task) -> Result<(Held, Vec<RequestId>), StateError> {
+    /// Runs a task on a head: the results that it used, and the requests that have none yet, which are ordered. `None`: no
+    /// block on this head could run it.
+    fn simulate(&mut self, head: &Head, task: &Task) -> Result<Option<(Held, Vec<RequestId>)>, StateError> {
         let mut known = self.shared.held.lock().get(&task.id).map(|held| held.as_ref().clone()).unwrap_or_default();
         let arrived = self.orders.iter().filter_map(|(id, order)| Some((*id, order.wait(Instant::now())?)));
         known.0.extend(arrived);
@@ -190,11 +191,15 @@ impl Worker {
         let db = CacheDB::new(Db(head.view.clone()));
         let mut executor = Executor::new(&self.rules, block, db, &results, OnMiss::Placeholder);
         let execution = match executor.run(tx_env(&tx, TASK_SENDER)) {
-            Ok(execution) => execution,
+            Ok(execution) if execution.is_success() => execution,
+            Ok(execution) => {
+                debug!(task = task.id, status = ?execution.status, "a task cannot run");
+                return Ok(None);
+            }
             Err(ExecError::State(error)) => return Err(error),
             Err(error) => {
-                debug!(task = task.id, %error, "a task cannot be simulated");
-                return Ok(Default::default());
+                debug!(task = task.id, %error, "a task cannot run");
+                return Ok(None);
             }
         };
         let (missed, answered): (Vec<_>, Vec<_>) = execution.calls.into_iter().partition(|call| call.missed);
@@ -210,6 +215,6 @@ impl Worker {
                 self.orders.insert(call.id, order);
             }
         }
-        Ok((Held(used), missed.iter().map(|call| call.id).collect()))
+        Ok(Some((Held(used), missed.iter().map(|call| call.id).collect())))
     }
 }
