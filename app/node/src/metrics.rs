@@ -51,6 +51,8 @@ fn describe() {
     describe_counter!("penstock_tasks_proposed_total", "Runs of scheduled tasks in this node's proposals");
     describe_counter!("penstock_proposals_rejected_total", "Proposals that this node rejected, by reason");
     describe_counter!("penstock_transactions_refused_total", "Transactions that were not admitted, by reason");
+    describe_counter!("penstock_rpc_requests_total", "JSON-RPC requests, by method and by whether they succeeded");
+    describe_histogram!("penstock_rpc_seconds", "Time of JSON-RPC requests, waiting for their turn included");
     describe_gauge!("penstock_pool_transactions", "Transactions in the pool, by stage");
     describe_gauge!("penstock_pool_oldest_seconds", "Age of the oldest transaction in the pool, by stage");
     describe_gauge!("penstock_pool_inferring", "Transactions that wait for results, by wave");

@@ -65,8 +65,10 @@ pub(crate) struct Misbehavior {
 /// Penstock's methods about consensus.
 #[rpc(server, namespace = "pipe")]
 pub(crate) trait ConsensusApi {
+    /// The validators with their public keys and powers.
     #[method(name = "validators")]
     fn validators(&self) -> Answer<Vec<Validator>>;
+    /// Proposer, time, who signed the block before, misbehaviour.
     #[method(name = "getBlockConsensus")]
     fn block_consensus(&self, block: BlockNumberOrTag) -> Answer<Option<BlockConsensus>>;
 }

@@ -48,10 +48,15 @@ struct HexIds;
 
 impl IdProvider for HexIds {
     fn next_id(&self) -> SubscriptionId<'static> {
-        use std::hash::{BuildHasher, Hasher, RandomState};
-        let random = || RandomState::new().build_hasher().finish();
-        SubscriptionId::Str(format!("0x{:016x}{:016x}", random(), random()).into())
+        SubscriptionId::Str(format!("{:#034x}", random_id()).into())
     }
+}
+
+/// A number that other clients do not guess.
+pub(crate) fn random_id() -> u128 {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    let random = || u128::from(RandomState::new().build_hasher().finish());
+    random() << 64 | random()
 }
 
 impl Doors {

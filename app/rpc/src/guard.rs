@@ -6,7 +6,10 @@ use jsonrpsee::{
     MethodResponse,
     core::middleware::{Batch, Notification, RpcServiceT},
     core::server::BatchResponseBuilder,
-    types::{ErrorObjectOwned, Id, Request, error::INVALID_PARAMS_CODE, error::METHOD_NOT_FOUND_CODE},
+    types::{
+        ErrorObjectOwned, Id, Request,
+        error::{INTERNAL_ERROR_CODE, INVALID_PARAMS_CODE, METHOD_NOT_FOUND_CODE},
+    },
 };
 use metrics::{counter, histogram};
 use serde_json::Value;
@@ -67,18 +70,19 @@ where
     async fn answer(self, request: Request<'_>) -> MethodResponse {
         let begin = Instant::now();
         let id = request.id().into_owned();
-        let method = self.around.known.get(request.method_name()).copied().unwrap_or("unknown");
+        let known = self.around.known.get(request.method_name()).copied();
+        let method = known.unwrap_or("unknown");
         let refused = |code: i32, message: String| {
             MethodResponse::error(id.clone(), ErrorObjectOwned::owned(code, message, None::<()>))
         };
         let response = if self.around.rates.as_ref().is_some_and(|rates| !rates.admits(self.around.client)) {
             refused(LIMIT_EXCEEDED, "too many requests from this address: ask again in a second".into())
-        } else if !self.around.allowed.has(request.method_name()) {
+        } else if known.is_none() || !self.around.allowed.has(request.method_name()) {
             let message = format!("the method {} does not exist/is not available", request.method_name());
             refused(METHOD_NOT_FOUND_CODE, message)
         } else {
             match self.around.lanes.place(request.method_name()).await {
-                Some(_place) => with_reason(self.inner.call(request).await, &id),
+                Some(_place) => with_reason(self.inner.call(request).await, method, &id),
                 None => refused(LIMIT_EXCEEDED, "too many requests of this kind are running: ask again".into()),
             }
         };
@@ -112,13 +116,14 @@ where
         let guard = self.clone();
         async move {
             let mut answers = BatchResponseBuilder::new_with_limit(guard.around.max_response_bytes);
-            let mut only_notifications = true;
+            let mut notified = false;
             for request in requests {
                 use jsonrpsee::core::middleware::BatchEntry;
                 let answer = match request {
                     Ok(BatchEntry::Call(request)) => guard.clone().answer(request).await,
                     Ok(BatchEntry::Notification(notification)) => {
                         guard.inner.notification(notification).await;
+                        notified = true;
                         continue;
                     }
                     Err(error) => {
@@ -126,13 +131,13 @@ where
                         MethodResponse::error(id, error)
                     }
                 };
-                only_notifications = false;
                 if let Err(too_large) = answers.append(answer) {
                     return too_large;
                 }
             }
-            match only_notifications {
+            match answers.is_empty() && notified {
                 true => MethodResponse::notification(),
+                // An empty batch is an error, which `finish` knows.
                 false => MethodResponse::from_batch(answers.finish()),
             }
         }
@@ -145,7 +150,12 @@ where
 }
 
 /// The parser's reason stands in `data`, where no client looks: geth has it in the message.
-fn with_reason(response: MethodResponse, id: &Id<'static>) -> MethodResponse {
+fn with_reason(response: MethodResponse, method: &str, id: &Id<'static>) -> MethodResponse {
+    if method.ends_with("ubscribe") && response.as_error_code() == Some(INTERNAL_ERROR_CODE) {
+        // All that jsonrpsee says of a subscription over HTTP. geth's words and code.
+        let message = "notifications not supported: subscriptions need a WebSocket";
+        return MethodResponse::error(id.clone(), ErrorObjectOwned::owned(METHOD_NOT_FOUND_CODE, message, None::<()>));
+    }
     if response.as_error_code() != Some(INVALID_PARAMS_CODE) {
         return response;
     }

@@ -95,6 +95,8 @@ struct Missed {
 /// The subscriptions of `pipe_`.
 #[rpc(server, namespace = "pipe")]
 pub(crate) trait HappeningsApi {
+    /// Over WebSocket: `transactions` (with `{hash, from}` for some of them) tells of their stages, `inferences` of requests
+    /// and answers, as they happen.
     #[subscription(name = "subscribe" => "subscription", unsubscribe = "unsubscribe", item = serde_json::Value)]
     async fn subscribe(&self, kind: String, filter: Option<TransactionFilter>) -> SubscriptionResult;
 }

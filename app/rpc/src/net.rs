@@ -51,22 +51,32 @@ pub(crate) struct OwnContent {
 /// The small namespaces.
 #[rpc(server)]
 pub(crate) trait NetApi {
+    /// The chain id as a decimal text.
     #[method(name = "net_version")]
     fn version(&self) -> Answer<String>;
+    /// `true`.
     #[method(name = "net_listening")]
     fn listening(&self) -> Answer<bool>;
+    /// Zero: peers are consensus' business.
     #[method(name = "net_peerCount")]
     fn peer_count(&self) -> Answer<U64>;
+    /// Name and version.
     #[method(name = "web3_clientVersion")]
     fn client_version(&self) -> Answer<String>;
+    /// keccak256.
     #[method(name = "web3_sha3")]
     fn sha3(&self, data: Bytes) -> Answer<B256>;
+    /// How many transactions are pending (the next block can have them) and queued (all others: a gap, a low fee, or
+    /// inference that is not done).
     #[method(name = "txpool_status")]
     fn pool_status(&self) -> Answer<PoolStatus>;
+    /// All of them, by sender and nonce.
     #[method(name = "txpool_content", blocking)]
     fn pool_content(&self) -> Answer<PoolContent>;
+    /// Those of one sender.
     #[method(name = "txpool_contentFrom", blocking)]
     fn pool_content_from(&self, address: Address) -> Answer<OwnContent>;
+    /// All of them, a line each.
     #[method(name = "txpool_inspect", blocking)]
     fn pool_inspect(&self) -> Answer<PoolLines>;
 }

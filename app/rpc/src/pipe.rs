@@ -220,22 +220,31 @@ pub(crate) trait PipeApi {
     /// Also `GET /health`: an error while this node is not up with its peers.
     #[method(name = "health")]
     fn health(&self) -> Answer<Health>;
+    /// Height, transactions by stage, requests queued, running and done.
     #[method(name = "status")]
     fn status(&self) -> Answer<PipeStatus>;
+    /// Stage of a transaction, its requests with ids, waves and times, why it waits or was dropped.
     #[method(name = "getTransaction")]
     fn transaction(&self, hash: B256) -> Answer<Option<PipeTransaction>>;
+    /// Inference of an account that is pending, unpaid, and allowed.
     #[method(name = "getBudget")]
     fn budget(&self, address: Address) -> Answer<Budget>;
+    /// A recorded inference: model, input and output digests, output, block, transactions.
     #[method(name = "getInference")]
     fn inference(&self, id: B256) -> Answer<Option<Inference>>;
+    /// What proves an inference to somebody who trusts a header: see the README, State.
     #[method(name = "getInferenceProof", blocking)]
     fn inference_proof(&self, id: B256, block: Option<BlockNumberOrTag>) -> Answer<Option<InferenceProof>>;
+    /// The results recorded in a block.
     #[method(name = "getBlockInferences", blocking)]
     fn block_inferences(&self, block: BlockNumberOrTag) -> Answer<Option<Vec<BlockInference>>>;
+    /// All models of the registry: inputs, outputs, cost, policy, availability.
     #[method(name = "models")]
     fn models(&self) -> Answer<Vec<Model>>;
+    /// One of them, by id, alias or content hash.
     #[method(name = "getModel")]
     fn model(&self, id: String) -> Answer<Option<Model>>;
+    /// Gas and cost of one call, for example `["penstock/digits-mlp", [[1, 64]]]`.
     #[method(name = "quote", blocking)]
     fn quote(&self, model: String, shapes: Vec<Vec<u32>>) -> Answer<Quote>;
 }

@@ -131,7 +131,10 @@ fn random_chain(backend: Backend, seed: u64, trie_bytes: u64) {
         if random.below(3) == 0 {
             state.apply(height, &block(&mut random, &mut oracle.clone())).unwrap();
         }
-        let applied = state.apply(height, &block(&mut random, &mut oracle)).unwrap();
+        let changes = block(&mut random, &mut oracle);
+        let what_if = state.reader().root_with(height - 1, &changes).unwrap();
+        assert_eq!(what_if, Some(oracle.root()), "{backend}, seed {seed}, height {height}: without applying it");
+        let applied = state.apply(height, &changes).unwrap();
         assert_eq!(applied.root, oracle.root(), "{backend}, seed {seed}, height {height}");
         let mut batch = applied.batch;
         batch.put(penstock_state::keys::meta("height"), height.to_be_bytes().to_vec());
@@ -214,7 +217,9 @@ fn a_contract_that_goes_and_comes_back_in_one_block_has_only_its_new_slots() {
     let applied = state.apply(1, &bundle(AccountStatus::InMemoryChange, None, &[(1, 1), (2, 2)], 1)).unwrap();
     state.commit(1, applied.batch).unwrap();
     let changes = bundle(AccountStatus::DestroyedChanged, Some(info(1)), &[(2, 5), (3, 3)], 2);
+    let what_if = state.reader().root_with(1, &changes).unwrap();
     let applied = state.apply(2, &changes).unwrap();
+    assert_eq!(what_if, Some(applied.root));
     let slots = Slots::from([(U256::from(2), U256::from(5)), (U256::from(3), U256::from(3))]);
     assert_eq!(applied.root, Oracle(BTreeMap::from([(address, (info(2), slots))])).root());
     state.commit(2, applied.batch).unwrap();

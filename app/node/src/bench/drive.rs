@@ -76,6 +76,8 @@ pub(super) struct Outcome {
     pub(super) deferrals: u64,
     /// Processor time of model runs over the time that the cores had (as many as requests run at once).
     pub(super) efficiency: Option<f64>,
+    /// Answers a second to what is read meanwhile.
+    pub(super) reads: Option<f64>,
 }
 
 impl Outcome {
@@ -162,6 +164,49 @@ pub(super) fn idle(client: &Client, watch: Watch, time: Duration) -> anyhow::Res
     let seen: Vec<Seen> = watcher.seen.try_iter().collect();
     let (intervals, blocks) = (intervals(&seen), seen.len());
     Ok(Outcome { intervals, blocks, ..Outcome::default() })
+}
+
+/// Connections of [`reads`].
+const READERS: usize = 32;
+
+/// Watches the blocks of a chain that is asked for calls that use all gas that they may, traces of them, logs and proofs, on
+/// [`READERS`] connections without a pause.
+pub(super) fn reads(client: &Client, watch: Watch, time: Duration) -> anyhow::Result<Outcome> {
+    let watcher = Watcher::start(client.clone(), watch, client.height()? + 1)?;
+    // Jumps back until the gas is gone.
+    let code = json!({ "0x00000000000000000000000000000000000c0de0": { "code": "0x5b600056" } });
+    let call = json!({ "to": "0x00000000000000000000000000000000000c0de0" });
+    let requests = [
+        ("eth_call", json!([call, "latest", code])),
+        ("debug_traceCall", json!([call, "latest", { "stateOverrides": code, "tracer": "callTracer" }])),
+        ("eth_getLogs", json!([{ "fromBlock": "0x0" }])),
+        ("eth_getProof", json!(["0x00000000000000000000000000000000000000f4", [], "latest"])),
+    ];
+    let (stop, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        for reader in 0..READERS {
+            let (client, requests, stop, answered) = (client.clone(), &requests, &stop, &answered);
+            scope.spawn(move || {
+                for (method, params) in requests.iter().cycle().skip(reader) {
+                    if stop.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    // A call ends without gas, which is an answer, too; one that finds no place in time is not counted.
+                    let counts = match client.call(method, params.clone()) {
+                        Ok(_) => true,
+                        Err(error) => error.to_string().contains("out of gas"),
+                    };
+                    answered.fetch_add(usize::from(counts), Ordering::Relaxed);
+                }
+            });
+        }
+        thread::sleep(time);
+        stop.store(true, Ordering::Relaxed);
+    });
+    let seen: Vec<Seen> = watcher.seen.try_iter().collect();
+    let (intervals, blocks) = (intervals(&seen), seen.len());
+    let reads = Some(answered.into_inner() as f64 / time.as_secs_f64());
+    Ok(Outcome { intervals, blocks, reads, ..Outcome::default() })
 }
 
 fn intervals(seen: &[Seen]) -> Vec<Duration> {

@@ -207,7 +207,10 @@ impl Stand {
         let mut progress = Progress::new(scenario.name(), system);
         if let Some(time) = scenario.idle() {
             progress.say(&format!("{} s", time.as_secs_f64()));
-            let outcome = drive::idle(&self.client, watch(), time)?;
+            let outcome = match scenario.reads() {
+                true => drive::reads(&self.client, watch(), time)?,
+                false => drive::idle(&self.client, watch(), time)?,
+            };
             return Ok(vec![Row::new(scenario.name(), system, outcome)]);
         }
         let senders = &self.senders[..self.senders.len().min(scenario.senders())];

@@ -49,6 +49,8 @@ pub(super) struct Row {
     pub(super) deferrals: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) inference_efficiency: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) reads_per_second: Option<f64>,
 }
 
 impl Row {
@@ -75,6 +77,7 @@ impl Row {
             fullest_block: outcome.fullest,
             deferrals: outcome.deferrals,
             inference_efficiency: outcome.efficiency,
+            reads_per_second: outcome.reads,
         }
     }
 }
@@ -139,6 +142,9 @@ pub(super) fn print(report: &Report) {
                 let count = quantiles.map_or(0, |quantiles| quantiles.count);
                 println!("  {:<20} {:>6} {:>8} {:>9} {:>27}", kind.name(), "", count, "", latency(quantiles));
             }
+        }
+        if let Some(reads) = row.reads_per_second {
+            println!("  {reads:.0} answers a second to calls, traces, logs and proofs");
         }
         if row.failed + row.refused + row.missing > 0 {
             println!(

@@ -23,6 +23,8 @@ pub(super) const MIX: &str = "plain=50,light=30,dependent=10,contended=8,heavy=2
 pub(crate) enum Name {
     /// A chain that nobody uses: its block intervals
     Idle,
+    /// A chain that nobody sends anything to, and that is asked for calls, traces, logs and proofs without end
+    Reads,
     /// Single questions to a model of 10 ms on an idle chain: time from submission to block
     One,
     /// 5,000 transfers at once
@@ -110,7 +112,7 @@ impl Scenario {
         let scaled = |count: usize| ((count as f64 * scale).round() as usize).max(1);
         let part = |kind, count| Part { kind, count: scaled(count), from: Duration::ZERO, over: Duration::ZERO };
         let parts = match name {
-            Name::Idle => vec![],
+            Name::Idle | Name::Reads => vec![],
             Name::One => vec![part(Kind::Medium, 20)],
             Name::Transfers => vec![part(Kind::Plain, 5_000)],
             Name::Light => vec![part(Kind::Light, 5_000)],
@@ -140,6 +142,7 @@ impl Scenario {
     pub(super) fn name(&self) -> &'static str {
         match self.name {
             Name::Idle => "idle",
+            Name::Reads => "reads",
             Name::One => "one",
             Name::Transfers => "transfers",
             Name::Light => "light",
@@ -159,7 +162,12 @@ impl Scenario {
 
     /// How long nothing is sent, if that is all.
     pub(super) fn idle(&self) -> Option<Duration> {
-        (self.name == Name::Idle).then_some(Duration::from_secs(15))
+        matches!(self.name, Name::Idle | Name::Reads).then_some(Duration::from_secs(15))
+    }
+
+    /// Whether it is asked for everything that can be read meanwhile.
+    pub(super) fn reads(&self) -> bool {
+        self.name == Name::Reads
     }
 
     /// Sent one after the other.
@@ -173,7 +181,7 @@ impl Scenario {
 
     /// Whether the same load is run with inference inside execution.
     pub(super) fn has_baseline(&self) -> bool {
-        !matches!(self.name, Name::Idle | Name::Transfers | Name::Waiting)
+        !matches!(self.name, Name::Idle | Name::Reads | Name::Transfers | Name::Waiting)
     }
 
     /// Requests that wait on other machines at once.

@@ -16,7 +16,7 @@ use penstock_chain::{Chain, GenesisDoc};
 use penstock_inference::{InferenceNetwork, Sizes};
 use tracing::info;
 
-use super::StopSignal;
+use super::{StopSignal, serving_runtime};
 use crate::{
     bundled, embedded,
     metrics::{self, MetricsServer},
@@ -139,7 +139,7 @@ pub(crate) fn run(dev: Dev, home: Option<&Path>) -> anyhow::Result<()> {
         (None, Some(temporary)) => temporary.path(),
         (None, None) => return Err(anyhow!("no data folder")),
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start tokio")?;
+    let runtime = serving_runtime()?;
     runtime.block_on(async {
         let stop = StopSignal::listen()?;
         let chain =

@@ -10,7 +10,12 @@ pub(crate) mod testnet;
 pub(crate) mod verify_proof;
 
 use anyhow::Context;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::{
+    runtime::{Builder, Runtime},
+    signal::unix::{Signal, SignalKind, signal},
+};
+#[cfg(target_os = "linux")]
+use tracing::debug;
 
 /// SIGINT and SIGTERM, from when this is made: made before the addresses are announced, so that whoever knows them can
 /// already end the process cleanly.
@@ -32,4 +37,17 @@ impl StopSignal {
             _ = self.terminate.recv() => "SIGTERM",
         }
     }
+}
+
+/// What serves RPC and metrics. Its threads step back behind those of consensus when the cores are busy, so that no load of
+/// requests slows a block; simulations and inference stand behind them.
+fn serving_runtime() -> anyhow::Result<Runtime> {
+    let step_back = || {
+        // On Linux the nice value belongs to the thread; elsewhere it would slow the whole process.
+        #[cfg(target_os = "linux")]
+        if let Err(error) = rustix::process::setpriority_process(None, 3) {
+            debug!(%error, "RPC threads keep normal priority");
+        }
+    };
+    Builder::new_multi_thread().enable_all().on_thread_start(step_back).build().context("cannot start tokio")
 }

@@ -16,7 +16,7 @@ use penstock_inference::{InferenceNetwork, ModelStore};
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
-use super::{StopSignal, db::refuse_half_migrated};
+use super::{StopSignal, db::refuse_half_migrated, serving_runtime};
 use crate::{
     cometbft::{
         handover::Handover,
@@ -103,7 +103,7 @@ pub(crate) fn run(start: Start, home: Option<&Path>) -> anyhow::Result<()> {
     config.snapshots = SnapshotConfig { folder: Some(home.snapshots()), ..config.snapshots };
     let chain = Arc::new(Chain::open(store, document.genesis.clone(), &document.app_state, network, config)?);
 
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start tokio")?;
+    let runtime = serving_runtime()?;
     runtime.block_on(async {
         let stop = StopSignal::listen()?;
         let rpc = penstock_rpc::serve(chain.clone(), settings.rpc.clone())

@@ -29,20 +29,25 @@ pub(crate) struct TraceCallOptions {
 /// Traces rest on the results that a block recorded: they need no model. A block's raw form is that of its Ethereum block.
 #[rpc(server, namespace = "debug")]
 pub(crate) trait DebugApi {
+    /// What a transaction did: geth's tracers (callTracer, prestateTracer, 4byteTracer, flatCallTracer, muxTracer,
+    /// noopTracer, erc7562Tracer), struct logs without one.
     #[method(name = "traceTransaction")]
     async fn trace_transaction(&self, hash: StrictHash, options: Option<GethDebugTracingOptions>) -> Answer<GethTrace>;
+    /// The same of all transactions of a block.
     #[method(name = "traceBlockByNumber")]
     async fn trace_block_by_number(
         &self,
         number: BlockNumberOrTag,
         options: Option<GethDebugTracingOptions>,
     ) -> Answer<Vec<TraceResult>>;
+    /// The same of all transactions of a block.
     #[method(name = "traceBlockByHash")]
     async fn trace_block_by_hash(
         &self,
         hash: StrictHash,
         options: Option<GethDebugTracingOptions>,
     ) -> Answer<Vec<TraceResult>>;
+    /// The same of a call on the state after a block.
     #[method(name = "traceCall")]
     async fn trace_call(
         &self,
@@ -50,12 +55,16 @@ pub(crate) trait DebugApi {
         block: Option<BlockId>,
         options: Option<TraceCallOptions>,
     ) -> Answer<GethTrace>;
+    /// RLP of a header.
     #[method(name = "getRawHeader", blocking)]
     fn raw_header(&self, block: BlockId) -> Answer<Bytes>;
+    /// RLP of a block.
     #[method(name = "getRawBlock", blocking)]
     fn raw_block(&self, block: BlockId) -> Answer<Bytes>;
+    /// EIP-2718 bytes of a block's receipts.
     #[method(name = "getRawReceipts", blocking)]
     fn raw_receipts(&self, block: BlockId) -> Answer<Vec<Bytes>>;
+    /// EIP-2718 bytes of a transaction.
     #[method(name = "getRawTransaction", blocking)]
     fn raw_transaction(&self, hash: StrictHash) -> Answer<Option<Bytes>>;
 }

@@ -12,6 +12,7 @@ use super::{Answer, Eth, execute::CallParams, fill::Filled, inferences::Inferenc
 /// Calls. All take geth's overrides of state and block after the block, and then `inferences`.
 #[rpc(server, namespace = "eth")]
 pub(crate) trait CallApi {
+    /// Runs a call on a state, without a transaction.
     #[method(name = "call")]
     async fn call(
         &self,
@@ -21,6 +22,7 @@ pub(crate) trait CallApi {
         block_overrides: Option<BlockOverrides>,
         inferences: Option<InferenceOverride>,
     ) -> Answer<Bytes>;
+    /// The least gas with which a call succeeds, within 1.5 %.
     #[method(name = "estimateGas")]
     async fn estimate_gas(
         &self,
@@ -30,6 +32,7 @@ pub(crate) trait CallApi {
         block_overrides: Option<BlockOverrides>,
         inferences: Option<InferenceOverride>,
     ) -> Answer<U64>;
+    /// The accounts and slots that a call touches (EIP-2930), and its gas with that list.
     #[method(name = "createAccessList")]
     async fn create_access_list(
         &self,
@@ -39,8 +42,10 @@ pub(crate) trait CallApi {
         block_overrides: Option<BlockOverrides>,
         inferences: Option<InferenceOverride>,
     ) -> Answer<AccessListResult>;
+    /// Runs calls in blocks of their own on top of a block; results of inference are those that this node has.
     #[method(name = "simulateV1")]
     async fn simulate_v1(&self, payload: Payload, block: Option<BlockId>) -> Answer<Vec<SimulatedBlock>>;
+    /// A transaction with nonce, gas and fees filled in, and its bytes with a zero signature.
     #[method(name = "fillTransaction")]
     async fn fill_transaction(&self, request: TransactionRequest) -> Answer<Filled>;
 }

@@ -11,7 +11,10 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::Eth;
-use crate::error::{RpcError, RpcResult};
+use crate::{
+    doors::random_id,
+    error::{RpcError, RpcResult},
+};
 
 /// A filter that nobody polled for this long is gone: geth's 5 minutes.
 const LIFETIME: Duration = Duration::from_secs(300);
@@ -40,12 +43,12 @@ struct Installed {
 
 #[derive(Debug, Default)]
 pub(super) struct Filters {
-    installed: Mutex<(u64, HashMap<U256, Installed>)>,
+    installed: Mutex<HashMap<U256, Installed>>,
 }
 
 impl Filters {
     pub(super) fn remove(&self, id: U256) -> bool {
-        self.installed.lock().1.remove(&id).is_some()
+        self.installed.lock().remove(&id).is_some()
     }
 }
 
@@ -64,14 +67,13 @@ impl Eth {
             FilterKind::Logs(_) | FilterKind::Blocks => self.chain.head()?.number() + 1,
             FilterKind::Pending { .. } => self.next_pending()?,
         };
-        let mut guard = self.filters.installed.lock();
-        let (last, installed) = &mut *guard;
+        let mut installed = self.filters.installed.lock();
         installed.retain(|_, filter| filter.polled.elapsed() < LIFETIME);
         if installed.len() >= MAX {
             return Err(RpcError::InvalidInput("too many filters are installed".into()));
         }
-        *last += 1;
-        let id = U256::from(*last);
+        // Not to be guessed: whoever knows it polls in the place of its owner.
+        let id = U256::from(random_id());
         installed.insert(id, Installed { kind, next, polled: Instant::now() });
         Ok(id)
     }
@@ -81,7 +83,7 @@ impl Eth {
         let head = self.chain.head()?.number();
         let (kind, from) = {
             let mut guard = self.filters.installed.lock();
-            let installed = guard.1.get_mut(&id).ok_or_else(not_found)?;
+            let installed = guard.get_mut(&id).ok_or_else(not_found)?;
             installed.polled = Instant::now();
             (installed.kind.clone(), installed.next)
         };
@@ -112,7 +114,7 @@ impl Eth {
             }
         };
         let answer = answer.map_err(|error| RpcError::Internal(error.to_string()))?;
-        if let Some(installed) = self.filters.installed.lock().1.get_mut(&id) {
+        if let Some(installed) = self.filters.installed.lock().get_mut(&id) {
             installed.next = installed.next.max(next);
         }
         Ok(answer)
@@ -122,7 +124,7 @@ impl Eth {
     pub(super) fn all_of_filter(&self, id: U256) -> RpcResult<Vec<Log>> {
         let filter = {
             let mut guard = self.filters.installed.lock();
-            let installed = guard.1.get_mut(&id).ok_or_else(not_found)?;
+            let installed = guard.get_mut(&id).ok_or_else(not_found)?;
             installed.polled = Instant::now();
             match &installed.kind {
                 FilterKind::Logs(filter) => filter.clone(),

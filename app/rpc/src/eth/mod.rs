@@ -129,61 +129,85 @@ impl Eth {
 /// thread of its own, so that it holds up no other request.
 #[rpc(server, namespace = "eth")]
 pub(crate) trait EthApi {
+    /// The EVM chain id (EIP-155).
     #[method(name = "chainId")]
     fn chain_id(&self) -> Answer<U64>;
+    /// Number of the newest block. Blocks are final when they are there.
     #[method(name = "blockNumber")]
     fn block_number(&self) -> Answer<U64>;
+    /// `false`, or an object while this node is not up with its peers.
     #[method(name = "syncing")]
     fn syncing(&self) -> Answer<Value>;
     /// What of the past this node can answer for.
     #[method(name = "capabilities")]
     fn capabilities(&self) -> Answer<Capabilities>;
+    /// Always empty: the node holds no keys.
     #[method(name = "accounts")]
     fn accounts(&self) -> Answer<Vec<Address>>;
+    /// Receiver of the priority fees of the newest block.
     #[method(name = "coinbase")]
     fn coinbase(&self) -> Answer<Address>;
 
+    /// A block with its transactions' hashes, or with whole transactions.
     #[method(name = "getBlockByHash", blocking)]
     fn block_by_hash(&self, hash: Hash, full: Option<bool>) -> Answer<Option<RpcBlock>>;
+    /// The same by number or tag; latest, safe, finalized and pending are the newest block.
     #[method(name = "getBlockByNumber", blocking)]
     fn block_by_number(&self, number: BlockNumberOrTag, full: Option<bool>) -> Answer<Option<RpcBlock>>;
+    /// How many transactions a block has.
     #[method(name = "getBlockTransactionCountByHash")]
     fn transaction_count_by_hash(&self, hash: Hash) -> Answer<Option<U64>>;
+    /// The same by number or tag.
     #[method(name = "getBlockTransactionCountByNumber")]
     fn transaction_count_by_number(&self, number: BlockNumberOrTag) -> Answer<Option<U64>>;
+    /// Zero: there are no uncles.
     #[method(name = "getUncleCountByBlockHash")]
     fn uncle_count_by_hash(&self, hash: Hash) -> Answer<Option<U64>>;
+    /// Zero: there are no uncles.
     #[method(name = "getUncleCountByBlockNumber")]
     fn uncle_count_by_number(&self, number: BlockNumberOrTag) -> Answer<Option<U64>>;
+    /// The receipts of all transactions of a block.
     #[method(name = "getBlockReceipts", blocking)]
     fn block_receipts(&self, block: BlockId) -> Answer<Option<Vec<TransactionReceipt>>>;
+    /// A transaction, in a block or in the pool.
     #[method(name = "getTransactionByHash")]
     fn transaction_by_hash(&self, hash: Hash) -> Answer<Option<Transaction>>;
+    /// Its EIP-2718 bytes.
     #[method(name = "getRawTransactionByHash")]
     fn raw_transaction_by_hash(&self, hash: Hash) -> Answer<Option<Bytes>>;
+    /// A transaction of a block.
     #[method(name = "getTransactionByBlockHashAndIndex")]
     fn transaction_by_block_hash(&self, hash: Hash, index: U64) -> Answer<Option<Transaction>>;
+    /// A transaction of a block.
     #[method(name = "getTransactionByBlockNumberAndIndex")]
     fn transaction_by_block_number(&self, number: BlockNumberOrTag, index: U64) -> Answer<Option<Transaction>>;
+    /// The receipt; `null` until the transaction is in a block.
     #[method(name = "getTransactionReceipt")]
     fn transaction_receipt(&self, hash: Hash) -> Answer<Option<TransactionReceipt>>;
+    /// The logs that a filter selects, by an index of addresses and topics.
     #[method(name = "getLogs", blocking)]
     fn logs(&self, filter: Filter) -> Answer<Vec<Log>>;
 
+    /// Balance in wei.
     #[method(name = "getBalance")]
     fn balance(&self, address: Address, block: Option<BlockId>) -> Answer<U256>;
+    /// The next nonce; with `pending` it counts the account's transactions in the pool.
     #[method(name = "getTransactionCount")]
     fn transaction_count(&self, address: Address, block: Option<BlockId>) -> Answer<U64>;
+    /// Code of an account.
     #[method(name = "getCode")]
     fn code(&self, address: Address, block: Option<BlockId>) -> Answer<Bytes>;
+    /// Value of a slot.
     #[method(name = "getStorageAt")]
     fn storage_at(&self, address: Address, slot: Slot, block: Option<BlockId>) -> Answer<B256>;
 
+    /// Values of slots of several accounts.
     #[method(name = "getStorageValues", blocking)]
     fn storage_values(&self, slots: SlotsOf, block: Option<BlockId>) -> Answer<ValuesOf>;
     /// Balance, nonce and code in one answer (reth's).
     #[method(name = "getAccountInfo")]
     fn account_info(&self, address: Address, block: Option<BlockId>) -> Answer<AccountInfo>;
+    /// Merkle proofs of an account and its slots (EIP-1186), for the newest `[state] proof_window` blocks.
     #[method(name = "getProof", blocking)]
     fn proof(
         &self,
@@ -192,32 +216,42 @@ pub(crate) trait EthApi {
         block: Option<BlockId>,
     ) -> Answer<EIP1186AccountProofResponse>;
 
+    /// Base fee of the next block and the suggested tip.
     #[method(name = "gasPrice", blocking)]
     fn gas_price(&self) -> Answer<U256>;
+    /// Suggested tip: the 60th percentile of the last 20 blocks.
     #[method(name = "maxPriorityFeePerGas", blocking)]
     fn max_priority_fee_per_gas(&self) -> Answer<U256>;
     /// Of the next block.
     #[method(name = "baseFee")]
     fn base_fee(&self) -> Answer<U256>;
+    /// One: there are no blobs.
     #[method(name = "blobBaseFee")]
     fn blob_base_fee(&self) -> Answer<U256>;
+    /// Base fees, fullness and tips of past blocks.
     #[method(name = "feeHistory", blocking)]
     fn fee_history(&self, count: U64, newest: BlockNumberOrTag, percentiles: Option<Vec<f64>>) -> Answer<FeeHistory>;
 
+    /// A filter for logs of new blocks, to be polled; forgotten after five minutes without a poll.
     #[method(name = "newFilter")]
     fn new_filter(&self, filter: Filter) -> Answer<U256>;
+    /// A filter for hashes of new blocks.
     #[method(name = "newBlockFilter")]
     fn new_block_filter(&self) -> Answer<U256>;
     /// With `full` whole transactions, else their hashes.
     #[method(name = "newPendingTransactionFilter")]
     fn new_pending_transaction_filter(&self, full: Option<bool>) -> Answer<U256>;
+    /// What is new since the last poll.
     #[method(name = "getFilterChanges", blocking)]
     fn filter_changes(&self, id: U256) -> Answer<Value>;
+    /// All logs that a filter selects.
     #[method(name = "getFilterLogs", blocking)]
     fn filter_logs(&self, id: U256) -> Answer<Vec<Log>>;
+    /// Forgets a filter.
     #[method(name = "uninstallFilter")]
     fn uninstall_filter(&self, id: U256) -> Answer<bool>;
 
+    /// Over WebSocket: `newHeads`, `logs` with a filter, `newPendingTransactions` with `true` for whole ones, `syncing`.
     #[subscription(name = "subscribe" => "subscription", unsubscribe = "unsubscribe", item = Value)]
     async fn subscribe(&self, kind: String, filter: Option<SubscribeParams>) -> SubscriptionResult;
 }

@@ -17,6 +17,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Sending.
 #[rpc(server, namespace = "eth")]
 pub(crate) trait SendApi {
+    /// Admits a signed transaction into the pool.
     #[method(name = "sendRawTransaction")]
     fn send_raw_transaction(&self, raw: Bytes) -> Answer<B256>;
     /// `timeout` in milliseconds, at most what the node allows.
