@@ -33,7 +33,7 @@ pub struct Block {
     pub hash: B256,
     /// Results and fee recipient. `None` for the genesis block.
     pub header_tx: Option<Arc<HeaderTx>>,
-    /// Users' transactions.
+    /// Transactions that run tasks, then users'.
     pub txs: Vec<TxEnvelope>,
     /// One for each transaction.
     pub receipts: Vec<StoredReceipt>,
@@ -44,7 +44,7 @@ pub struct Block {
 pub struct TxPlace {
     /// Number of its block.
     pub block: u64,
-    /// Its index among the users' transactions.
+    /// Its index among the block's transactions.
     pub index: usize,
 }
 

@@ -25,7 +25,7 @@ use tracing::info;
 
 use crate::{
     Block, Genesis, GenesisError, Gossip, SnapshotConfig, VALIDATORS, Validator, execution::Executed,
-    finalize::Finalized, simulate::HeadSimulator, snapshots::Snapshots, state_sync::Incoming, validators,
+    finalize::Finalized, simulate::HeadSimulator, snapshots::Snapshots, state_sync::Incoming, tasks::Ahead, validators,
     verify::Decoded,
 };
 
@@ -159,12 +159,14 @@ pub struct Chain {
     pub(crate) head: Arc<RwLock<Option<Head>>>,
     pub(crate) network: Arc<InferenceNetwork>,
     pool: OnceLock<PoolHandle>,
+    /// Only on a chain with scheduled tasks.
+    ahead: OnceLock<Ahead>,
     pub(crate) kept: Mutex<VecDeque<Kept>>,
     pub(crate) finalized: Mutex<Option<Finalized>>,
     /// Height of the newest proposal that was made or judged here.
     proposal_seen: AtomicU64,
     /// Whether the newest block was seen as a proposal: consensus is up with its peers.
-    live: AtomicBool,
+    live: Arc<AtomicBool>,
     pub(crate) snapshots: Snapshots,
     /// A snapshot that is being restored.
     pub(crate) incoming: Mutex<Option<Incoming>>,
@@ -217,10 +219,11 @@ impl Chain {
             head,
             network,
             pool: OnceLock::new(),
+            ahead: OnceLock::new(),
             kept: Mutex::default(),
             finalized: Mutex::default(),
             proposal_seen: AtomicU64::new(0),
-            live: AtomicBool::new(false),
+            live: Arc::default(),
             snapshots,
             incoming: Mutex::default(),
             subscribers: Mutex::default(),
@@ -263,6 +266,13 @@ impl Chain {
             let pool = PoolHandle::start(pool, self.config.pool, self.network.clone(), Arc::new(simulator))?;
             // Heads are set by one caller at a time: nobody else has set the pool meanwhile.
             let _ = self.pool.set(pool);
+            if self.rules.task_gas_per_block > 0 {
+                let inline_ops = self.config.pool.simulation_ops;
+                let live = (self.config.gossip != Gossip::None).then(|| self.live.clone());
+                let ahead =
+                    Ahead::start(self.rules.clone(), inline_ops, self.head.clone(), self.network.clone(), live)?;
+                let _ = self.ahead.set(ahead);
+            }
         }
         Ok(())
     }
@@ -286,6 +296,16 @@ impl Chain {
     /// Before `init_chain`.
     pub fn pool(&self) -> Result<&PoolHandle, ChainError> {
         self.pool.get().ok_or_else(|| ChainError::Consensus("the chain is not initialized".into()))
+    }
+
+    /// The results for tasks, on a chain that has tasks.
+    pub(crate) fn tasks_ahead(&self) -> Option<&Ahead> {
+        self.ahead.get()
+    }
+
+    /// Whether a scheduled task is due at a time, in seconds since the epoch, and has all its results: a block could run it.
+    pub fn has_ready_task(&self, time: u64) -> bool {
+        self.tasks_ahead().is_some_and(|ahead| ahead.is_ready(time))
     }
 
     /// The rules.
@@ -443,7 +463,7 @@ fn genesis_changes(genesis: &Genesis, validators: &[Validator]) -> Result<Bundle
             .state_present_account_info(VALIDATORS, AccountInfo { code: Some(code), ..info })
             .state_storage(VALIDATORS, slots.map(|(slot, value)| (slot, (U256::ZERO, value))).collect());
     }
-    for (address, account) in genesis.accounts() {
+    for (address, account) in genesis.accounts()? {
         let code = account.code.filter(|code| !code.is_empty()).map(Bytecode::new_raw);
         let code_hash = code.as_ref().map_or(KECCAK_EMPTY, Bytecode::hash_slow);
         let info = AccountInfo {

@@ -5,16 +5,21 @@ use std::collections::HashSet;
 use alloy_consensus::{Receipt, ReceiptEnvelope, Transaction, TxEnvelope, TxType};
 use alloy_primitives::{Address, B256, Bloom};
 use penstock_evm::{
-    BlockContext, Call, Db, ExecError, Execution, Executor, OnMiss, Results, Rules, StateError, tx_env,
+    BlockContext, Call, Db, ExecError, Execution, Executor, ExecutorError, OnMiss, Results, Rules, StateError,
+    TASK_SENDER, tx_env,
 };
 use penstock_inference::RequestId;
 use penstock_state::View;
 use revm::{
+    Database,
     context::result::InvalidTransaction,
     database::{BundleState, State, WrapDatabaseRef, states::bundle_state::BundleRetention},
 };
 
-use crate::StoredReceipt;
+use crate::{
+    ScheduledTask, StoredReceipt,
+    tasks::{SCHEDULER, Task},
+};
 
 type BlockDb = State<WrapDatabaseRef<Db<View>>>;
 
@@ -41,6 +46,9 @@ pub(crate) enum NotIncluded {
         /// The requests up to it.
         calls: Vec<Call>,
     },
+    /// It runs a task that may not run here.
+    #[error("{0}")]
+    Task(&'static str),
     /// The state cannot be read.
     #[error("{0}")]
     State(StateError),
@@ -75,6 +83,17 @@ pub(crate) struct BlockRun<'a> {
     ops: u64,
     seen: HashSet<RequestId>,
     calls: Vec<Call>,
+    /// Gas of the tasks so far.
+    task_gas_used: u64,
+    /// Turn of the last one.
+    last_turn: Option<(u64, u64)>,
+}
+
+/// A task that ran and can be committed.
+#[derive(Debug)]
+pub(crate) struct RanTask {
+    pub(crate) ran: Ran,
+    turn: (u64, u64),
 }
 
 impl<'a> BlockRun<'a> {
@@ -100,6 +119,8 @@ impl<'a> BlockRun<'a> {
             ops: 0,
             seen: HashSet::new(),
             calls: Vec::new(),
+            task_gas_used: 0,
+            last_turn: None,
         })
     }
 
@@ -124,6 +145,44 @@ impl<'a> BlockRun<'a> {
             return Err(NotIncluded::Ops);
         }
         Ok(Ran { execution, new_calls })
+    }
+
+    /// Runs the transaction of a task on what the earlier ones left, without committing it. Whether it is due and paid is
+    /// for the contract to say; the turn, and the gas of all of them, are the block's business.
+    pub(crate) fn run_task(&mut self, task: &ScheduledTask, tx: &TxEnvelope) -> Result<RanTask, NotIncluded> {
+        if task.gas > self.rules.task_gas_per_block.saturating_sub(self.task_gas_used) {
+            return Err(NotIncluded::Task("it does not fit the gas that is left for tasks"));
+        }
+        let registered = self.task(task.id).map_err(|error| NotIncluded::State(error.into_state_error()))?;
+        let registered = registered.ok_or(NotIncluded::Task("there is no such task"))?;
+        if task.gas != registered.run_gas() {
+            return Err(NotIncluded::Task("it has other gas than its owner says"));
+        }
+        let turn = registered.turn();
+        if self.last_turn.is_some_and(|last| turn <= last) {
+            return Err(NotIncluded::Task("it is not its turn"));
+        }
+        let ran = self.run(tx, TASK_SENDER)?;
+        if ran.execution.is_success() {
+            Ok(RanTask { ran, turn })
+        } else {
+            Err(NotIncluded::Task("it is not due or not paid"))
+        }
+    }
+
+    /// A task as the transactions so far left it.
+    fn task(&mut self, id: u64) -> Result<Option<Task>, <BlockDb as Database>::Error> {
+        let db = self.executor.db_mut();
+        // revm's database has slots only of accounts that it has loaded.
+        db.basic(SCHEDULER)?;
+        Task::read(id, &mut |slot| db.storage(SCHEDULER, slot))
+    }
+
+    /// Makes a task part of the block.
+    pub(crate) fn commit_task(&mut self, tx: &TxEnvelope, RanTask { ran, turn }: RanTask) {
+        self.task_gas_used += ran.execution.gas_used;
+        self.last_turn = Some(turn);
+        self.commit(tx, TASK_SENDER, ran);
     }
 
     /// Makes a transaction part of the block.

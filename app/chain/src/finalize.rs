@@ -7,7 +7,7 @@ use alloy_primitives::{B256, Bytes, keccak256};
 use alloy_rlp::Encodable;
 use metrics::{counter, gauge};
 use penstock_abci::messages::ValidatorUpdate;
-use penstock_evm::{BlockContext, OnMiss};
+use penstock_evm::{BlockContext, OnMiss, TASK_SENDER};
 use penstock_pipe::{Included, NewHead};
 use penstock_state::{Batch, keys};
 use prost::Message;
@@ -74,7 +74,7 @@ impl Chain {
         let KeptBlock { decoded, executed } = match kept {
             Some(kept) => kept,
             None => {
-                let decoded = self.decode_block(txs).map_err(not_valid)?;
+                let decoded = self.decode_block(&head, txs).map_err(not_valid)?;
                 let context = id.context(&head, decoded.header.fee_recipient);
                 let executed = self.execute(context, &decoded, OnMiss::Revert)?.map_err(not_valid)?;
                 KeptBlock { decoded: Arc::new(decoded), executed: Arc::new(executed) }
@@ -147,6 +147,8 @@ impl Chain {
                 .txs
                 .iter()
                 .zip(&block.receipts)
+                // The pool has none of those that run tasks.
+                .filter(|(_, receipt)| receipt.sender != TASK_SENDER)
                 .map(|(tx, receipt)| Included {
                     hash: *tx.tx_hash(),
                     sender: receipt.sender,
@@ -172,6 +174,9 @@ impl Chain {
             hash = %block.hash,
             "committed"
         );
+        if let Some(ahead) = self.tasks_ahead() {
+            ahead.new_head();
+        }
         self.tell_subscribers(&block);
         self.snapshots.committed(&view);
         gauge!("penstock_block_height").set(block.header.number as f64);
@@ -199,12 +204,18 @@ const SIZES_EVERY: u64 = 16;
 
 fn tx_results(decoded: &Decoded, executed: &Executed) -> Vec<TxGas> {
     use alloy_consensus::Transaction;
-    let header = TxGas { wanted: 0, used: 0 };
-    let users = decoded
+    let each = decoded
         .txs
         .iter()
         .zip(&executed.receipts)
         .map(|((tx, _), receipt)| TxGas { wanted: tx.gas_limit() as i64, used: receipt.gas_used as i64 });
+    let mut each: Vec<TxGas> = each.collect();
+    let users = each.split_off(decoded.header.tasks.len());
+    // Tasks have no transactions that consensus knows; they are the header transaction's.
+    let header = each.iter().fold(TxGas { wanted: 0, used: 0 }, |sum, task| TxGas {
+        wanted: sum.wanted + task.wanted,
+        used: sum.used + task.used,
+    });
     core::iter::once(header).chain(users).collect()
 }
 

@@ -8,13 +8,15 @@ use alloy_eips::{
 };
 use alloy_genesis::GenesisAccount;
 use alloy_primitives::{Address, Bytes, U256};
-use penstock_evm::{GasSchedule, INFERENCE, INFERENCE_V1, Limits, Policy, RegisteredModel, Registry, Rules};
+use penstock_evm::{
+    GasSchedule, INFERENCE, INFERENCE_V1, Limits, PRICE_FEED, Policy, RegisteredModel, Registry, Rules,
+};
 use penstock_inference::{ContentHash, Dim, ModelDescriptor, OpsCost, Sizes, TensorSpec};
 use revm::primitives::hardfork::SpecId;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::{VALIDATORS, consensus_params::Params, validators};
+use crate::{PriceFeedConfig, SchedulerConfig, VALIDATORS, consensus_params::Params, predeploys, validators};
 
 /// What is at the addresses of the inference precompile, so that `extcodesize` is not zero: older
 /// compilers check it. It is never run.
@@ -83,7 +85,7 @@ impl GenesisDoc {
 
 /// The application's part of a genesis document.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Genesis {
     /// The EVM chain.
     pub config: EvmConfig,
@@ -93,6 +95,15 @@ pub struct Genesis {
     pub models: Vec<GenesisModel>,
     /// Prices and bounds of inference.
     pub inference: InferenceConfig,
+    /// Whether there is the contract at [`INFERENCE_HUB`](crate::INFERENCE_HUB).
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub inference_hub: bool,
+    /// The price feed; without it the precompile at [`PRICE_FEED`] and its contract are not there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub price_feed: Option<PriceFeedConfig>,
+    /// Scheduled tasks; without them the contract at [`SCHEDULER`](crate::SCHEDULER) is not there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduler: Option<SchedulerConfig>,
 }
 
 /// The EVM chain.
@@ -209,6 +220,19 @@ impl Genesis {
         if code.is_some_and(|code| validators::code().ok() != Some(code)) {
             return error(&format!("alloc.{VALIDATORS}"), "is the place of the validators' contract");
         }
+        if let Some(scheduler) = self.scheduler {
+            let most = self.config.gas_limit / 2;
+            if !(1_000_000..=most).contains(&scheduler.gas_per_block) {
+                return error("scheduler.gasPerBlock", "must be from 1,000,000 to half of config.gasLimit");
+            }
+            if scheduler.tip > U256::from(u64::MAX) {
+                return error("scheduler.tip", "must be below 2^64");
+            }
+            if scheduler.stake > U256::from(u128::MAX) {
+                return error("scheduler.stake", "must be below 2^128");
+            }
+        }
+        predeploys::check(self)?;
         let has_no_owner = |account: &GenesisAccount| {
             account.balance.is_zero()
                 && account.nonce.unwrap_or_default() == 0
@@ -307,12 +331,17 @@ impl Genesis {
             gas: self.inference.gas,
             limits: self.inference.limits,
             registry: Arc::new(self.registry()?),
+            price_feed: self.price_feed.is_some(),
+            task_gas_per_block: self.scheduler.map_or(0, |scheduler| scheduler.gas_per_block),
         })
     }
 
     /// The accounts at the beginning: `alloc`, and the contracts that the rules need where `alloc`
-    /// does not have them (EIP-2935, EIP-4788, a byte of code at the precompile).
-    pub fn accounts(&self) -> BTreeMap<Address, GenesisAccount> {
+    /// does not have them (EIP-2935, EIP-4788, a byte of code at the precompiles, predeploys).
+    ///
+    /// # Errors
+    /// When a contract's artifact is damaged.
+    pub fn accounts(&self) -> Result<BTreeMap<Address, GenesisAccount>, GenesisError> {
         let contract = |code: Bytes| GenesisAccount {
             nonce: Some(1),
             code: Some(code),
@@ -320,14 +349,17 @@ impl Genesis {
             ..Default::default()
         };
         let mut accounts = self.alloc.clone();
-        for (address, code) in [
-            (HISTORY_STORAGE_ADDRESS, HISTORY_STORAGE_CODE.clone()),
-            (BEACON_ROOTS_ADDRESS, BEACON_ROOTS_CODE.clone()),
-            (INFERENCE, Bytes::from_static(PRECOMPILE_CODE)),
-            (INFERENCE_V1, Bytes::from_static(PRECOMPILE_CODE)),
-        ] {
-            accounts.entry(address).or_insert_with(|| contract(code));
+        let precompile = Bytes::from_static(PRECOMPILE_CODE);
+        let contracts = [
+            (HISTORY_STORAGE_ADDRESS, contract(HISTORY_STORAGE_CODE.clone())),
+            (BEACON_ROOTS_ADDRESS, contract(BEACON_ROOTS_CODE.clone())),
+            (INFERENCE, contract(precompile.clone())),
+            (INFERENCE_V1, contract(precompile.clone())),
+        ];
+        let price_feed = self.price_feed.is_some().then(|| (PRICE_FEED, contract(precompile)));
+        for (address, account) in contracts.into_iter().chain(price_feed).chain(predeploys::accounts(self)?) {
+            accounts.entry(address).or_insert(account);
         }
-        accounts
+        Ok(accounts)
     }
 }

@@ -1,4 +1,4 @@
-//! The header transaction: `txs[0]` of every block, with the results that the block uses.
+//! The header transaction: `txs[0]` of every block, with the tasks that the block runs and the results that it uses.
 //!
 //! A magic byte that no EIP-2718 transaction begins with, a version byte, then a protobuf message
 //! in its canonical form (re-encoding gives the same bytes).
@@ -6,6 +6,8 @@
 use alloy_primitives::{Address, B256, Bytes};
 use penstock_inference::{InferenceResult, RequestId, result};
 use prost::Message;
+
+use crate::ScheduledTask;
 
 /// First byte: RLP lists of legacy transactions begin at 0xc0, EIP-2718 types end at 0x7f.
 pub(crate) const MAGIC: u8 = 0x9e;
@@ -26,6 +28,8 @@ pub struct BlockResult {
 pub struct HeaderTx {
     /// Receiver of the priority fees: the proposer's choice.
     pub fee_recipient: Address,
+    /// The tasks that run before the users' transactions, in their order.
+    pub tasks: Vec<ScheduledTask>,
     /// The results, in the order of their first use.
     pub results: Vec<BlockResult>,
 }
@@ -53,6 +57,16 @@ struct Proto {
     fee_recipient: Vec<u8>,
     #[prost(message, repeated, tag = "2")]
     results: Vec<ResultProto>,
+    #[prost(message, repeated, tag = "3")]
+    tasks: Vec<TaskProto>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct TaskProto {
+    #[prost(uint64, tag = "1")]
+    id: u64,
+    #[prost(uint64, tag = "2")]
+    gas: u64,
 }
 
 /// A proof (by policy) will be field 3; `replicated` needs none.
@@ -64,6 +78,12 @@ struct ResultProto {
     result: Vec<u8>,
 }
 
+/// Bytes that a message takes as a member of the header transaction.
+fn member_len(message: &impl Message) -> usize {
+    let body = message.encoded_len();
+    1 + prost::encoding::encoded_len_varint(body as u64) + body
+}
+
 impl BlockResult {
     fn proto(&self) -> ResultProto {
         ResultProto { id: self.id.0.to_vec(), result: result::encode(&self.result) }
@@ -71,8 +91,18 @@ impl BlockResult {
 
     /// Bytes that this result adds to a header transaction.
     pub(crate) fn encoded_len(&self) -> usize {
-        let body = self.proto().encoded_len();
-        1 + prost::encoding::encoded_len_varint(body as u64) + body
+        member_len(&self.proto())
+    }
+}
+
+impl ScheduledTask {
+    fn proto(&self) -> TaskProto {
+        TaskProto { id: self.id, gas: self.gas }
+    }
+
+    /// Bytes that this task adds to a header transaction.
+    pub(crate) fn encoded_len(&self) -> usize {
+        member_len(&self.proto())
     }
 }
 
@@ -87,6 +117,7 @@ impl HeaderTx {
         let proto = Proto {
             fee_recipient: self.fee_recipient.to_vec(),
             results: self.results.iter().map(BlockResult::proto).collect(),
+            tasks: self.tasks.iter().map(ScheduledTask::proto).collect(),
         };
         let mut bytes = vec![MAGIC, VERSION];
         bytes.extend_from_slice(&proto.encode_to_vec());
@@ -120,7 +151,8 @@ impl HeaderTx {
                 Ok(BlockResult { id: RequestId(id), result })
             })
             .collect::<Result<_, _>>()?;
-        Ok(Self { fee_recipient, results })
+        let tasks = proto.tasks.iter().map(|task| ScheduledTask { id: task.id, gas: task.gas }).collect();
+        Ok(Self { fee_recipient, tasks, results })
     }
 }
 
@@ -134,6 +166,7 @@ mod tests {
         let tensor = Tensor::new(vec![1, 2], TensorValues::Float32(vec![1.0, -0.0])).unwrap();
         HeaderTx {
             fee_recipient: Address::repeat_byte(3),
+            tasks: vec![ScheduledTask { id: 1, gas: 3_000_000 }, ScheduledTask { id: 300, gas: 0 }],
             results: vec![
                 BlockResult { id: RequestId(B256::repeat_byte(1)), result: Ok(vec![tensor]) },
                 BlockResult { id: RequestId(B256::repeat_byte(2)), result: Err(Failure::NonFinite) },
@@ -145,18 +178,19 @@ mod tests {
     fn it_round_trips_and_its_size_is_counted_exactly() {
         let bytes = header().encode();
         assert_eq!(HeaderTx::decode(&bytes), Ok(header()));
-        let empty = HeaderTx { results: vec![], ..header() }.encode();
+        let empty = HeaderTx { results: vec![], tasks: vec![], ..header() }.encode();
         let results: usize = header().results.iter().map(BlockResult::encoded_len).sum();
-        assert_eq!(bytes.len(), empty.len() + results);
+        let tasks: usize = header().tasks.iter().map(ScheduledTask::encoded_len).sum();
+        assert_eq!(bytes.len(), empty.len() + results + tasks);
     }
 
     #[test]
     fn every_other_encoding_is_refused() {
         let bytes = header().encode().to_vec();
         for end in 0..bytes.len() {
-            // Cutting whole results off leaves a canonical header of fewer results.
+            // Cutting whole tasks or results off leaves a canonical header of fewer.
             if let Ok(shorter) = HeaderTx::decode(&bytes[..end]) {
-                assert!(shorter.results.len() < 2, "cut at {end}");
+                assert!(shorter.tasks.len() + shorter.results.len() < 4, "cut at {end}");
             }
         }
         let mut unknown_field = bytes.clone();

@@ -154,7 +154,7 @@ mod tests {
             },
         };
         let results = (0..results).map(result).collect();
-        let header = HeaderTx { fee_recipient: Default::default(), results };
+        let header = HeaderTx { fee_recipient: Default::default(), tasks: vec![], results };
         let extra_data = Bytes::copy_from_slice(results_root(&header).as_slice());
         (header, Header { number: 9, extra_data, ..Header::default() })
     }

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!  CheckTx, InsertTx ► mempool ──► admission ──► pool ──► (simulation, inference)
-//!  PrepareProposal ─► proposal  ──► ready transactions, executed ──► [header transaction, tx, tx, …]
+//!  PrepareProposal ─► proposal  ──► due tasks, ready transactions, executed ──► [header transaction, tx, tx, …]
 //!  ProcessProposal ─► verify    ──► execute with the block's results, verify the results
 //!  FinalizeBlock ───► finalize  ──► the kept execution, or execute from the block alone ──► Ethereum header
 //!  Commit ──────────► commit    ──► one atomic durable batch ──► pool, subscribers, snapshots
@@ -24,12 +24,14 @@ mod header_tx;
 mod inference_proof;
 mod logs;
 mod mempool;
+mod predeploys;
 mod proposal;
 mod reader;
 mod replay;
 mod simulate;
 mod snapshots;
 mod state_sync;
+mod tasks;
 mod validators;
 mod verify;
 mod verify_store;
@@ -45,8 +47,10 @@ pub use header_tx::{BlockResult, HeaderTx, HeaderTxError};
 pub use inference_proof::{InferenceProof, ProofError, ProvedInference};
 pub use logs::LogQuery;
 pub use mempool::Gossip;
+pub use predeploys::{INFERENCE_HUB, PriceFeedConfig, SchedulerConfig};
 pub use replay::{Replayed, context_of};
 pub use snapshots::SnapshotConfig;
+pub use tasks::{SCHEDULER, ScheduledTask};
 pub use validators::{VALIDATORS, Validator, ValidatorKey};
 pub use verify::Rejection;
 pub use verify_store::{index_logs, verify_blocks};

@@ -7,18 +7,22 @@ use std::{
     time::{Duration, Instant},
 };
 
+use alloy_consensus::TxEnvelope;
 use alloy_eips::eip2718::Encodable2718;
+use alloy_primitives::Address;
 use metrics::{counter, histogram};
 use penstock_abci::proto_tx_size;
-use penstock_evm::{Call, OnMiss, Results};
+use penstock_evm::{BlockContext, Call, OnMiss, Results, TASK_SENDER};
 use penstock_inference::{Failure, InferenceNetwork, InferenceRequest, InferenceResult, RequestId, network::Answer};
 use penstock_pipe::{Candidate, Event, Held};
+use penstock_state::View;
 use tracing::{debug, debug_span};
 
 use crate::{
-    BlockResult, Chain, ChainError, HeaderTx,
+    BlockResult, Chain, ChainError, HeaderTx, ScheduledTask,
     block_id::BlockId,
     execution::{BlockRun, NotIncluded, Ran},
+    tasks::due_in,
     verify::Decoded,
 };
 
@@ -65,6 +69,12 @@ impl ProposalResults<'_> {
     fn had(&self, id: &RequestId) -> Option<Answer> {
         let own = |map: &RefCell<HashMap<RequestId, Answer>>| map.borrow().get(id).cloned();
         own(&self.block).or_else(|| own(&self.attempt)).or_else(|| self.held.borrow().0.get(id).cloned())
+    }
+
+    /// The block has the results of a transaction.
+    fn keep_for_block(&self, ran: &Ran) {
+        let answers: Vec<_> = ran.new_calls.iter().filter_map(|call| Some((call.id, self.had(&call.id)?))).collect();
+        self.block.borrow_mut().extend(answers);
     }
 
     fn find(&self, id: &RequestId, compute: impl FnOnce() -> Option<Answer>) -> Option<Answer> {
@@ -167,8 +177,8 @@ impl Chain {
             may_lack: Cell::new(0),
             lacked: Cell::new(0),
         };
-        let mut run = BlockRun::begin(&self.rules, block, head.view, &results, OnMiss::Abort)?;
-        let mut header = HeaderTx { fee_recipient: block.beneficiary, results: Vec::new() };
+        let mut run = BlockRun::begin(&self.rules, block, head.view.clone(), &results, OnMiss::Abort)?;
+        let mut header = HeaderTx { fee_recipient: block.beneficiary, tasks: Vec::new(), results: Vec::new() };
         // The header transaction grows with its results: its length prefix may, too.
         const PREFIX_RESERVE: usize = 10;
         let empty_header = header.encode().len();
@@ -179,7 +189,8 @@ impl Chain {
             deadline,
             only_cheap: self.saw_proposal(id.height),
         };
-        let (mut txs, mut users) = (Vec::new(), Vec::new());
+        let (mut txs, mut users) =
+            (Vec::new(), self.add_tasks(&mut run, &results, &block, &head.view, &mut header, &mut budget)?);
         let (mut included, mut deferred, mut unfit) = (Vec::new(), Vec::new(), Vec::new());
         // Senders whose next transaction is not in the block: their later ones cannot be, either.
         let mut blocked = HashSet::new();
@@ -255,6 +266,52 @@ impl Chain {
         Ok(txs)
     }
 
+    /// Puts in the tasks that are due and lack nothing; the others are left for a later block. Answers their transactions.
+    fn add_tasks(
+        &self,
+        run: &mut BlockRun<'_>,
+        results: &ProposalResults<'_>,
+        block: &BlockContext,
+        view: &View,
+        header: &mut HeaderTx,
+        budget: &mut Budget,
+    ) -> Result<Vec<(TxEnvelope, Address)>, ChainError> {
+        let Some(ahead) = self.tasks_ahead() else { return Ok(vec![]) };
+        let mut txs = Vec::new();
+        for task in due_in(view, block.timestamp, block.base_fee)?.iter().map(ScheduledTask::from) {
+            // Half of the inline budget is the users'.
+            let used_up = results.inline.left.get() < results.inline.limit / 2 && results.inline.limit > 0;
+            if used_up || (!txs.is_empty() && Instant::now() >= budget.deadline) {
+                break;
+            }
+            results.begin_attempt(&ahead.held(task.id), 0);
+            let tx = task.transaction(block.number, block.base_fee);
+            let ran = match run.run_task(&task, &tx) {
+                Ok(ran) => ran,
+                Err(NotIncluded::State(error)) => return Err(error.into()),
+                Err(reason) => {
+                    debug!(task = task.id, %reason, "left out of the proposal");
+                    continue;
+                }
+            };
+            let Some(new) = block_results(results, &ran.ran) else { continue };
+            let size = task.encoded_len() + new.iter().map(BlockResult::encoded_len).sum::<usize>();
+            let fits = size <= budget.bytes && size <= budget.header_bytes;
+            if !fits || self.waits_for_others(results, &ran.ran, budget.only_cheap) {
+                continue;
+            }
+            budget.bytes -= size;
+            budget.header_bytes -= size;
+            results.keep_for_block(&ran.ran);
+            header.tasks.push(task);
+            header.results.extend(new);
+            run.commit_task(&tx, ran);
+            txs.push((tx, TASK_SENDER));
+        }
+        counter!("penstock_tasks_proposed_total").increment(txs.len() as u64);
+        Ok(txs)
+    }
+
     fn attempt(
         &self,
         run: &mut BlockRun<'_>,
@@ -283,9 +340,7 @@ impl Chain {
                 budget.bytes -= size;
                 budget.header_bytes -= header_size;
                 budget.unavailable -= results.lacked.get();
-                let answers: Vec<_> =
-                    ran.new_calls.iter().filter_map(|call| Some((call.id, results.had(&call.id)?))).collect();
-                results.block.borrow_mut().extend(answers);
+                results.keep_for_block(&ran);
                 header.results.extend(new);
                 run.commit(&tx.tx, tx.sender, ran);
                 Ok(Attempt::Included)

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use alloy_consensus::{Header, TxEnvelope};
-use alloy_eips::eip2718::Decodable2718;
+use alloy_consensus::Header;
 use alloy_primitives::{Address, B256, Bytes, U256};
 use alloy_rlp::Decodable;
 use penstock_inference::{ContentHash, RequestId};
@@ -12,7 +11,8 @@ use prost::Message;
 use revm::database::BundleState;
 
 use crate::{
-    Block, Chain, ChainError, ConsensusRecord, HeaderTx, RecordedRequest, StoredReceipt, TxPlace, Validator, validators,
+    Block, Chain, ChainError, ConsensusRecord, HeaderTx, RecordedRequest, StoredReceipt, TxPlace, Validator, tasks,
+    validators,
 };
 
 impl Chain {
@@ -104,11 +104,7 @@ impl Chain {
         let body = Vec::<Bytes>::decode(&mut body.as_slice()).map_err(|_| damaged())?;
         let (header_tx, users) = body.split_first().ok_or_else(damaged)?;
         let header_tx = HeaderTx::decode(header_tx).map_err(|_| damaged())?;
-        let txs = users
-            .iter()
-            .map(|raw| TxEnvelope::decode_2718_exact(raw))
-            .collect::<Result<_, _>>()
-            .map_err(|_| damaged())?;
+        let txs = tasks::transactions(&header, &header_tx, users).map_err(|_| damaged())?;
         let receipts = snapshot.get(&keys::receipts(number))?.ok_or_else(damaged)?;
         let receipts = Vec::<StoredReceipt>::decode(&mut receipts.as_slice()).map_err(|_| damaged())?;
         Ok(Some(Arc::new(Block { header, hash, header_tx: Some(Arc::new(header_tx)), txs, receipts })))

@@ -35,7 +35,7 @@ pub(crate) struct HeadSimulator {
 
 /// The results that a transaction holds, then those that the network has, then trifles that are computed here.
 #[derive(Debug)]
-struct Known<'a> {
+pub(crate) struct Known<'a> {
     held: &'a Held,
     network: &'a InferenceNetwork,
     /// What may still be computed.
@@ -44,7 +44,12 @@ struct Known<'a> {
     found: RefCell<HashMap<RequestId, Answer>>,
 }
 
-impl Known<'_> {
+impl<'a> Known<'a> {
+    /// With this much that may be computed.
+    pub(crate) fn new(held: &'a Held, network: &'a InferenceNetwork, inline_ops: u64) -> Self {
+        Self { held, network, inline_ops: Cell::new(inline_ops), found: RefCell::default() }
+    }
+
     fn find(&self, id: &RequestId, compute: impl FnOnce() -> Option<Answer>) -> Option<Arc<InferenceResult>> {
         if let Some(answer) = self.had(id) {
             return Some(answer.result);
@@ -62,7 +67,7 @@ impl Known<'_> {
     }
 
     /// The answer that a run got.
-    fn had(&self, id: &RequestId) -> Option<Answer> {
+    pub(crate) fn had(&self, id: &RequestId) -> Option<Answer> {
         self.held.0.get(id).cloned().or_else(|| self.found.borrow().get(id).cloned())
     }
 }
@@ -84,8 +89,7 @@ impl Simulator for HeadSimulator {
         };
         // The next block's time is not known; the head's is near enough, and the proposal decides.
         let block = head.next_block(head.header.timestamp + 1, head.header.beneficiary);
-        let (inline_ops, found) = (Cell::new(self.inline_ops), RefCell::default());
-        let known = Known { held: &job.held, network, inline_ops, found };
+        let known = Known::new(&job.held, network, self.inline_ops);
         let begin = thread_time();
         let db = CacheDB::new(Layered { before: &job.before, base: Db(head.view.clone()) });
         let mut executor = Executor::new(&self.rules, block, db, &known, OnMiss::Placeholder);

@@ -19,9 +19,8 @@ use penstock_abci::{
 };
 use penstock_state::{StoreError, View};
 use revm::{DatabaseRef, database::BundleState};
-use serde::Deserialize;
 
-use crate::GenesisError;
+use crate::{GenesisError, predeploys::runtime_code};
 
 /// The contract that holds the validators.
 pub const VALIDATORS: Address = address!("00000000000000000000000000000000000000F6");
@@ -72,14 +71,7 @@ fn first_slot() -> U256 {
 
 /// The contract's code.
 pub(crate) fn code() -> Result<Bytes, GenesisError> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Artifact {
-        deployed_bytecode: Bytes,
-    }
-    let artifact: Result<Artifact, _> = serde_json::from_str(ARTIFACT);
-    let error = |error: serde_json::Error| GenesisError { path: "validators".into(), reason: error.to_string() };
-    artifact.map(|artifact| artifact.deployed_bytecode).map_err(error)
+    runtime_code(ARTIFACT)
 }
 
 /// The contract's bound of a validator's power: with it the sum of all stays below CometBFT's.

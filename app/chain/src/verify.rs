@@ -10,14 +10,15 @@ use alloy_consensus::{TxEnvelope, transaction::SignerRecoverable};
 use alloy_eips::eip2718::Decodable2718;
 use alloy_primitives::Address;
 use metrics::histogram;
-use penstock_evm::{BlockContext, Call, OnMiss, Policy};
+use penstock_evm::{BlockContext, Call, OnMiss, Policy, TASK_SENDER};
 use penstock_inference::{Failure, InferenceResult, Priority, RequestId, Urgency, network::Order};
 use tracing::debug_span;
 
 use crate::{
-    BlockResult, Chain, ChainError, HeaderTx, HeaderTxError,
+    BlockResult, Chain, ChainError, Head, HeaderTx, HeaderTxError, ScheduledTask,
     block_id::BlockId,
     execution::{BlockRun, Executed, NotIncluded},
+    tasks::most_tasks,
 };
 
 /// Why a proposal is rejected. An honest proposer's block never is.
@@ -38,6 +39,12 @@ pub enum Rejection {
     /// More results are "unavailable" than a block may have.
     #[error("{0} results are unavailable")]
     TooManyUnavailable(usize),
+    /// More tasks than a block has the gas for.
+    #[error("{0} tasks are listed")]
+    TooManyTasks(usize),
+    /// A task is there twice.
+    #[error("task {0} is there twice")]
+    TaskTwice(u64),
     /// A transaction is no transaction, or a second header transaction.
     #[error("transaction {index}: {reason}")]
     Malformed {
@@ -49,7 +56,7 @@ pub enum Rejection {
     /// A transaction cannot be at its place.
     #[error("transaction {index} cannot be included: {reason}")]
     NotIncludable {
-        /// Its index among the users' transactions.
+        /// Its index in the Ethereum block: tasks, then users' transactions.
         index: usize,
         /// Why.
         reason: String,
@@ -80,6 +87,8 @@ impl Rejection {
             Self::HeaderSize(_) => "header_size",
             Self::Duplicate(_) => "duplicate_result",
             Self::TooManyUnavailable(_) => "too_many_unavailable",
+            Self::TooManyTasks(_) => "too_many_tasks",
+            Self::TaskTwice(_) => "duplicate_task",
             Self::Malformed { .. } => "malformed_transaction",
             Self::NotIncludable { .. } => "not_includable",
             Self::Results { .. } => "results",
@@ -94,6 +103,7 @@ impl Rejection {
 #[derive(Debug)]
 pub(crate) struct Decoded {
     pub(crate) header: HeaderTx,
+    /// Those that run the header's tasks, one for each, then the users'; with their senders.
     pub(crate) txs: Vec<(TxEnvelope, Address)>,
 }
 
@@ -108,14 +118,15 @@ impl Chain {
         if self.find_kept(fingerprint).is_some() {
             return Ok(Ok(()));
         }
-        if id.height != self.head()?.number() + 1 {
+        let head = self.head()?;
+        if id.height != head.number() + 1 {
             return Ok(Err(Rejection::Height(id.height)));
         }
-        let decoded = match self.decode_block(txs) {
+        let decoded = match self.decode_block(&head, txs) {
             Ok(decoded) => decoded,
             Err(rejection) => return Ok(Err(rejection)),
         };
-        let block = id.context(&self.head()?, decoded.header.fee_recipient);
+        let block = id.context(&head, decoded.header.fee_recipient);
         let executed = match self.execute(block, &decoded, OnMiss::Abort)? {
             Ok(executed) => executed,
             Err(rejection) => return Ok(Err(rejection)),
@@ -127,8 +138,8 @@ impl Chain {
         Ok(Ok(()))
     }
 
-    /// Everything that can be said without executing.
-    pub(crate) fn decode_block(&self, txs: &[bytes::Bytes]) -> Result<Decoded, Rejection> {
+    /// Everything that can be said of a block on a head without executing it.
+    pub(crate) fn decode_block(&self, head: &Head, txs: &[bytes::Bytes]) -> Result<Decoded, Rejection> {
         let (first, users) = txs.split_first().ok_or(HeaderTxError::NotOne)?;
         if first.len() as u64 > self.rules.limits.max_header_bytes {
             return Err(Rejection::HeaderSize(first.len()));
@@ -142,7 +153,16 @@ impl Chain {
         if unavailable > self.rules.limits.max_unavailable_per_block as usize {
             return Err(Rejection::TooManyUnavailable(unavailable));
         }
-        let mut decoded = Vec::with_capacity(users.len());
+        // Before anything is made of each.
+        if header.tasks.len() > most_tasks(self.rules.task_gas_per_block) {
+            return Err(Rejection::TooManyTasks(header.tasks.len()));
+        }
+        let mut tasks = HashSet::with_capacity(header.tasks.len());
+        if let Some(twice) = header.tasks.iter().find(|task| !tasks.insert(task.id)) {
+            return Err(Rejection::TaskTwice(twice.id));
+        }
+        let run = |task: &ScheduledTask| (task.transaction(head.number() + 1, head.next_base_fee()), TASK_SENDER);
+        let mut decoded: Vec<_> = header.tasks.iter().map(run).collect();
         for (index, raw) in users.iter().enumerate() {
             let malformed = |reason: String| Rejection::Malformed { index, reason };
             if HeaderTx::is_one(raw) {
@@ -176,8 +196,12 @@ impl Chain {
         let mut run = BlockRun::begin(&self.rules, block, self.head()?.view, &results, on_miss)?;
         for (index, (tx, sender)) in decoded.txs.iter().enumerate() {
             let _span = debug_span!("tx", index, hash = %tx.tx_hash()).entered();
-            match run.run(tx, *sender) {
-                Ok(ran) => run.commit(tx, *sender, ran),
+            let ran = match decoded.header.tasks.get(index) {
+                Some(task) => run.run_task(task, tx).map(|ran| run.commit_task(tx, ran)),
+                None => run.run(tx, *sender).map(|ran| run.commit(tx, *sender, ran)),
+            };
+            match ran {
+                Ok(()) => {}
                 Err(NotIncluded::State(error)) => return Err(error.into()),
                 Err(reason) => return Ok(Err(Rejection::NotIncludable { index, reason: reason.to_string() })),
             }

@@ -1,13 +1,13 @@
 //! Checks the blocks of a store: `penstock db verify`. Checksums, state and history are checked by `penstock_state`.
 
-use alloy_consensus::{Header, TxEnvelope, proofs, transaction::SignerRecoverable};
-use alloy_eips::eip2718::Decodable2718;
+use alloy_consensus::{Header, proofs, transaction::SignerRecoverable};
 use alloy_primitives::{B256, Bytes};
 use alloy_rlp::Decodable;
+use penstock_evm::TASK_SENDER;
 use penstock_inference::result;
 use penstock_state::{Batch, Report, Store, StoreError, Tell, View, keys};
 
-use crate::{HeaderTx, StoredReceipt, execution::envelope, inference_proof::results_root, logs};
+use crate::{HeaderTx, StoredReceipt, execution::envelope, inference_proof::results_root, logs, tasks};
 
 /// Checks every block that is there: its hash and that of the block before, its transactions, receipts and results
 /// against the roots in its header, and the indexes.
@@ -61,7 +61,7 @@ fn content(view: &View, header: &Header, report: &mut Report) -> Result<(), Stor
     };
     let parts = body.split_first().and_then(|(first, users)| {
         let header_tx = HeaderTx::decode(first).ok()?;
-        let txs = users.iter().map(|raw| TxEnvelope::decode_2718_exact(raw).ok()).collect::<Option<Vec<_>>>()?;
+        let txs = tasks::transactions(header, &header_tx, users).ok()?;
         Some((header_tx, txs)).filter(|(_, txs)| txs.len() == receipts.len())
     });
     let Some((header_tx, txs)) = parts else {
@@ -92,7 +92,8 @@ fn content(view: &View, header: &Header, report: &mut Report) -> Result<(), Stor
         report
             .check(found.as_ref() == Some(&place), || format!("transaction {} is not found by its hash", tx.tx_hash()));
         // The senders are under no root.
-        report.check(tx.recover_signer().ok() == Some(receipt.sender), || {
+        let sender = if index < header_tx.tasks.len() { Some(TASK_SENDER) } else { tx.recover_signer().ok() };
+        report.check(sender == Some(receipt.sender), || {
             format!("the sender of transaction {} is another one", tx.tx_hash())
         });
         let mut named = receipt.requests.iter();

@@ -1,6 +1,7 @@
 //! Random walks over ABCI's grammar with several applications that differ in what they know, in timing and in threads:
 //! what CometBFT's `spec/abci/abci++_app_requirements.md` asks for holds at every step. With crashes at the
-//! three points, rounds that fail, re-proposed older blocks, nodes that are down and catch up by replay.
+//! three points, rounds that fail, re-proposed older blocks, nodes that are down and catch up by replay, and scheduled tasks
+//! that ask a model.
 //!
 //! The seed is printed; `PENSTOCK_SEED=n` walks that way again.
 
@@ -23,7 +24,7 @@ use penstock_abci::{
     proto_tx_size,
     wire::{RequestInsertTx, RequestReapTxs},
 };
-use penstock_chain::{Chain, ChainConfig, Gossip};
+use penstock_chain::{Chain, ChainConfig, Gossip, HeaderTx};
 use penstock_inference::{InferenceNetwork, ModelStore, NetworkConfig};
 use penstock_pipe::PoolConfig;
 use penstock_state::Backend;
@@ -212,10 +213,12 @@ impl Walk {
             let sender = self.random.below(4) as usize;
             let nonce = self.nonces[sender];
             self.nonces[sender] += 1;
-            let tx = match self.random.below(4) {
-                0 => Tx::transfer(nonce),
-                1 => Tx::bump(nonce),
-                2 => Tx::ask_volatile(nonce),
+            let tx = match self.random.below(20) {
+                0 => Tx::schedule(nonce),
+                1 => Tx::stop(nonce),
+                2..6 => Tx::transfer(nonce),
+                6..10 => Tx::bump(nonce),
+                10..15 => Tx::ask_volatile(nonce),
                 _ => Tx::ask(nonce, [self.random.below(20).into(), 1]),
             };
             self.sent.push(Tx { tip: 1_000_000_000 + u128::from(self.random.below(1_000)), ..tx }.sign(sender as u8).0);
@@ -360,7 +363,7 @@ fn applications_that_differ_in_everything_but_the_blocks_agree_at_every_step() {
     let seed = std::env::var("PENSTOCK_SEED").ok().and_then(|seed| seed.parse().ok());
     let first = seed.unwrap_or_else(|| u64::from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_nanos()));
     let walks = if seed.is_some() { 1 } else { WALKS as usize };
-    let mut users = 0;
+    let (mut users, mut tasks) = (0, 0);
     for seed in (first..).take(walks) {
         println!("PENSTOCK_SEED={seed}");
         let mut walk = Walk::new(seed);
@@ -368,7 +371,10 @@ fn applications_that_differ_in_everything_but_the_blocks_agree_at_every_step() {
             walk.height(height);
         }
         users += walk.chain.iter().map(|(block, _)| block.txs.len() - 1).sum::<usize>();
+        tasks +=
+            walk.chain.iter().map(|(block, _)| HeaderTx::decode(&block.txs[0]).unwrap().tasks.len()).sum::<usize>();
     }
     // Some walks lose the nonce that all others wait for.
     assert!(walks == 1 || users > 10 * walks, "only {users} transactions in {walks} walks");
+    assert!(walks == 1 || tasks > walks, "only {tasks} runs of tasks in {walks} walks");
 }

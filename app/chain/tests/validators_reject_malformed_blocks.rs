@@ -4,7 +4,7 @@
 
 mod support;
 
-use penstock_chain::{BlockResult, HeaderTx};
+use penstock_chain::{BlockResult, HeaderTx, ScheduledTask};
 use penstock_inference::{Failure, Tensor, TensorValues};
 use support::{TestBlock, TestChain, Tx};
 
@@ -69,6 +69,11 @@ fn every_malformed_block_is_rejected() {
                 let id = penstock_inference::RequestId(alloy_primitives::B256::repeat_byte(9));
                 h.results.push(BlockResult { id, result: Err(Failure::Engine) });
             }),
+        ),
+        ("a task that is not there", with_header(&block, |h| h.tasks.push(ScheduledTask { id: 1, gas: 3_197_619 }))),
+        (
+            "a thousand tasks",
+            with_header(&block, |h| h.tasks = (1..1_000).map(|id| ScheduledTask { id, gas: 150_000 }).collect()),
         ),
         ("a transaction that is none", change(|b| b.txs.push(vec![1, 2, 3].into()))),
         ("a transaction with a trailing byte", change(|b| b.txs[3] = [&b.txs[3][..], &[0]].concat().into())),

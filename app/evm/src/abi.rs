@@ -1,4 +1,4 @@
-//! The contract ABI of the precompile (`../shared/INTERFACE.md` section 2), as Rust types.
+//! The contract ABI of the precompiles (`../shared/INTERFACE.md` sections 2 and 3), as Rust types.
 
 #![allow(missing_docs, reason = "the sol! macro generates the items; INTERFACE.md documents them")]
 #![allow(clippy::too_many_arguments, reason = "generated")]
@@ -93,6 +93,32 @@ alloy_sol_types::sol! {
     error InferenceUnavailable();
     #[derive(Debug)]
     error OutputTooLarge();
+
+    // The price feed.
+
+    #[derive(Debug)]
+    struct HistoricalInputQuery {
+        string base;
+        string quote;
+        uint32 total_candles;
+        uint32 candle_duration_in_mins;
+        uint8 order;
+        uint8[] candle_types;
+    }
+
+    #[derive(Debug)]
+    function queryHistoricalCandles(HistoricalInputQuery input) returns (Number[] numbers);
+    #[derive(Debug)]
+    function runInferenceOnPriceFeed(string model_id, string input_name, HistoricalInputQuery input)
+        returns (ModelOutput response);
+
+    #[derive(Debug)]
+    event HistoricalInferenceEvent(string inferenceID, string modelID, string base, string quote);
+
+    #[derive(Debug)]
+    error UnknownPair();
+    #[derive(Debug)]
+    error CandlesUnavailable(uint64 time);
 }
 
 #[cfg(test)]
@@ -117,5 +143,11 @@ mod tests {
             b256!("51fe69d513d73ecde3fa3bf17584f7d2acfd5f0b13d367e898d6e11e742127a3")
         );
         assert_eq!(LLMChat::SIGNATURE_HASH, b256!("4c92d3df7819fcd1c9f9663332f0a599a65eefdad2eaf9193cffb9dbf1919c3b"));
+        assert_eq!(queryHistoricalCandlesCall::SELECTOR, hex!("f2f08e63"));
+        assert_eq!(runInferenceOnPriceFeedCall::SELECTOR, hex!("a192a0f9"));
+        assert_eq!(
+            HistoricalInferenceEvent::SIGNATURE_HASH,
+            b256!("a0b84adf414dd08829ae42fc67da313f3657559b5a413d120fc74eb81635cb51")
+        );
     }
 }

@@ -36,8 +36,12 @@ pub enum InputFault {
     ValueNotAccepted = 11,
     /// Called by DELEGATECALL or CALLCODE.
     DelegateCall = 12,
-    /// Called by STATICCALL: the functions log an event.
+    /// Called by STATICCALL: the function logs an event.
     StaticCall = 13,
+    /// A query for no candles, of no minutes, or for no numbers of them.
+    EmptyQuery = 14,
+    /// A query for more minutes than the feed keeps, or for a candle's numbers more than once over.
+    QueryTooLarge = 15,
 }
 
 /// A number of the output has no representation as `Number` (2^127 and more): the code of
@@ -61,6 +65,10 @@ pub enum Denied {
     InferenceUnavailable,
     /// The output is larger than `maxOutputBytes`.
     OutputTooLarge,
+    /// The price feed has no such pair.
+    UnknownPair,
+    /// The price feed lacks the minute that begins at this time, in seconds since the epoch.
+    CandlesUnavailable(u64),
 }
 
 impl Denied {
@@ -74,12 +82,14 @@ impl Denied {
             Self::InferenceFailed(code) => abi::InferenceFailed { code }.abi_encode(),
             Self::InferenceUnavailable => abi::InferenceUnavailable {}.abi_encode(),
             Self::OutputTooLarge => abi::OutputTooLarge {}.abi_encode(),
+            Self::UnknownPair => abi::UnknownPair {}.abi_encode(),
+            Self::CandlesUnavailable(time) => abi::CandlesUnavailable { time }.abi_encode(),
         }
         .into()
     }
 }
 
-/// The precompile's custom error in revert data, as Solidity writes it: `InvalidInput(6)`.
+/// The precompiles' custom error in revert data, as Solidity writes it: `InvalidInput(6)`.
 pub fn name_of_revert(data: &[u8]) -> Option<String> {
     let (selector, argument) = data.split_first_chunk::<4>()?;
     let (name, takes_code) = match *selector {
@@ -90,12 +100,16 @@ pub fn name_of_revert(data: &[u8]) -> Option<String> {
         abi::InferenceFailed::SELECTOR => ("InferenceFailed", true),
         abi::InferenceUnavailable::SELECTOR => ("InferenceUnavailable", false),
         abi::OutputTooLarge::SELECTOR => ("OutputTooLarge", false),
+        abi::UnknownPair::SELECTOR => ("UnknownPair", false),
+        abi::CandlesUnavailable::SELECTOR => ("CandlesUnavailable", true),
         _ => return None,
     };
     match (takes_code, argument) {
         (false, []) => Some(format!("{name}()")),
-        (true, [.., high, low]) if argument.len() == 32 => {
-            Some(format!("{name}({})", u16::from_be_bytes([*high, *low])))
+        (true, argument) if argument.len() == 32 => {
+            // All of them are u64 at most.
+            let number = argument.last_chunk().map(|last| u64::from_be_bytes(*last))?;
+            Some(format!("{name}({number})"))
         }
         _ => None,
     }
@@ -127,6 +141,8 @@ mod tests {
             (Denied::InvalidInput(InputFault::ShapeMismatch), "InvalidInput(6)"),
             (Denied::ModeNotSupported(2), "ModeNotSupported(2)"),
             (Denied::InferenceUnavailable, "InferenceUnavailable()"),
+            (Denied::UnknownPair, "UnknownPair()"),
+            (Denied::CandlesUnavailable(1_800_000_000), "CandlesUnavailable(1800000000)"),
         ] {
             assert_eq!(name_of_revert(&denied.revert_data()).as_deref(), Some(name));
         }

@@ -1,7 +1,7 @@
 //! Runs transactions of one block, or a call.
 
 use alloy_eips::{eip2935::HISTORY_STORAGE_ADDRESS, eip4788::BEACON_ROOTS_ADDRESS};
-use alloy_primitives::{Address, B256, Bytes, Log};
+use alloy_primitives::{Address, B256, Bytes, Log, address};
 use penstock_inference::RequestId;
 use revm::{
     Database, DatabaseCommit, ExecuteEvm, InspectEvm, Inspector, SystemCallEvm,
@@ -140,10 +140,14 @@ impl ExecutorError for EvmDatabaseError<StateError> {
     }
 }
 
+/// The sender of the transactions that run scheduled tasks. Nobody has a key to it.
+pub const TASK_SENDER: Address = address!("fffffffffffffffffffffffffffffffffffffff9");
+
 /// Runs transactions one after the other; `I` looks on ([`Self::inspect`]).
 pub struct Executor<'a, DB: Database, I = ()> {
     evm: InferenceEvm<'a, DB, I>,
     block: BlockContext,
+    options: CallOptions,
 }
 
 impl<DB: Database, I> core::fmt::Debug for Executor<'_, DB, I> {
@@ -171,12 +175,12 @@ where
             precompiles: Precompiles::new(rules, results, on_miss),
             frame_stack: FrameStack::new_prealloc(8),
         };
-        Self { evm, block }
+        Self { evm, block, options: CallOptions::default() }
     }
 
     /// The same, looked on by an inspector.
     pub fn with_inspector<I>(self, inspector: I) -> Executor<'a, DB, I> {
-        Executor { evm: self.evm.with_inspector(inspector), block: self.block }
+        Executor { evm: self.evm.with_inspector(inspector), block: self.block, options: self.options }
     }
 }
 
@@ -187,11 +191,19 @@ where
     /// The same, with checks left out.
     #[must_use]
     pub fn with_options(mut self, options: CallOptions) -> Self {
-        let cfg = &mut self.evm.ctx.cfg;
-        cfg.disable_nonce_check = options.unchecked;
-        cfg.disable_base_fee = options.unchecked;
-        cfg.disable_eip3607 = options.unchecked;
+        self.options = options;
         self
+    }
+
+    /// Sets the checks for a transaction. One that runs a task has no signature: its nonce is the height, and its price is
+    /// charged to the deposit of the task's owner, by the contract that it calls.
+    fn prepare(&mut self, tx: TxEnv) -> TxEnv {
+        let is_task = tx.caller == TASK_SENDER;
+        let cfg = &mut self.evm.ctx.cfg;
+        cfg.disable_nonce_check = self.options.unchecked || is_task;
+        cfg.disable_base_fee = self.options.unchecked || is_task;
+        cfg.disable_eip3607 = self.options.unchecked;
+        TxEnv { gas_price: if is_task { 0 } else { tx.gas_price }, ..tx }
     }
 
     /// The same in other surroundings than its block's: calls may choose theirs. One transaction may use all the gas of
@@ -239,6 +251,7 @@ where
     /// [`ExecError`]; the executor can go on with another transaction.
     pub fn run(&mut self, tx: TxEnv) -> Result<Execution, ExecError> {
         self.evm.precompiles.take_calls();
+        let tx = self.prepare(tx);
         let result = self.evm.transact(tx);
         self.ended(result).map(Execution::from)
     }
@@ -288,6 +301,7 @@ where
     /// [`ExecError`]; the executor can go on with another transaction.
     pub fn inspect(&mut self, tx: TxEnv) -> Result<Inspected, ExecError> {
         self.evm.precompiles.take_calls();
+        let tx = self.prepare(tx);
         let result = self.evm.inspect_tx(tx);
         self.ended(result)
     }

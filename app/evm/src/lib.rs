@@ -1,9 +1,9 @@
-//! The EVM of Penstock: revm with the inference precompile, run against a state and a source of
+//! The EVM of Penstock: revm with the inference and the price-feed precompile, run against a state and a source of
 //! results. Knows nothing of where either comes from.
 //!
 //! ```text
 //!             ┌───────────── Executor ─────────────┐
-//!  state ───► │ revm ──► 0xF4 ──► dispatch ──────► │ ──► outcome, state changes, calls made
+//!  state ───► │ revm ──► 0xF4, 0xF5 ──► dispatch ► │ ──► outcome, state changes, calls made
 //!             │                      │   ▲         │
 //!             └──────────────────────┼───┼─────────┘
 //!                            request ▼   │ result
@@ -25,8 +25,10 @@ mod rules;
 
 pub use env::{BlockContext, Db, tx_env};
 pub use errors::{Denied, InputFault, name_of_revert};
-pub use executor::{CallOptions, EvmContext, ExecError, Execution, Executor, ExecutorError, Inspected, Status};
-pub use precompile::{Call, INFERENCE, INFERENCE_V1, OnMiss, PrecompilePlaces};
+pub use executor::{
+    CallOptions, EvmContext, ExecError, Execution, Executor, ExecutorError, Inspected, Status, TASK_SENDER,
+};
+pub use precompile::{CANDLE_FEED, Call, INFERENCE, INFERENCE_V1, OnMiss, PRICE_FEED, PrecompilePlaces};
 pub use read_set::{ReadKey, ReadSet, changed_keys, happened};
 pub use registry::{Policy, RegisteredModel, Registry, RegistryError};
 pub use results::Results;

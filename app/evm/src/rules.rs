@@ -63,6 +63,10 @@ pub struct Rules {
     pub limits: Limits,
     /// Models.
     pub registry: Arc<Registry>,
+    /// Whether there is a price feed: the precompile at [`PRICE_FEED`](crate::PRICE_FEED) and the contract that it reads.
+    pub price_feed: bool,
+    /// Gas of a block that scheduled tasks may use; 0: there are none.
+    pub task_gas_per_block: u64,
 }
 
 /// What one call costs.

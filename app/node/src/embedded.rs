@@ -8,7 +8,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::{Context, anyhow};
@@ -34,7 +34,7 @@ pub(crate) struct Parts<'a> {
     /// Folder of its data.
     pub(crate) data: &'a Path,
     pub(crate) settings: &'a Settings,
-    /// Time between blocks; zero: a block as soon as a transaction is ready.
+    /// Time between blocks; zero: a block as soon as a transaction or a task is ready.
     pub(crate) block_time: Duration,
 }
 
@@ -113,10 +113,17 @@ fn produce(chain: &Chain, driver: &mut Driver<Chain>, block_time: Duration, stop
     /// How often a waiting driver looks whether it has to stop.
     const GLANCE: Duration = Duration::from_millis(50);
     let mut next = Instant::now() + block_time;
+    let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let mut last_task = Instant::now();
     while !stop.load(Ordering::Relaxed) {
         if block_time.is_zero() {
+            // A task's time has whole seconds: more often than once a second none is due again.
+            let task = || last_task.elapsed() >= Duration::from_secs(1) && chain.has_ready_task(now());
             if !chain.pool()?.wait_ready(Instant::now() + GLANCE) {
-                continue;
+                if !task() {
+                    continue;
+                }
+                last_task = Instant::now();
             }
         } else {
             let left = next.saturating_duration_since(Instant::now());

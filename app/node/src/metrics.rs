@@ -48,6 +48,7 @@ fn describe() {
     );
     describe_histogram!("penstock_proposal_bytes", "Size of the proposals of this node, as CometBFT counts it");
     describe_histogram!("penstock_proposal_results", "Results in the proposals of this node");
+    describe_counter!("penstock_tasks_proposed_total", "Runs of scheduled tasks in this node's proposals");
     describe_counter!("penstock_proposals_rejected_total", "Proposals that this node rejected, by reason");
     describe_counter!("penstock_transactions_refused_total", "Transactions that were not admitted, by reason");
     describe_counter!("penstock_rpc_requests_total", "JSON-RPC requests, by method and by whether they succeeded");

@@ -70,7 +70,7 @@ fn fill(store: &Arc<dyn Store>, document: &GenesisDoc) {
         let applied = state.apply(number, &changes).unwrap();
         let mut batch = applied.batch;
         put_block(&mut batch, &block.header);
-        let header_tx = HeaderTx { fee_recipient: block.header.beneficiary, results: vec![] }.encode();
+        let header_tx = HeaderTx { fee_recipient: block.header.beneficiary, tasks: vec![], results: vec![] }.encode();
         let txs = block.body.transactions.iter().map(|tx| Bytes::from(tx.encoded_2718()));
         let body: Vec<Bytes> = core::iter::once(header_tx).chain(txs).collect();
         let mut bytes = Vec::new();

@@ -36,6 +36,9 @@ use serde_json::{Value, json};
 
 pub const PROBE: Address = address!("00000000000000000000000000000000000ab001");
 
+/// A Ticker that asks a model about the number of its runs.
+pub const TICKER: Address = address!("00000000000000000000000000000000000ab002");
+
 sol! {
     struct Number { int128 value; int128 decimals; }
     function ask(string model, string inputName, Number[] values, uint32[] shape);
@@ -45,6 +48,8 @@ sol! {
     function askTwoWays(string model, int128 x, int128 threshold);
     function iterate(int128 x, uint256 depth);
     function askUnlessZero(string model, int128 x, uint8 otherwise);
+    function registerTask(address contractAddress, uint256 endTime, uint256 frequency);
+    function stopTask(address contractAddress);
 }
 
 pub fn repository() -> PathBuf {
@@ -55,17 +60,35 @@ pub fn account(index: u8) -> PrivateKeySigner {
     PrivateKeySigner::from_bytes(&B256::repeat_byte(index + 1)).unwrap()
 }
 
-/// The repository's genesis with the Probe contract and eight funded accounts.
+/// The account that feeds prices.
+pub const FEEDER: u8 = 7;
+
+fn artifact(name: &str) -> Value {
+    serde_json::from_slice(&std::fs::read(repository().join(format!("app/contracts/out/{name}.json"))).unwrap())
+        .unwrap()
+}
+
+/// The repository's genesis with the contracts Probe and Ticker, eight funded accounts, and one of them as the feeder.
 pub fn genesis() -> (Genesis, Bytes) {
+    genesis_with(|_| {})
+}
+
+/// The same with a change of `app_state`.
+pub fn genesis_with(change: impl FnOnce(&mut Value)) -> (Genesis, Bytes) {
     let text = std::fs::read(repository().join("genesis.json")).unwrap();
     let mut doc: Value = serde_json::from_slice(&text).unwrap();
-    let probe = std::fs::read(repository().join("app/contracts/out/Probe.json")).unwrap();
-    let probe: Value = serde_json::from_slice(&probe).unwrap();
     let alloc = doc["app_state"]["alloc"].as_object_mut().unwrap();
-    alloc.insert(PROBE.to_string(), json!({ "balance": "0x0", "nonce": "0x1", "code": probe["deployedBytecode"] }));
+    // Ticker's mode is in slot 2: it asks.
+    let asks = json!({ B256::with_last_byte(2).to_string(): B256::with_last_byte(4) });
+    for (address, name, slots) in [(PROBE, "Probe", json!({})), (TICKER, "Ticker", asks)] {
+        let code = artifact(name)["deployedBytecode"].clone();
+        alloc.insert(address.to_string(), json!({ "balance": "0x0", "nonce": "0x1", "code": code, "storage": slots }));
+    }
     for index in 0..8 {
         alloc.insert(account(index).address().to_string(), json!({ "balance": "0x3635c9adc5dea00000" }));
     }
+    doc["app_state"]["priceFeed"]["feeder"] = json!(account(FEEDER).address());
+    change(&mut doc["app_state"]);
     let doc = GenesisDoc::parse(doc.to_string().as_bytes()).unwrap();
     (doc.genesis, doc.app_state)
 }
@@ -110,7 +133,12 @@ impl TestChain {
 
     /// InitChain.
     pub fn init(&self) {
-        let request = RequestInitChain { app_state_bytes: genesis().1.0, ..Default::default() };
+        self.init_with(genesis().1);
+    }
+
+    /// InitChain with another genesis.
+    pub fn init_with(&self, app_state: Bytes) {
+        let request = RequestInitChain { app_state_bytes: app_state.0, ..Default::default() };
         self.chain.init_chain(request).unwrap();
     }
 
@@ -221,9 +249,7 @@ impl TestChain {
 
     /// Deploys a contract of `app/contracts` in a block of its own, from an account without transactions.
     pub fn deploy(&self, name: &str, sender: u8) -> Address {
-        let artifact = std::fs::read(repository().join(format!("app/contracts/out/{name}.json"))).unwrap();
-        let artifact: Value = serde_json::from_slice(&artifact).unwrap();
-        let code: Bytes = artifact["bytecode"].as_str().unwrap().parse().unwrap();
+        let code: Bytes = artifact(name)["bytecode"].as_str().unwrap().parse().unwrap();
         let hash =
             self.chain.admit(Tx { input: code, gas: 5_000_000, ..Tx::transfer(0) }.sign_creation(sender)).unwrap();
         self.wait_for(hash, Stage::Ready);
@@ -279,6 +305,20 @@ impl Tx {
 
     pub fn bump(nonce: u64) -> Self {
         Self::call(nonce, bumpCall {}.abi_encode())
+    }
+
+    /// Has Ticker run every other second.
+    pub fn schedule(nonce: u64) -> Self {
+        let (end, frequency) = (U256::from(1_900_000_000), U256::from(2));
+        let call = registerTaskCall { contractAddress: TICKER, endTime: end, frequency };
+        let value = U256::from(2_000_000_000_000_000_000u64);
+        Self { to: penstock_chain::SCHEDULER, value, ..Self::call(nonce, call.abi_encode()) }
+    }
+
+    /// Ends that.
+    pub fn stop(nonce: u64) -> Self {
+        let call = stopTaskCall { contractAddress: TICKER };
+        Self { to: penstock_chain::SCHEDULER, ..Self::call(nonce, call.abi_encode()) }
     }
 
     pub fn sign(&self, sender: u8) -> Bytes {

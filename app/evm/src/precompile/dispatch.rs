@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use alloy_primitives::Bytes;
+use alloy_primitives::{B256, Bytes};
 use alloy_sol_types::{SolCall, SolEvent, SolValue};
-use penstock_inference::InferenceRequest;
+use penstock_inference::{InferenceRequest, RequestId};
 
 use super::{
     Call, OnMiss,
@@ -24,14 +24,16 @@ pub(super) enum Generation {
 /// How a call ends.
 #[derive(Debug)]
 pub(super) enum Ending {
-    /// Returns data and logs an event (topic, data).
-    Return { output: Bytes, topic: alloy_primitives::B256, event: Bytes },
+    /// Returns data and logs an event (topic, data), if there is one.
+    Return { output: Bytes, event: Option<(B256, Bytes)> },
     /// Reverts with a custom error.
     Revert(Denied),
     /// The gas does not suffice.
     OutOfGas,
     /// The result is missing and the execution has to stop ([`OnMiss::Abort`]).
-    Missing(penstock_inference::RequestId),
+    Missing(RequestId),
+    /// The state could not be read.
+    Storage,
 }
 
 /// What a call did.
@@ -58,13 +60,25 @@ pub(super) struct Surroundings<'a> {
 }
 
 /// Gas that a call has spent, against its limit.
-struct Meter {
+#[derive(Debug)]
+pub(super) struct Meter {
     used: u64,
     limit: u64,
 }
 
 impl Meter {
-    fn charge(&mut self, gas: u64) -> Result<(), Ending> {
+    /// Runs a call with the gas that it has.
+    pub(super) fn run(
+        limit: u64,
+        run: impl FnOnce(&mut Self, &mut Option<Call>) -> Result<Ending, Ending>,
+    ) -> Answered {
+        let mut meter = Self { used: 0, limit };
+        let mut call = None;
+        let ending = run(&mut meter, &mut call).unwrap_or_else(|ending| ending);
+        Answered { ending, gas_used: meter.used.min(limit), call }
+    }
+
+    pub(super) fn charge(&mut self, gas: u64) -> Result<(), Ending> {
         self.used = self.used.saturating_add(gas);
         if self.used > self.limit { Err(Ending::OutOfGas) } else { Ok(()) }
     }
@@ -72,10 +86,7 @@ impl Meter {
 
 /// Answers a call.
 pub(super) fn answer(data: &[u8], gas_limit: u64, generation: Generation, around: Surroundings<'_>) -> Answered {
-    let mut meter = Meter { used: 0, limit: gas_limit };
-    let mut call = None;
-    let ending = run(data, generation, around, &mut meter, &mut call).unwrap_or_else(|ending| ending);
-    Answered { ending, gas_used: meter.used.min(gas_limit), call }
+    Meter::run(gas_limit, |meter, call| run(data, generation, around, meter, call))
 }
 
 impl From<Denied> for Ending {
@@ -126,7 +137,6 @@ fn run_model(
     meter: &mut Meter,
     call: &mut Option<Call>,
 ) -> Result<Ending, Ending> {
-    let rules = around.rules;
     check_model_request(arguments)?;
     let abi::runModelInferenceCall { request } =
         abi::runModelInferenceCall::abi_decode_raw_validate(arguments).map_err(|_| InputFault::Malformed)?;
@@ -135,11 +145,35 @@ fn run_model(
         1 | 2 => return Err(Denied::ModeNotSupported(request.mode).into()),
         _ => return Err(InputFault::Malformed.into()),
     }
-    let model = rules.registry.by_name(&request.modelCID).ok_or(Denied::UnknownModel)?;
+    let (id, response) = ask(&request.modelCID, &request.input, around, meter, call)?;
+    let output = match generation {
+        Generation::V2 => response.abi_encode(),
+        Generation::V1 => abi::ModelOutputV1 {
+            numbers: response.numbers.clone(),
+            strings: response.strings.clone(),
+            is_simulation_result: response.is_simulation_result,
+        }
+        .abi_encode(),
+    };
+    let event = abi::ModelInferenceEvent { inferenceID: id.to_string(), request, response }.encode_data();
+    let event = Some((abi::ModelInferenceEvent::SIGNATURE_HASH, event.into()));
+    Ok(Ending::Return { output: output.into(), event })
+}
+
+/// Asks a model, whichever function it is asked by: limits, gas, request id, result.
+pub(super) fn ask(
+    model: &str,
+    input: &abi::ModelInput,
+    around: Surroundings<'_>,
+    meter: &mut Meter,
+    call: &mut Option<Call>,
+) -> Result<(RequestId, abi::ModelOutput), Ending> {
+    let rules = around.rules;
+    let model = rules.registry.by_name(model).ok_or(Denied::UnknownModel)?;
     if !model.active {
         return Err(Denied::ModelNotActive.into());
     }
-    let Prepared { id, request: question, ops, sizes } = prepare(model, &request.input)?;
+    let Prepared { id, request: question, ops, sizes } = prepare(model, input)?;
     let outputs = &model.descriptor.outputs;
     let bytes_out = output_bytes(outputs, &sizes);
     if bytes_out > rules.limits.max_output_bytes {
@@ -163,15 +197,5 @@ fn run_model(
         (None, OnMiss::Abort) => return Err(Ending::Missing(id)),
         (None, OnMiss::Revert) => return Err(Denied::InferenceUnavailable.into()),
     };
-    let output = match generation {
-        Generation::V2 => response.abi_encode(),
-        Generation::V1 => abi::ModelOutputV1 {
-            numbers: response.numbers.clone(),
-            strings: response.strings.clone(),
-            is_simulation_result: response.is_simulation_result,
-        }
-        .abi_encode(),
-    };
-    let event = abi::ModelInferenceEvent { inferenceID: id.to_string(), request, response }.encode_data();
-    Ok(Ending::Return { output: output.into(), topic: abi::ModelInferenceEvent::SIGNATURE_HASH, event: event.into() })
+    Ok((id, response))
 }

@@ -1,15 +1,17 @@
-//! The inference precompile: a provider of precompiles for revm that adds two addresses to
-//! Ethereum's. [`dispatch`] decodes, prices and answers; this file is the boundary to revm.
+//! The precompiles for inference and prices: a provider of precompiles for revm that adds three addresses to
+//! Ethereum's. [`dispatch`] and [`price_feed`] decode, price and answer; this file is the boundary to revm.
 
+mod candles;
 mod dispatch;
 mod layout;
+mod price_feed;
 mod request;
 mod response;
 
 use core::fmt;
 use std::{collections::HashMap, sync::Arc};
 
-use alloy_primitives::{Address, Bytes, Log, LogData, address};
+use alloy_primitives::{Address, Bytes, Log, LogData, U256, address};
 use penstock_inference::{InferenceRequest, RequestId};
 use revm::{
     Database,
@@ -20,7 +22,9 @@ use revm::{
     primitives::{AddressSet, hardfork::SpecId},
 };
 
-use self::dispatch::{Answered, Ending, Generation, Surroundings};
+pub use self::{candles::CANDLE_FEED, price_feed::PRICE_FEED};
+
+use self::dispatch::{Answered, Ending, Generation, Meter, Surroundings};
 use crate::{CarriesMissing, Denied, InputFault, RegisteredModel, Results, Rules, abi};
 
 /// The inference precompile.
@@ -65,7 +69,7 @@ pub struct Call {
 /// Precompiles that a call finds elsewhere: at an address either the one of another address, or none any more.
 pub type PrecompilePlaces = HashMap<Address, Option<Address>>;
 
-/// Ethereum's precompiles and the inference precompile.
+/// Ethereum's precompiles, and those for inference and prices.
 pub(crate) struct Precompiles<'a> {
     eth: EthPrecompiles,
     warm: AddressSet,
@@ -92,6 +96,7 @@ impl<'a> Precompiles<'a> {
         let eth = EthPrecompiles::new(rules.spec);
         let mut warm = eth.warm_addresses().clone();
         warm.extend([INFERENCE, INFERENCE_V1]);
+        warm.extend(rules.price_feed.then_some(PRICE_FEED));
         Self { eth, warm, rules, results, on_miss, calls: Vec::new(), places: HashMap::new() }
     }
 
@@ -104,28 +109,41 @@ impl<'a> Precompiles<'a> {
         core::mem::take(&mut self.calls)
     }
 
-    fn answer(&mut self, data: &[u8], inputs: &CallInputs, generation: Generation) -> Answered {
+    /// What a call is denied for whoever makes it how; it pays the base.
+    fn refuse(&self, inputs: &CallInputs, may_be_static: bool) -> Option<Answered> {
         let direct = inputs.scheme == CallScheme::Call || inputs.scheme == CallScheme::StaticCall;
-        let refused = match (direct, inputs.is_static, inputs.value.get().is_zero()) {
-            (false, ..) => Some(InputFault::DelegateCall),
-            (_, true, _) => Some(InputFault::StaticCall),
-            (_, _, false) => Some(InputFault::ValueNotAccepted),
-            _ => None,
+        let fault = match (direct, inputs.is_static && !may_be_static, inputs.value.get().is_zero()) {
+            (false, ..) => InputFault::DelegateCall,
+            (_, true, _) => InputFault::StaticCall,
+            (_, _, false) => InputFault::ValueNotAccepted,
+            _ => return None,
         };
-        if let Some(fault) = refused {
-            let base = self.rules.gas.base;
-            let ending = if base > inputs.gas_limit { Ending::OutOfGas } else { Ending::Revert(Denied::from(fault)) };
-            return Answered { ending, gas_used: base, call: None };
-        }
-        let around = Surroundings {
+        let base = self.rules.gas.base;
+        let ending = if base > inputs.gas_limit { Ending::OutOfGas } else { Ending::Revert(Denied::from(fault)) };
+        Some(Answered { ending, gas_used: base, call: None })
+    }
+
+    fn surroundings(&self) -> Surroundings<'_> {
+        Surroundings {
             rules: self.rules,
             results: self.results,
             on_miss: self.on_miss,
             calls_before: self.calls.len(),
             ops_before: self.calls.iter().fold(0, |sum, call| sum.saturating_add(call.ops)),
             speculative: self.calls.iter().any(|call| call.missed),
-        };
-        dispatch::answer(data, inputs.gas_limit, generation, around)
+        }
+    }
+
+    fn answer(&self, data: &[u8], inputs: &CallInputs, generation: Generation) -> Answered {
+        self.refuse(inputs, false)
+            .unwrap_or_else(|| dispatch::answer(data, inputs.gas_limit, generation, self.surroundings()))
+    }
+
+    /// `read` reads a slot of the feed's contract.
+    fn answer_prices(&self, data: &[u8], inputs: &CallInputs, read: &mut dyn FnMut(U256) -> Option<U256>) -> Answered {
+        self.refuse(inputs, price_feed::is_read_only(data)).unwrap_or_else(|| {
+            Meter::run(inputs.gas_limit, |meter, call| price_feed::run(data, self.surroundings(), read, meter, call))
+        })
     }
 }
 
@@ -147,21 +165,39 @@ where
             Some(None) => return Ok(None),
             Some(Some(original)) => *original,
         };
-        let generation = match place {
-            INFERENCE => Generation::V2,
-            INFERENCE_V1 => Generation::V1,
-            original if original != inputs.bytecode_address => {
-                return self.eth.run(ctx, &CallInputs { bytecode_address: original, ..inputs.clone() });
-            }
-            _ => return self.eth.run(ctx, inputs),
+        let is_ours = match place {
+            INFERENCE | INFERENCE_V1 => true,
+            PRICE_FEED => self.rules.price_feed,
+            _ => false,
         };
+        if !is_ours && place != inputs.bytecode_address {
+            return self.eth.run(ctx, &CallInputs { bytecode_address: place, ..inputs.clone() });
+        }
+        if !is_ours {
+            return self.eth.run(ctx, inputs);
+        }
         let data: Bytes = inputs.input.bytes(ctx);
-        let Answered { ending, gas_used, call } = self.answer(&data, inputs, generation);
+        // Taken out of the closure that reads slots, whose callers know nothing of databases.
+        let mut failed = None;
+        let Answered { ending, gas_used, call } = match place {
+            PRICE_FEED => self.answer_prices(&data, inputs, &mut |slot| {
+                // Through the journal: what is read belongs to the transaction's read set. It reads slots of accounts only
+                // that are loaded.
+                let journal = ctx.journal_mut();
+                let loaded = journal.load_account(CANDLE_FEED).map(drop);
+                let loaded = loaded.and_then(|()| journal.sload(CANDLE_FEED, slot));
+                loaded.map(|slot| slot.data).map_err(|error| failed = Some(error)).ok()
+            }),
+            INFERENCE_V1 => self.answer(&data, inputs, Generation::V1),
+            _ => self.answer(&data, inputs, Generation::V2),
+        };
         self.calls.extend(call);
         let output = match ending {
-            Ending::Return { output, topic, event } => {
-                let data = LogData::new_unchecked(vec![topic], event);
-                ctx.journal_mut().log(Log { address: inputs.bytecode_address, data });
+            Ending::Return { output, event } => {
+                if let Some((topic, event)) = event {
+                    let data = LogData::new_unchecked(vec![topic], event);
+                    ctx.journal_mut().log(Log { address: inputs.bytecode_address, data });
+                }
                 PrecompileOutput::new(gas_used, output, inputs.reservoir)
             }
             Ending::Revert(denied) => PrecompileOutput::revert(gas_used, denied.revert_data(), inputs.reservoir),
@@ -171,6 +207,12 @@ where
                 // contract can observe or catch it.
                 *ctx.error() = Err(ContextError::Db(CarriesMissing::missing(id)));
                 PrecompileOutput::halt(PrecompileHalt::other_static("inference result missing"), inputs.reservoir)
+            }
+            Ending::Storage => {
+                if let Some(error) = failed {
+                    *ctx.error() = Err(ContextError::Db(error));
+                }
+                PrecompileOutput::halt(PrecompileHalt::other_static("state unreadable"), inputs.reservoir)
             }
         };
         Ok(Some(precompile_output_to_interpreter_result(output, inputs.gas_limit)))

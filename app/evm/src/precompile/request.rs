@@ -56,6 +56,12 @@ fn only<T>(mut given: impl Iterator<Item = T>) -> Result<T, Denied> {
     Ok(tensor)
 }
 
+/// Whether an input takes numbers of a shape.
+pub(super) fn takes(spec: &TensorSpec, shape: &[u32]) -> bool {
+    spec.dtype != DType::String
+        && fit(shape.iter().map(|dim| *dim as usize).collect(), spec, &mut Sizes::default()).is_ok()
+}
+
 /// A shape that fits an input; a dimension of one row is added where it is missing.
 fn fit(mut shape: Vec<usize>, spec: &TensorSpec, sizes: &mut Sizes) -> Result<Vec<usize>, Denied> {
     if shape.len() + 1 == spec.shape.len() && matches!(spec.shape.first(), Some(Dim::Batch | Dim::Fixed(1))) {

@@ -97,6 +97,8 @@ pub fn rules() -> Rules {
             max_unavailable_per_block: 4,
         },
         registry: Arc::new(Registry::new(vec![registered("linear", true), registered("digits-cnn", false)]).unwrap()),
+        price_feed: false,
+        task_gas_per_block: 0,
     }
 }
 
