@@ -18,7 +18,7 @@ use revm::{
 
 use crate::{
     ScheduledTask, StoredReceipt,
-    tasks::{SCHEDULER, Task},
+    tasks::{SCHEDULER, Task, most_tasks},
 };
 
 type BlockDb = State<WrapDatabaseRef<Db<View>>>;
@@ -83,8 +83,9 @@ pub(crate) struct BlockRun<'a> {
     ops: u64,
     seen: HashSet<RequestId>,
     calls: Vec<Call>,
-    /// Gas of the tasks so far.
+    /// Gas of the tasks so far, and how many they are.
     task_gas_used: u64,
+    tasks_run: usize,
     /// Turn of the last one.
     last_turn: Option<(u64, u64)>,
 }
@@ -120,6 +121,7 @@ impl<'a> BlockRun<'a> {
             seen: HashSet::new(),
             calls: Vec::new(),
             task_gas_used: 0,
+            tasks_run: 0,
             last_turn: None,
         })
     }
@@ -150,6 +152,10 @@ impl<'a> BlockRun<'a> {
     /// Runs the transaction of a task on what the earlier ones left, without committing it. Whether it is due and paid is
     /// for the contract to say; the turn, and the gas of all of them, are the block's business.
     pub(crate) fn run_task(&mut self, task: &ScheduledTask, tx: &TxEnvelope) -> Result<RanTask, NotIncluded> {
+        // Also where each uses less than a run's overhead: the number is bounded before anything is executed.
+        if self.tasks_run >= most_tasks(self.rules.task_gas_per_block) {
+            return Err(NotIncluded::Task("the block has as many tasks as it may have"));
+        }
         if task.gas > self.rules.task_gas_per_block.saturating_sub(self.task_gas_used) {
             return Err(NotIncluded::Task("it does not fit the gas that is left for tasks"));
         }
@@ -181,6 +187,7 @@ impl<'a> BlockRun<'a> {
     /// Makes a task part of the block.
     pub(crate) fn commit_task(&mut self, tx: &TxEnvelope, RanTask { ran, turn }: RanTask) {
         self.task_gas_used += ran.execution.gas_used;
+        self.tasks_run += 1;
         self.last_turn = Some(turn);
         self.commit(tx, TASK_SENDER, ran);
     }

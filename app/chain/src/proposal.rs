@@ -141,6 +141,10 @@ struct Budget {
 /// Candidates that are taken from the pool at once.
 const BATCH: usize = 64;
 
+/// Seconds that a task is late when it does without results that nobody has: longer than the models take whose results
+/// are worth waiting for.
+const GIVES_UP_AFTER: u64 = 120;
+
 /// What became of a candidate.
 enum Attempt {
     Included,
@@ -230,7 +234,8 @@ impl Chain {
                 }
                 Attempt::TooLarge(reason) => {
                     blocked.insert(sender);
-                    if included.is_empty() {
+                    // Alone in a block it might fit.
+                    if included.is_empty() && header.tasks.is_empty() {
                         unfit.push((hash, reason));
                     }
                 }
@@ -277,31 +282,49 @@ impl Chain {
         budget: &mut Budget,
     ) -> Result<Vec<(TxEnvelope, Address)>, ChainError> {
         let Some(ahead) = self.tasks_ahead() else { return Ok(vec![]) };
-        let mut txs = Vec::new();
-        for task in due_in(view, block.timestamp, block.base_fee)?.iter().map(ScheduledTask::from) {
-            // Half of the inline budget is the users'.
+        // Half of the time, and half of the inline budget, are the users'.
+        let deadline = Instant::now() + self.pool()?.config().proposal_budget / 2;
+        // An attempt that comes to nothing is not paid: it counts with all its gas.
+        let mut gas_to_try = 2 * self.rules.task_gas_per_block;
+        let (mut txs, mut tried) = (Vec::new(), false);
+        let due = due_in(view, block.timestamp, block.base_fee)?;
+        let attempts = ahead.attempts(&due, block.number);
+        for due in due.iter().filter(|due| attempts.may_try(due)) {
+            let task = ScheduledTask::from(due);
             let used_up = results.inline.left.get() < results.inline.limit / 2 && results.inline.limit > 0;
-            if used_up || (!txs.is_empty() && Instant::now() >= budget.deadline) {
+            if used_up || (tried && Instant::now() >= deadline) {
                 break;
             }
-            results.begin_attempt(&ahead.held(task.id), 0);
+            let Some(left) = gas_to_try.checked_sub(task.gas) else { continue };
+            gas_to_try = left;
+            tried = true;
+            // One that has waited long enough does without what nobody has, so that it pays and is scheduled again.
+            let gives_up = block.timestamp.saturating_sub(due.next_run) >= GIVES_UP_AFTER;
+            results.begin_attempt(&ahead.held(task.id), if gives_up { budget.unavailable } else { 0 });
             let tx = task.transaction(block.number, block.base_fee);
             let ran = match run.run_task(&task, &tx) {
                 Ok(ran) => ran,
                 Err(NotIncluded::State(error)) => return Err(error.into()),
                 Err(reason) => {
                     debug!(task = task.id, %reason, "left out of the proposal");
+                    attempts.failed(due);
                     continue;
                 }
             };
+            // Somebody else's giving up is no reason to fail this one.
+            let forced = |call: &Call| !gives_up && results.is_unavailable(&call.id);
+            let waits = self.waits_for_others(results, &ran.ran, budget.only_cheap);
             let Some(new) = block_results(results, &ran.ran) else { continue };
             let size = task.encoded_len() + new.iter().map(BlockResult::encoded_len).sum::<usize>();
             let fits = size <= budget.bytes && size <= budget.header_bytes;
-            if !fits || self.waits_for_others(results, &ran.ran, budget.only_cheap) {
+            if !fits || waits || ran.ran.execution.calls.iter().any(forced) {
+                attempts.failed(due);
                 continue;
             }
             budget.bytes -= size;
             budget.header_bytes -= size;
+            budget.unavailable -= results.lacked.get();
+            gas_to_try = gas_to_try.saturating_add(task.gas - ran.ran.execution.gas_used.min(task.gas));
             results.keep_for_block(&ran.ran);
             header.tasks.push(task);
             header.results.extend(new);

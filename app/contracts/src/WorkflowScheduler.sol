@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-pragma solidity ^0.8.24;
+pragma solidity ^0.8.28;
 
 /// @title Contracts that run by themselves
 /// @notice An account registers a contract, and the chain calls the contract's `run()` every `frequency` seconds until
@@ -67,6 +67,8 @@ contract WorkflowScheduler {
     mapping(address owner => uint256) public depositOf;
     /// @notice Wei that runs have burned: it stays here for ever.
     uint256 public burned;
+    /// @dev While a task runs its owner's deposit is short of what the run may cost.
+    bool private transient running;
 
     /// @notice A contract is called from now on.
     event TaskRegistered(uint256 indexed id, address indexed owner, address indexed contractAddress, uint256 endTime, uint256 frequency);
@@ -184,7 +186,7 @@ contract WorkflowScheduler {
     function prune(uint256 id) external {
         Task storage task = tasks[id];
         if (task.owner == address(0)) revert UnknownTask();
-        if (block.timestamp < task.endTime && _isPaid(task)) revert StillRunning();
+        if (running || (block.timestamp < task.endTime && _isPaid(task))) revert StillRunning();
         _remove(id);
     }
 
@@ -236,20 +238,23 @@ contract WorkflowScheduler {
         next += frequency;
         task.nextRun = uint48(next > block.timestamp ? next : block.timestamp + frequency);
 
+        running = true;
         bool success;
+        bool tipped = true;
         uint256 toProposer = tip;
         assembly ("memory-safe") {
             // Nothing of what the calls return is copied.
             mstore(0, shl(224, RUN_SELECTOR))
             success := call(gasLimit, target, 0, 0, 4, 0, 0)
             // Without gas but the stipend: the proposer's account may be any contract.
-            if toProposer { pop(call(0, coinbase(), toProposer, 0, 0, 0, 0)) }
+            if toProposer { tipped := call(0, coinbase(), toProposer, 0, 0, 0, 0) }
         }
+        running = false;
 
         uint256 fee = (gasAtStart - gasleft() + UNSEEN_GAS) * block.basefee;
         if (fee > most - toProposer) fee = most - toProposer;
         depositOf[owner] += most - toProposer - fee;
-        burned += fee;
+        burned += tipped ? fee : fee + toProposer;
         emit TaskRun(id, target, success, fee);
     }
 

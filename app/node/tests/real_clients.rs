@@ -1,10 +1,14 @@
-//! The scenarios of `tests/clients`, run by viem, ethers, web3.py and OpenGradient's SDK against a node.
+//! The scenarios of `tests/clients`, run by viem, ethers, web3.py, cast, forge, hardhat and OpenGradient's SDK against a node;
+//! the calls of MetaMask; the answers against Ethereum's schemas; and thousands of transactions against anvil.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on stops")]
 
 mod support;
 
-use std::{fs, process::Command};
+use std::{
+    fs,
+    process::{Command, Stdio},
+};
 
 use serde_json::Value;
 use support::{Node, PROGRAM, clients, repository};
@@ -54,6 +58,58 @@ fn opengradients_own_sdk_runs_with_nothing_but_addresses_and_the_url_changed() {
 #[test]
 fn ethers_runs_its_scenarios() {
     run("ethers.mjs");
+}
+
+#[test]
+fn viem_fills_replaces_delegates_simulates_and_chooses_answers() {
+    run("viem_more.mjs");
+}
+
+#[test]
+fn viem_reads_traces_and_raw_bytes_of_a_transaction_that_asked_a_model() {
+    run("viem_traces.mjs");
+}
+
+#[test]
+fn cast_runs_its_scenarios() {
+    run("cast.mjs");
+}
+
+#[test]
+fn forge_deploys_and_asks_a_model_by_a_script() {
+    run("forge.mjs");
+}
+
+#[test]
+fn hardhat_compiles_deploys_and_asks_a_model() {
+    run("hardhat.mjs");
+}
+
+#[test]
+fn metamask_adds_the_network_and_sends() {
+    run("metamask.mjs");
+}
+
+#[test]
+fn answers_are_those_of_the_specification() {
+    run("openrpc.py");
+}
+
+#[test]
+fn anvil_has_the_same_receipts_and_state_roots_for_thousands_of_random_transactions() {
+    let Some(clients) = clients::installed() else { return };
+    // It starts both nodes, since they need the same genesis.
+    let output = Command::new("node")
+        .arg(repository().join("app/node/tests/clients/anvil.mjs"))
+        .env("PENSTOCK_CLIENTS", clients)
+        .env("PENSTOCK_PROGRAM", PROGRAM)
+        // Without it the script takes another one each time.
+        .env("SEED", "7483")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[test]

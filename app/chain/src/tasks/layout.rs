@@ -117,6 +117,8 @@ impl Task {
             }
         }
         due.sort_unstable_by_key(Self::turn);
+        // The contract lists none twice; a genesis may.
+        due.dedup_by_key(|task| task.id);
         Ok(due)
     }
 

@@ -11,8 +11,8 @@
 //! tasks of a block come in the order in which they are due, with the gas that the contract names, and within
 //! [`Rules::task_gas_per_block`](penstock_evm::Rules).
 //!
-//! A system transaction is a legacy transaction from [`TASK_SENDER`](penstock_evm::TASK_SENDER) whose signature is zero:
-//! nobody can send one. It is not among the block's transactions as consensus knows them; it follows from the header
+//! A system transaction is a legacy transaction from [`TASK_SENDER`](penstock_evm::TASK_SENDER) whose signature no key
+//! makes: nobody can send one. It is not among the block's transactions as consensus knows them; it follows from the header
 //! transaction and the Ethereum header.
 
 mod ahead;
@@ -64,9 +64,13 @@ impl ScheduledTask {
             value: U256::ZERO,
             input: runTaskCall { id: U256::from(self.id) }.abi_encode().into(),
         };
-        tx.into_signed(Signature::new(U256::ZERO, U256::ZERO, false)).into()
+        tx.into_signed(NOBODYS).into()
     }
 }
+
+/// A signature that clients take for well-formed, unlike zeros, and that nobody can make for any hash: no point of secp256k1
+/// has the x-coordinate 5.
+const NOBODYS: Signature = Signature::new(U256::from_limbs([5, 0, 0, 0]), U256::from_limbs([1, 0, 0, 0]), false);
 
 /// Tasks that a block can run at most: none has less gas than the overhead of a run.
 pub(crate) fn most_tasks(gas_per_block: u64) -> usize {

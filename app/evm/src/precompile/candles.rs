@@ -80,7 +80,7 @@ impl Candle {
             low & ((1 << bits) - 1)
         };
         if packed.is_zero() || packed >> MINUTE_AT != U256::from(minute) {
-            return Err(Denied::CandlesUnavailable(minute * 60));
+            return Err(Denied::CandlesUnavailable(minute.saturating_mul(60)));
         }
         Ok(Self {
             open: bits(0, PRICE_BITS),

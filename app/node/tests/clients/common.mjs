@@ -1,7 +1,8 @@
 // What the JavaScript client tests share: the environment, artifacts, samples, decimals, checks.
 
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
+import { execFile } from 'node:child_process';
+import { readFileSync, readdirSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -13,7 +14,7 @@ export const RPC = setting('PENSTOCK_RPC', 'http://127.0.0.1:8545');
 export const WS = setting('PENSTOCK_WS', RPC.replace(/^http/, 'ws'));
 const CONTRACTS = setting('PENSTOCK_CONTRACTS', repository('app/contracts/out'));
 const MODELS = setting('PENSTOCK_MODELS', repository('inference/models'));
-const CLIENTS = setting('PENSTOCK_CLIENTS', repository('target/test-clients'));
+export const CLIENTS = setting('PENSTOCK_CLIENTS', repository('target/test-clients'));
 
 /** Loads a package from where `scripts/contracts --install` put it, which import would not search. */
 export const require = createRequire(`${CLIENTS}/`);
@@ -24,6 +25,23 @@ export const KEY = '0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4
 export const PRECOMPILE = '0x00000000000000000000000000000000000000F4';
 /** What clients of model-calling contracts send: enough for every call here, and no estimate is asked for. */
 export const MODEL_GAS = 30_000_000n;
+
+/** anvil, cast or forge themselves: npm's wrappers around them lose the exit status. */
+export function foundry(name) {
+  const packages = join(CLIENTS, 'node_modules/@foundry-rs');
+  const native = readdirSync(packages).find((entry) => entry.startsWith(`${name}-`));
+  assert.ok(native, `no ${name} for this machine in ${packages}`);
+  return join(packages, native, 'bin', name);
+}
+
+/** Runs a program; what it wrote. The error of one that fails has its `stdout` and `stderr`. */
+export const run = (file, args, options = {}) => new Promise((resolve, reject) => {
+  const settings = { maxBuffer: 1 << 28, timeout: 120_000, ...options };
+  execFile(file, args, settings, (error, stdout, stderr) => {
+    if (error) reject(Object.assign(error, { stdout, stderr, message: `${error.message}\n${stdout}` }));
+    else resolve(stdout.trim());
+  }).stdin.end();
+});
 
 /** The {abi, bytecode} of a contract. */
 export const artifact = (name) => JSON.parse(readFileSync(join(CONTRACTS, `${name}.json`), 'utf8'));

@@ -380,3 +380,52 @@ def _():
         refused = rpc("eth_sendRawTransaction", signed(signer, 0)).get("error")
         assert refused, f"accepted, not refused with {words}"
         assert words in refused["message"], refused["message"]
+
+
+@check("an account is delegated to a contract (EIP-7702)")
+def _():
+    authority = Account.create()
+    authorization = authority.sign_authorization({"chainId": CHAIN_ID, "address": token.address, "nonce": 0})
+    receipt = send(to=account.address, gas=100_000, authorizationList=[authorization])
+    equal(receipt["type"], 4, "type")
+    equal(w3.eth.get_code(authority.address).to_0x_hex(), "0xef0100" + token.address[2:].lower(), "code")
+
+
+@check("an access list is made and used, and state is overridden in a call")
+def _():
+    call = {"from": account.address, "to": token.address, "data": token.encode_abi("transfer", args=[account.address, 1])}
+    listed = w3.eth.create_access_list(call)
+    equal(listed["accessList"][0]["address"], token.address, "the address in the list")
+    [slot] = listed["accessList"][0]["storageKeys"]  # of one account that sends to itself
+    overridden = w3.eth.call(
+        {"to": token.address, "data": token.encode_abi("balanceOf", args=[account.address])},
+        "latest",
+        {token.address: {"stateDiff": {slot: "0x" + f"{77:064x}"}}},
+    )
+    equal(int.from_bytes(overridden), 77, "the balance")
+
+
+@check("a transaction that asked a model is traced, and a block is simulated")
+def _():
+    plain = result("debug_traceTransaction", receipt["transactionHash"].to_0x_hex(), {"tracer": "callTracer"})
+    equal(Web3.to_checksum_address(plain["calls"][0]["to"]), PRECOMPILE, "the address of the inner call")
+    [block] = w3.eth.simulate_v1(
+        {"blockStateCalls": [{"calls": [{"from": account.address, "to": account.address, "value": "0x1"}]}]}, "latest"
+    )
+    equal(block["calls"][0]["status"], 1, "status of the simulated call")
+
+
+@check("a waiting transaction is replaced by one that pays more")
+def _():
+    nonce = w3.eth.get_transaction_count(account.address)
+    first = signed(account, nonce + 1)
+    result("eth_sendRawTransaction", first)
+    again = rpc("eth_sendRawTransaction", first).get("error")
+    assert again and "already known" in again["message"], again
+    replaced = Web3.keccak(hexstr=first)
+    fees = {"maxPriorityFeePerGas": 3 * 10**9, "maxFeePerGas": 50 * 10**9}
+    cancel = {"chainId": CHAIN_ID, "to": account.address, "value": 0, "gas": 21_000, "nonce": nonce + 1, **fees}
+    cancelled = w3.eth.send_raw_transaction(account.sign_transaction(cancel).raw_transaction)
+    result("eth_sendRawTransaction", signed(account, nonce))
+    equal(w3.eth.wait_for_transaction_receipt(cancelled, timeout=60, poll_latency=0.1)["status"], 1, "status")
+    equal(result("eth_getTransactionReceipt", replaced.to_0x_hex()), None, "the receipt of the replaced one")

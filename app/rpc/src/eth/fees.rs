@@ -6,6 +6,7 @@ use alloy_primitives::U256;
 use alloy_rpc_types_eth::FeeHistory;
 use parking_lot::Mutex;
 use penstock_chain::Block;
+use penstock_evm::TASK_SENDER;
 
 use super::Eth;
 use crate::error::{RpcError, RpcResult};
@@ -95,7 +96,9 @@ impl Eth {
 fn paid_tips(block: &Block) -> impl Iterator<Item = (u128, u64)> + '_ {
     let base_fee = block.header.base_fee_per_gas.unwrap_or_default();
     let tip = move |tx: &alloy_consensus::TxEnvelope| tx.effective_tip_per_gas(base_fee).unwrap_or_default();
-    block.txs.iter().zip(&block.receipts).map(move |(tx, receipt)| (tip(tx), receipt.gas_used))
+    // Those that run tasks pay otherwise, and compete with nobody.
+    let users = block.txs.iter().zip(&block.receipts).filter(|(_, receipt)| receipt.sender != TASK_SENDER);
+    users.map(move |(tx, receipt)| (tip(tx), receipt.gas_used))
 }
 
 /// The tips at percentiles of the block's gas.
