@@ -29,6 +29,7 @@ fn lies_are_rejected(comet: support::network::Comet) {
     network.wait_for(1);
     let honest = &network.nodes[1..];
     let probe = honest[0].deploy(&account(9), "Probe", &[]);
+    schedule(&honest[0]);
 
     let mut nonces = [0u64; 4];
     let mut asked: Vec<B256> = Vec::new();
@@ -83,7 +84,25 @@ fn lies_are_rejected(comet: support::network::Comet) {
         let value = U256::from(number.value as u128) / U256::from(10).pow(U256::from(number.decimals as u128));
         assert_eq!(value, U256::from(45), "{}", node.name);
     }
+    let runs = |node: &support::network::Member| -> usize {
+        let topic = alloy_primitives::keccak256("TaskRun(uint256,address,bool,uint256)");
+        let filter = json!([{ "fromBlock": "0x0", "address": penstock_chain::SCHEDULER, "topics": [topic] }]);
+        node.call("eth_getLogs", filter).as_array().unwrap().len()
+    };
+    assert!(network.nodes.iter().all(|node| runs(node) >= 3), "a task ran meanwhile, without anybody's transaction");
     network.assert_equal();
+}
+
+/// Has a Ticker that asks a model run every second.
+fn schedule(node: &support::network::Member) {
+    let owner = account(8);
+    let ticker = node.deploy(&owner, "Ticker", &[]);
+    let mode = Tx::call(1, ticker, contracts::setModeCall { mode: 4 }.abi_encode());
+    node.send_and_succeed(&mode.sign(&owner));
+    let (end, frequency) = (U256::from(4_000_000_000u64), U256::from(1));
+    let call = contracts::registerTaskCall { contractAddress: ticker, endTime: end, frequency };
+    let value = U256::from(3_000_000_000_000_000_000u64);
+    node.send_and_succeed(&Tx { value, ..Tx::call(2, penstock_chain::SCHEDULER, call.abi_encode()) }.sign(&owner));
 }
 
 #[test]

@@ -22,6 +22,8 @@ sol! {
     function lastFeeBps() returns (uint256);
     function iterate(int128 x, uint256 depth);
     function setValidator(bytes32 ed25519Key, uint64 power);
+    function setMode(uint8 mode);
+    function registerTask(address contractAddress, uint256 endTime, uint256 frequency);
 
     contract DynamicFeePool {
         constructor(string model, uint256 reserveA, uint256 reserveB);

@@ -14,7 +14,7 @@ use penstock_abci::{
     messages::{ResponseProcessProposal, response_process_proposal::ProposalStatus},
     wire::{Frame, Request, Response, put_frame, request, response, take_frame},
 };
-use penstock_chain::{BlockResult, HeaderTx};
+use penstock_chain::{BlockResult, HeaderTx, ScheduledTask};
 use penstock_inference::{Failure, RequestId, Tensor, TensorValues};
 use prost::{Message, bytes::BytesMut};
 
@@ -33,9 +33,10 @@ pub(crate) enum Lie {
     HeaderTwice,
     HeaderNotFirst,
     TransactionThatCannotBeIncluded,
+    TaskThatIsNotThere,
 }
 
-pub(crate) const LIES: [Lie; 10] = [
+pub(crate) const LIES: [Lie; 11] = [
     Lie::ForgedOutput,
     Lie::MissingResult,
     Lie::ExtraResult,
@@ -46,6 +47,7 @@ pub(crate) const LIES: [Lie; 10] = [
     Lie::HeaderTwice,
     Lie::HeaderNotFirst,
     Lie::TransactionThatCannotBeIncluded,
+    Lie::TaskThatIsNotThere,
 ];
 
 impl Lie {
@@ -63,6 +65,7 @@ impl Lie {
             Self::ExtraResult => {
                 header.results.push(BlockResult { id: RequestId(B256::repeat_byte(9)), result: Err(Failure::Engine) });
             }
+            Self::TaskThatIsNotThere => header.tasks.push(ScheduledTask { id: 77, gas: 3_197_619 }),
             Self::ResultsInAnotherOrder if results > 1 => header.results.reverse(),
             Self::ForgedOutput | Self::MissingResult | Self::ResultsInAnotherOrder => return None,
             _ => changed = false,
@@ -94,6 +97,8 @@ fn with_proof(tx: &[u8]) -> prost::bytes::Bytes {
         fee_recipient: Vec<u8>,
         #[prost(message, repeated, tag = "2")]
         results: Vec<ResultProto>,
+        #[prost(bytes = "vec", repeated, tag = "3")]
+        tasks: Vec<Vec<u8>>,
     }
     #[derive(Clone, PartialEq, Message)]
     struct ResultProto {
