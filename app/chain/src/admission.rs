@@ -130,6 +130,10 @@ impl Chain {
         if HeaderTx::is_one(&raw) {
             return Err(AdmissionError::Type);
         }
+        // EIP-2718: types end at 0x7f, and there are four.
+        if raw.first().is_some_and(|first| *first <= 0x7f && !(1..=4).contains(first)) {
+            return Err(AdmissionError::Type);
+        }
         let tx = TxEnvelope::decode_2718_exact(&raw).map_err(|error| AdmissionError::Malformed(error.to_string()))?;
         if tx.is_eip4844() {
             return Err(AdmissionError::Type);

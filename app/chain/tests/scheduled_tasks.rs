@@ -448,6 +448,66 @@ fn tasks_stay_within_their_gas_and_whatever_waits_longest_comes_first() {
 }
 
 #[test]
+fn a_block_has_no_more_tasks_than_validators_accept_however_little_each_uses() {
+    let (genesis, app_state) = genesis_with(|state| state["scheduler"]["gasPerBlock"] = 1_000_000.into());
+    let open = || {
+        let chain = TestChain::of_genesis(genesis.clone(), &app_state, true, PoolConfig::default());
+        chain.init_with(app_state.clone());
+        chain
+    };
+    let stand = Stand { proposer: open(), nonces: RefCell::default(), blocks: RefCell::default() };
+    // A million of gas is that of six overheads; a run that fails at once uses a third of one.
+    for _ in 0..9 {
+        let ticker = stand.deploy(0, "Ticker", &[]);
+        assert!(stand.register(0, ticker, 1_000, PLENTY / 9).success);
+        let limit = setGasLimitCall { contractAddress: ticker, gasLimit: U256::from(1) };
+        assert!(stand.call(0, SCHEDULER, limit.abi_encode(), 0).success);
+        let update = updateTaskCall { contractAddress: ticker, endTime: U256::from(FOREVER), frequency: U256::from(1) };
+        assert!(stand.call(0, SCHEDULER, update.abi_encode(), 0).success);
+    }
+    let most = (0..4).map(|_| {
+        let block = stand.proposer.propose();
+        let follower = open();
+        stand.blocks.borrow().iter().for_each(|block| {
+            follower.decide(block);
+        });
+        assert!(follower.accepts(&block), "{} tasks", tasks_of(&block).len());
+        stand.proposer.decide(&block);
+        let count = tasks_of(&block).len();
+        stand.blocks.borrow_mut().push(block);
+        count
+    });
+    assert_eq!(most.max(), Some(6));
+}
+
+#[test]
+fn a_task_whose_results_never_come_pays_after_a_while_and_holds_up_nobody_until_then() {
+    let config = PoolConfig { inline_ops: 0, simulation_ops: 0, ..PoolConfig::default() };
+    // The proposer lacks the model.
+    let proposer = TestChain::with(config, false);
+    let stand = Stand { proposer, nonces: RefCell::default(), blocks: RefCell::default() };
+    stand.ticker(0, ASK, 1_000);
+    let other = stand.ticker(2, COUNT, 1);
+    let deposit = stand.deposit_of(0);
+    let begin = stand.block().header.timestamp;
+    let failed = loop {
+        let block = stand.produce();
+        let of_zero = block.receipts.iter().find(|receipt| run_of(receipt).id == U256::from(1));
+        if let Some(receipt) = of_zero {
+            break (block.clone(), run_of(receipt));
+        }
+        assert_eq!(stand.deposit_of(0), deposit, "nothing is charged for what is in no block");
+        assert!(block.header.timestamp < begin + 300, "it waits for ever");
+    };
+    let (block, run) = failed;
+    assert!(!run.success && stand.deposit_of(0) < deposit);
+    assert!(block.header.timestamp >= begin + 100, "results have some time to come");
+    assert_eq!(block.header_tx.unwrap().results[0].result, Err(penstock_inference::Failure::Unavailable));
+    assert!(stand.runs(other) > 90, "{} runs of the other one", stand.runs(other));
+    stand.replayed();
+}
+
+#[test]
 fn nobody_but_the_chain_runs_a_task() {
     let stand = Stand::new();
     let ticker = stand.ticker(0, COUNT, 100);

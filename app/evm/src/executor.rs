@@ -85,8 +85,8 @@ pub enum ExecError {
 /// Checks that a read-only call does not make.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CallOptions {
-    /// Neither nonce, base fee nor sender's code are checked (`eth_call`). The balance is, as in geth:
-    /// without a gas price only the value has to be covered.
+    /// Neither nonce nor sender's code are checked (`eth_call`), and the base fee only if the call names a fee. The balance
+    /// is, as in geth: without a gas price only the value has to be covered.
     pub unchecked: bool,
 }
 
@@ -201,7 +201,9 @@ where
         let is_task = tx.caller == TASK_SENDER;
         let cfg = &mut self.evm.ctx.cfg;
         cfg.disable_nonce_check = self.options.unchecked || is_task;
-        cfg.disable_base_fee = self.options.unchecked || is_task;
+        // As geth has it: a call that names a fee has to name one that suffices.
+        let pays_nothing = tx.gas_price == 0 && tx.gas_priority_fee.unwrap_or_default() == 0;
+        cfg.disable_base_fee = is_task || (self.options.unchecked && pays_nothing);
         cfg.disable_eip3607 = self.options.unchecked;
         TxEnv { gas_price: if is_task { 0 } else { tx.gas_price }, ..tx }
     }

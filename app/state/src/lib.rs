@@ -12,6 +12,7 @@
 //! some height, exactly. State sync is the exception: `Restore` fills an empty store chunk by chunk and gives it
 //! a height at the end; a store without one is emptied when it is opened. Old history goes on a thread of its own.
 
+mod codes;
 mod history;
 pub mod keys;
 mod migrate;

@@ -9,6 +9,7 @@ use revm::DatabaseRef;
 
 use crate::{
     Store, StoreError, View,
+    codes::Codes,
     trie::Trie,
     tries::{StorageTries, Version, bytes_of, load_storage},
     view::{AccountLeaves, SlotLeaves},
@@ -19,6 +20,7 @@ use crate::{
 pub(crate) struct Shared {
     store: Arc<dyn Store>,
     committed: RwLock<Committed>,
+    pub(crate) codes: Arc<Codes>,
 }
 
 #[derive(Debug)]
@@ -38,8 +40,9 @@ impl Committed {
 
 impl Shared {
     pub(crate) fn new(store: Arc<dyn Store>, height: u64) -> Self {
-        let head = View::newest(height, store.snapshot());
-        Self { store, committed: RwLock::new(Committed::at(head, Trie::default())) }
+        let codes = Arc::<Codes>::default();
+        let head = View::newest(height, store.snapshot(), codes.clone());
+        Self { store, committed: RwLock::new(Committed::at(head, Trie::default())), codes }
     }
 
     pub(crate) fn restart(&self, head: View, accounts: Trie) {
@@ -134,7 +137,7 @@ impl StateReader {
         }
         let snapshot = self.shared.store.snapshot();
         let first = snapshot.meta_number("history")?.unwrap_or_default();
-        Ok((first..=head.height()).contains(&height).then(|| View::past(height, snapshot)))
+        Ok((first..=head.height()).contains(&height).then(|| View::past(height, snapshot, self.shared.codes.clone())))
     }
 
     /// Proves an account and some of its slots after a block; `None`: that height cannot be proved (any more).

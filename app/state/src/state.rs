@@ -103,7 +103,7 @@ impl State {
         };
         self.pending = None;
         self.cache = Cache::default();
-        self.shared.restart(View::newest(height, self.store.snapshot()), accounts);
+        self.shared.restart(View::newest(height, self.store.snapshot(), self.shared.codes.clone()), accounts);
         Ok(())
     }
 
@@ -248,7 +248,7 @@ impl State {
             return Err(StoreError::Database("a commit without a block".into()));
         };
         self.store.commit(batch)?;
-        let view = View::newest(height, self.store.snapshot());
+        let view = View::newest(height, self.store.snapshot(), self.shared.codes.clone());
         self.cache.note(&pending.account_zones, self.epoch);
         shrink_accounts(&mut pending.accounts, &mut self.cache, self.config.trie_bytes / 2, self.epoch);
         self.shared.advance(|committed| {

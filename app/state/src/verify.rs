@@ -227,7 +227,7 @@ fn history(store: &dyn Store, view: &View, report: &mut Report, tell: &mut Tell<
     let mut former = 0;
     let mut epoch = 1;
     for number in (first + 1..=view.height()).rev() {
-        let after = View::past(number, store.snapshot());
+        let after = View::past(number, store.snapshot(), Default::default());
         let list = snapshot.get(&keys::changed(number))?.unwrap_or_default();
         let mut leaves = BTreeMap::new();
         let mut slots: BTreeMap<B256, BTreeMap<B256, Option<Vec<u8>>>> = BTreeMap::new();

@@ -16,7 +16,9 @@ use revm::{
 };
 
 use crate::{
-    Snapshot, Store, StoreError, keys,
+    Snapshot, Store, StoreError,
+    codes::Codes,
+    keys,
     records::{account_entry, decode_account, read_account, read_slot, slot_entry, slot_leaf},
     store::Visit,
     trie::Leaves,
@@ -40,6 +42,7 @@ pub struct View {
     snapshot: Arc<dyn Snapshot>,
     /// Whether the snapshot may know later blocks.
     past: bool,
+    codes: Arc<Codes>,
 }
 
 impl fmt::Debug for View {
@@ -50,19 +53,19 @@ impl fmt::Debug for View {
 
 impl View {
     /// The state that a snapshot was made of.
-    pub(crate) fn newest(height: u64, snapshot: Arc<dyn Snapshot>) -> Self {
+    pub(crate) fn newest(height: u64, snapshot: Arc<dyn Snapshot>, codes: Arc<Codes>) -> Self {
         let past = !snapshot.is_frozen();
-        Self { height, snapshot, past }
+        Self { height, snapshot, past, codes }
     }
 
     /// The state as of now, for whoever commits: nothing changes while it reads.
     pub(crate) fn of_committer(height: u64, snapshot: Arc<dyn Snapshot>) -> Self {
-        Self { height, snapshot, past: false }
+        Self { height, snapshot, past: false, codes: Arc::default() }
     }
 
     /// The state at a height at or before that of the snapshot.
-    pub(crate) fn past(height: u64, snapshot: Arc<dyn Snapshot>) -> Self {
-        Self { height, snapshot, past: true }
+    pub(crate) fn past(height: u64, snapshot: Arc<dyn Snapshot>, codes: Arc<Codes>) -> Self {
+        Self { height, snapshot, past: true, codes }
     }
 
     /// The state after a block of a store that nobody writes to; without a height, the newest. `None`: it is not kept.
@@ -74,7 +77,12 @@ impl View {
         let newest = snapshot.meta_number("height")?.ok_or_else(|| StoreError::damaged("the height"))?;
         let first = snapshot.meta_number("history")?.unwrap_or_default();
         let height = height.unwrap_or(newest);
-        Ok((first..=newest).contains(&height).then(|| Self { height, snapshot, past: height < newest }))
+        Ok((first..=newest).contains(&height).then(|| Self {
+            height,
+            snapshot,
+            past: height < newest,
+            codes: Arc::default(),
+        }))
     }
 
     /// Height of the block.
@@ -288,12 +296,17 @@ impl DatabaseRef for View {
         if hash == KECCAK_EMPTY {
             return Ok(Bytecode::default());
         }
+        if let Some(code) = self.codes.get(&hash) {
+            return Ok(code);
+        }
         let damaged = || StoreError::damaged(format_args!("code {hash}"));
         let code = self.snapshot.get(&keys::code(hash))?.ok_or_else(damaged)?;
         if keccak256(&code) != hash {
             return Err(damaged());
         }
-        Bytecode::new_raw_checked(code.into()).map_err(|_| damaged())
+        let code = Bytecode::new_raw_checked(code.into()).map_err(|_| damaged())?;
+        self.codes.put(hash, code.clone());
+        Ok(code)
     }
 
     fn storage_ref(&self, address: Address, slot: U256) -> Result<U256, StoreError> {

@@ -12,10 +12,22 @@ use alloy_rpc_types_eth::TransactionRequest;
 use alloy_rpc_types_trace::geth::{GethDebugTracingCallOptions, GethDebugTracingOptions, GethTrace, TraceResult};
 use jsonrpsee::{proc_macros::rpc, types::ErrorObjectOwned};
 use serde::Deserialize;
+use serde_json::Value;
 
-use crate::eth::{Eth, InferenceOverride, StrictHash};
+use crate::{
+    error::RpcError,
+    eth::{Eth, InferenceOverride, StrictHash},
+};
 
 type Answer<T> = Result<T, ErrorObjectOwned>;
+
+/// geth's words.
+fn not_found(id: BlockId) -> RpcError {
+    RpcError::InvalidInput(match id {
+        BlockId::Hash(hash) => format!("block {} not found", hash.block_hash),
+        BlockId::Number(tag) => format!("block #{tag} not found"),
+    })
+}
 
 /// The options of `debug_traceCall`: geth's, and where results of inference come from.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -55,6 +67,9 @@ pub(crate) trait DebugApi {
         block: Option<BlockId>,
         options: Option<TraceCallOptions>,
     ) -> Answer<GethTrace>;
+    /// Always empty: a block that is not valid is never committed.
+    #[method(name = "getBadBlocks")]
+    fn bad_blocks(&self) -> Answer<Vec<Value>>;
     /// RLP of a header.
     #[method(name = "getRawHeader", blocking)]
     fn raw_header(&self, block: BlockId) -> Answer<Bytes>;
@@ -98,6 +113,10 @@ impl DebugApiServer for Arc<Eth> {
         options: Option<TraceCallOptions>,
     ) -> Answer<GethTrace> {
         Ok(trace::call(self.clone(), request, block, options.unwrap_or_default()).await?)
+    }
+
+    fn bad_blocks(&self) -> Answer<Vec<Value>> {
+        Ok(vec![])
     }
 
     fn raw_header(&self, block: BlockId) -> Answer<Bytes> {

@@ -12,7 +12,7 @@ use crate::{
 };
 
 fn found(eth: &Eth, id: BlockId) -> RpcResult<std::sync::Arc<Block>> {
-    eth.block(id)?.ok_or(RpcError::UnknownBlock)
+    eth.block(id)?.ok_or_else(|| super::not_found(id))
 }
 
 pub(super) fn header(eth: &Eth, id: BlockId) -> RpcResult<Bytes> {

@@ -50,11 +50,7 @@ pub(super) async fn transaction(eth: Arc<Eth>, hash: B256, options: GethDebugTra
 
 pub(super) async fn block(eth: Arc<Eth>, id: BlockId, options: GethDebugTracingOptions) -> RpcResult<Vec<TraceResult>> {
     eth.blocking(move |eth| {
-        let not_found = || match id {
-            BlockId::Hash(hash) => RpcError::InvalidInput(format!("block {} not found", hash.block_hash)),
-            BlockId::Number(tag) => RpcError::InvalidInput(format!("block #{tag} not found")),
-        };
-        let block = eth.block(id)?.ok_or_else(not_found)?;
+        let block = eth.block(id)?.ok_or_else(|| super::not_found(id))?;
         if block.header.number == 0 {
             return Err(RpcError::InvalidInput("genesis is not traceable".into()));
         }

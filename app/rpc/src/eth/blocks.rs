@@ -37,7 +37,8 @@ impl Eth {
         let head = self.chain.head()?.number();
         let (from, to) = match filter.block_option {
             FilterBlockOption::AtBlockHash(hash) => {
-                let number = self.chain.number_of(hash)?.ok_or(RpcError::UnknownBlock)?;
+                let number = self.chain.number_of(hash)?;
+                let number = number.ok_or_else(|| RpcError::InvalidInput("unknown block".into()))?;
                 (number, number)
             }
             FilterBlockOption::Range { from_block, to_block } => {

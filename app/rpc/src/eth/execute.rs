@@ -6,9 +6,9 @@ use alloy_eips::{BlockId, BlockNumberOrTag};
 use alloy_primitives::{Bytes, TxKind, U256};
 use alloy_rpc_types_eth::{BlockOverrides, TransactionRequest, state::StateOverride};
 use penstock_chain::{CallRequest, CallSession, context_of};
-use penstock_evm::{Db, Execution};
+use penstock_evm::{Db, ExecError, Execution, Status};
 use revm::{
-    context::{BlockEnv, TxEnv, either::Either},
+    context::{BlockEnv, TxEnv, either::Either, result::InvalidTransaction},
     database::CacheDB,
     primitives::KECCAK_EMPTY,
 };
@@ -209,16 +209,20 @@ impl Eth {
             match self.chain.run_call(&call, session) {
                 Ok(execution) => Ok(Some(execution)),
                 // Too little for the intrinsic cost.
-                Err(penstock_evm::ExecError::Invalid(_)) if gas < allowance => Ok(None),
+                Err(ExecError::Invalid(
+                    InvalidTransaction::CallGasCostMoreThanGasLimit { .. }
+                    | InvalidTransaction::GasFloorMoreThanGasLimit { .. },
+                )) => Ok(None),
                 Err(error) => Err(error.into()),
             }
         };
-        let full = with(allowance)?.ok_or_else(|| RpcError::Internal("no execution".into()))?;
-        if !full.is_success() {
-            return Err(match full.status {
-                penstock_evm::Status::Revert => reverted(full.output),
-                _ => RpcError::InvalidInput(format!("gas required exceeds allowance ({allowance})")),
-            });
+        let too_little = || RpcError::InvalidInput(format!("gas required exceeds allowance ({allowance})"));
+        let full = with(allowance)?.ok_or_else(too_little)?;
+        match full.status {
+            Status::Success => {}
+            Status::Revert => return Err(reverted(full.output)),
+            Status::Halt(reason) if reason == "out of gas" => return Err(too_little()),
+            Status::Halt(reason) => return Err(RpcError::InvalidInput(reason)),
         }
         let placeholder = full.calls.iter().any(|call| call.missed);
         let succeeds = |execution: Option<Execution>| execution.is_some_and(|execution| execution.is_success());

@@ -68,7 +68,8 @@ impl Eth {
         let head = self.chain.head()?;
         let newest = self.number_of_tag(newest, head.number());
         if newest > head.number() {
-            return Err(RpcError::UnknownBlock);
+            let head = head.number();
+            return Err(RpcError::InvalidInput(format!("request beyond head block: requested {newest}, head {head}")));
         }
         let count = count.min(MAX_HISTORY).min(newest + 1);
         let oldest = newest + 1 - count;
