@@ -307,7 +307,10 @@ impl Chain {
                 Err(NotIncluded::State(error)) => return Err(error.into()),
                 Err(reason) => {
                     debug!(task = task.id, %reason, "left out of the proposal");
-                    attempts.failed(due);
+                    // What others took up is not its fault.
+                    if txs.is_empty() || matches!(reason, NotIncluded::Missing { .. }) {
+                        attempts.failed(due);
+                    }
                     continue;
                 }
             };
@@ -318,7 +321,9 @@ impl Chain {
             let size = task.encoded_len() + new.iter().map(BlockResult::encoded_len).sum::<usize>();
             let fits = size <= budget.bytes && size <= budget.header_bytes;
             if !fits || waits || ran.ran.execution.calls.iter().any(forced) {
-                attempts.failed(due);
+                if fits || txs.is_empty() {
+                    attempts.failed(due);
+                }
                 continue;
             }
             budget.bytes -= size;

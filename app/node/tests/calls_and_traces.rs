@@ -160,6 +160,49 @@ fn a_trace_shows_the_question_and_its_answer() {
 }
 
 #[test]
+fn a_trace_that_grows_too_large_ends_and_a_smaller_one_does_not() {
+    let node = Node::start_with(&["--block-time", "100ms"], &[("PENSTOCK_RPC_MAX_RESPONSE_BYTES", "100000")]);
+    let state = json!({ "0x00000000000000000000000000000000000c0de0": { "code": "0x5b600056" } });
+    let trace = |options: Value| {
+        let mut options = options;
+        options["stateOverrides"] = state.clone();
+        let call = json!({ "to": "0x00000000000000000000000000000000000c0de0", "gas": "0x30d40" });
+        node.answer("debug_traceCall", json!([call, "latest", options]))
+    };
+    let answer = trace(json!({}));
+    assert_eq!(answer["error"]["code"], -32000, "{answer}");
+    assert!(answer["error"]["message"].as_str().unwrap().contains("too large"), "{answer}");
+    assert_eq!(trace(json!({ "tracer": "callTracer" }))["result"]["error"], "out of gas");
+}
+
+#[test]
+fn a_price_may_be_overridden_like_any_precompile() {
+    let node = Node::start(&["--block-time", "100ms"]);
+    let feed = "0x00000000000000000000000000000000000000f5";
+    let state = json!({ feed: { "code": "0x602a5f5260205ff3" } });
+    let answer = node.call("eth_call", json!([{ "to": feed }, "latest", state]));
+    assert_eq!(answer, hex::encode_prefixed(U256::from(42).abi_encode()));
+}
+
+#[test]
+fn a_transfer_into_a_frame_that_failed_is_not_told_of() {
+    let node = Node::start(&["--block-time", "100ms"]);
+    let [a, b] = ["0x00000000000000000000000000000000000000aa", "0x00000000000000000000000000000000000000bb"];
+    // Sends one wei to the other one, and goes on whatever becomes of it.
+    let sends = format!("0x5f5f5f5f600173{}5af100", &b[2..]);
+    let simulate = |code: &str| {
+        let state = json!({ a: { "balance": "0x5", "code": sends }, b: { "code": code } });
+        let block = json!({ "stateOverrides": state, "calls": [{ "to": a }] });
+        let payload = json!({ "blockStateCalls": [block], "traceTransfers": true });
+        let blocks = node.call("eth_simulateV1", json!([payload, "latest"]));
+        assert_eq!(blocks[0]["calls"][0]["status"], "0x1", "{blocks}");
+        blocks[0]["calls"][0]["logs"].as_array().unwrap().len()
+    };
+    assert_eq!(simulate("0x00"), 1);
+    assert_eq!(simulate("0x5f5ffd"), 0, "it reverted");
+}
+
+#[test]
 fn a_trace_ends_at_its_time() {
     let node = Node::start_with(&["--block-time", "100ms"], &[("PENSTOCK_RPC_TRACE_TIME", "20ms")]);
     // Jumps back until the gas is gone: some seconds with a trace.

@@ -22,7 +22,7 @@ fn malformed_transactions_are_refused_with_the_reason() {
     let chain_1 = Tx { chain_id: 1, ..good.clone() }.sign(&signer);
     let cases: [(Bytes, &str); 12] = [
         (Bytes::new(), "rlp"),
-        (Bytes::from_static(b"\x05\x01\x02"), "rlp"),
+        (Bytes::from_static(b"\x05\x01\x02"), "transaction type not supported"),
         (Bytes::from_static(&[0x9e, 1]), "type not supported"),
         (truncated, "rlp"),
         (trailing, "rlp"),

@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::process::Command;
+
 use alloy_primitives::U256;
 use serde_json::{Value, json};
 use support::{Node, Tx, account, contracts, eventually, heavy};
@@ -14,10 +16,28 @@ fn only_the_methods_that_the_operator_allows_are_served_also_within_batches() {
     assert!(node.answer("eth_chainId", json!([])).get("result").is_some());
     assert!(node.answer("net_version", json!([])).get("result").is_some());
     assert_eq!(node.answer("eth_blockNumber", json!([]))["error"]["code"], -32601);
+    assert!(ureq::get(format!("{}/health", node.rpc().url)).call().is_ok(), "a load balancer is no client");
     let one = |id: u64, method: &str| json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": [] });
     let (_, batch) = node.post(&json!([one(1, "eth_chainId"), one(2, "debug_traceCall"), 7]).to_string());
     let codes: Vec<&Value> = batch.as_array().unwrap().iter().map(|answer| &answer["error"]["code"]).collect();
     assert_eq!(codes, [&Value::Null, &json!(-32601), &json!(-32600)], "{batch}");
+}
+
+#[test]
+fn a_name_that_is_no_method_is_refused_at_the_start() {
+    let mut command = Command::new(support::PROGRAM);
+    command.args(["dev", "--quiet", "--rpc-listen", "127.0.0.1:0"]).env("PENSTOCK_HOME", "/nonexistent");
+    let output = command.env("PENSTOCK_RPC_METHODS", r#"["eth", "eth_cal"]"#).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("`eth_cal` is neither a method nor a namespace"));
+}
+
+#[test]
+fn a_filter_of_any_size_is_not_kept() {
+    let node = Node::start(&[]);
+    let addresses: Vec<String> = (0..1_001).map(|n| format!("0x{n:040x}")).collect();
+    let answer = node.answer("eth_newFilter", json!([{ "address": addresses }]));
+    assert_eq!(answer["error"]["code"], -32000, "{answer}");
 }
 
 #[test]

@@ -81,7 +81,7 @@ fn runs_are_transactions_for_every_tool_on_a_chain_whose_blocks_wait_for_somethi
     assert_eq!((&tx["from"], &receipt["from"]), (&json!(TASK_SENDER), &json!(TASK_SENDER)), "{tx}");
     assert_eq!(tx["to"].as_str().unwrap().parse::<Address>().unwrap(), SCHEDULER);
     assert_eq!(bytes(&tx["input"]), runTaskCall { id: U256::from(1) }.abi_encode());
-    assert_eq!((&tx["r"], &tx["s"]), (&json!("0x0"), &json!("0x0")));
+    assert_eq!((&tx["r"], &tx["s"]), (&json!("0x5"), &json!("0x1")), "well-formed, and nobody's");
     assert_eq!((&receipt["status"], &receipt["transactionIndex"]), (&json!("0x1"), &json!("0x0")));
     let block = node.call("eth_getBlockByNumber", json!([tx["blockNumber"], false]));
     assert!(block["transactions"].as_array().unwrap().contains(&hash));

@@ -15,7 +15,7 @@ pub struct RpcConfig {
     pub listen: SocketAddr,
     /// Bytes of a request body. reth's 15 MB; a transaction has 128 KiB at most.
     pub max_body_bytes: u32,
-    /// Bytes of a response. reth's 160 MB is for traces, which are not served; logs fit in 64.
+    /// Bytes of a response. reth's are 160 MB; traces that are larger are better made in parts.
     pub max_response_bytes: u32,
     /// Connections at once. reth's default.
     pub max_connections: u32,

@@ -25,7 +25,7 @@ use tracing::debug;
 
 use crate::{
     RpcConfig, ServeError,
-    guard::{Allowed, GuardLayer},
+    guard::{Allowed, GuardLayer, HEALTH},
     limits::{Lanes, Rates},
 };
 
@@ -61,7 +61,7 @@ pub(crate) fn random_id() -> u128 {
 
 impl Doors {
     pub(crate) fn new(config: &RpcConfig, methods: Methods) -> Result<Self, ServeError> {
-        let health = ProxyGetRequestLayer::new([("/health", "pipe_health")]);
+        let health = ProxyGetRequestLayer::new([("/health", HEALTH)]);
         let health = health.map_err(|error| ServeError::Internal(error.to_string()))?;
         let server = ServerConfig::builder()
             .max_request_body_size(config.max_body_bytes)
@@ -83,6 +83,9 @@ impl Doors {
             rates: Rates::new(config.max_requests_per_second).map(Arc::new),
             client: IpAddr::V4(Ipv4Addr::LOCALHOST),
         };
+        if let Some(name) = guard.allowed.unknown(&guard.known) {
+            return Err(ServeError::Method(name));
+        }
         Ok(Self { service, methods, guard })
     }
 

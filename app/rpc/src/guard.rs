@@ -16,6 +16,9 @@ use serde_json::Value;
 
 use crate::limits::{Lanes, Rates};
 
+/// The method behind `GET /health`.
+pub(crate) const HEALTH: &str = "pipe_health";
+
 /// Which methods clients may call, by name or by namespace; empty: all.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Allowed(Option<Arc<HashSet<String>>>);
@@ -25,8 +28,22 @@ impl Allowed {
         Self((!names.is_empty()).then(|| Arc::new(names.iter().cloned().collect())))
     }
 
+    /// The first name that is neither a method nor a namespace of one.
+    pub(crate) fn unknown(&self, methods: &HashSet<&'static str>) -> Option<String> {
+        let stands = |name: &&String| {
+            !methods.iter().any(|method| method == name || method.split('_').next() == Some(name.as_str()))
+        };
+        let mut unknown: Vec<&String> = self.0.iter().flat_map(|names| names.iter()).filter(stands).collect();
+        unknown.sort_unstable();
+        unknown.first().map(|name| (*name).clone())
+    }
+
     fn has(&self, method: &str) -> bool {
         let Some(names) = &self.0 else { return true };
+        // `GET /health` is for load balancers, whatever clients may do.
+        if method == HEALTH {
+            return true;
+        }
         let namespace = method.split('_').next().unwrap_or(method);
         names.contains(method) || names.contains(namespace)
     }
@@ -82,7 +99,21 @@ where
             refused(METHOD_NOT_FOUND_CODE, message)
         } else {
             match self.around.lanes.place(request.method_name()).await {
-                Some(_place) => with_reason(self.inner.call(request).await, method, &id),
+                Some(place) if place.is_held() => {
+                    // In a task of its own: work that runs on a thread goes on when the client hangs up, and its place must
+                    // be taken until then.
+                    let (inner, request) = (self.inner.clone(), owned(request));
+                    let work = tokio::spawn(async move {
+                        let answer = inner.call(request).await;
+                        drop(place);
+                        answer
+                    });
+                    match work.await {
+                        Ok(answer) => with_reason(answer, method, &id),
+                        Err(error) => refused(INTERNAL_ERROR_CODE, format!("internal error: {error}")),
+                    }
+                }
+                Some(_) => with_reason(self.inner.call(request).await, method, &id),
                 None => refused(LIMIT_EXCEEDED, "too many requests of this kind are running: ask again".into()),
             }
         };
@@ -146,6 +177,16 @@ where
     fn notification<'a>(&self, notification: Notification<'a>) -> impl Future<Output = MethodResponse> + Send + 'a {
         let guard = self.clone();
         async move { guard.inner.notification(notification).await }
+    }
+}
+
+fn owned(request: Request<'_>) -> Request<'static> {
+    Request {
+        jsonrpc: request.jsonrpc,
+        id: request.id.into_owned(),
+        method: request.method.into_owned().into(),
+        params: request.params.map(|params| std::borrow::Cow::Owned(params.into_owned())),
+        extensions: request.extensions,
     }
 }
 

@@ -63,7 +63,14 @@ pub(crate) struct Lanes {
 /// A place among the running requests; light ones need none.
 #[derive(Debug)]
 pub(crate) struct Place {
-    _permit: Option<OwnedSemaphorePermit>,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Place {
+    /// Whether others wait for it.
+    pub(crate) fn is_held(&self) -> bool {
+        self.permit.is_some()
+    }
 }
 
 impl Lanes {
@@ -75,12 +82,12 @@ impl Lanes {
     /// A place for a request; `None`: there was none in time.
     pub(crate) async fn place(&self, method: &str) -> Option<Place> {
         let lane = match cost_of(method) {
-            Cost::Light => return Some(Place { _permit: None }),
+            Cost::Light => return Some(Place { permit: None }),
             Cost::Read => &self.reads,
             Cost::Call => &self.calls,
         };
         let permit = tokio::time::timeout(self.patience, lane.clone().acquire_owned()).await.ok()?;
-        Some(Place { _permit: permit.ok() })
+        Some(Place { permit: permit.ok() })
     }
 }
 

@@ -128,9 +128,9 @@ impl NetApiServer for Arc<Eth> {
     }
 
     fn pool_status(&self) -> Answer<PoolStatus> {
-        let all = self.chain.pool().map_err(RpcError::from)?.read(penstock_pipe::Pool::all);
-        let pending = all.iter().filter(|(_, stage)| is_pending(*stage)).count();
-        Ok(PoolStatus { pending: U64::from(pending), queued: U64::from(all.len() - pending) })
+        let counts = self.chain.pool().map_err(RpcError::from)?.read(penstock_pipe::Pool::counts);
+        let queued = counts.queued + counts.simulating + counts.inferring;
+        Ok(PoolStatus { pending: U64::from(counts.ready + counts.proposed), queued: U64::from(queued) })
     }
 
     fn pool_content(&self) -> Answer<PoolContent> {

@@ -39,6 +39,9 @@ pub enum ServeError {
     /// An origin of the configuration is no origin.
     #[error("`{0}` is not an origin (for example https://app.example)")]
     Origin(String),
+    /// A name of the configuration is no method.
+    #[error("[rpc] methods: `{0}` is neither a method nor a namespace")]
+    Method(String),
     /// Methods clash or a thread could not be started.
     #[error("{0}")]
     Internal(String),

@@ -9,6 +9,9 @@ use revm::bytecode::Bytecode;
 /// Bytes of code in memory: some thousand large contracts.
 const MAX_BYTES: usize = 64 << 20;
 
+/// What an entry takes besides the code.
+const OVERHEAD: usize = 256;
+
 /// Code by its hash. What a hash stands for never changes.
 #[derive(Debug, Default)]
 pub(crate) struct Codes(RwLock<Kept>);
@@ -27,13 +30,14 @@ impl Codes {
     /// Keeps code whose hash was checked.
     pub(crate) fn put(&self, hash: B256, code: Bytecode) {
         let mut kept = self.0.write();
-        if kept.bytes + code.len() > MAX_BYTES {
+        let bytes = code.len() + OVERHEAD;
+        if kept.bytes + bytes > MAX_BYTES {
             // All of it: what is in use is back after the next block.
             *kept = Kept::default();
         }
-        kept.bytes += code.len();
+        kept.bytes += bytes;
         if let Some(same) = kept.codes.insert(hash, code) {
-            kept.bytes -= same.len();
+            kept.bytes -= same.len() + OVERHEAD;
         }
     }
 }

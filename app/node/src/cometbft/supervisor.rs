@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader, Read},
+    os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
@@ -43,10 +44,15 @@ const GLANCE: Duration = Duration::from_millis(50);
 /// # Errors
 /// When it is none, or not supported.
 pub(crate) fn version_of(program: &Path) -> anyhow::Result<Version> {
-    let output = Command::new(program)
-        .arg("version")
-        .output()
-        .with_context(|| format!("cannot run {} (scripts/install-cometbft installs one)", program.display()))?;
+    let ask = || {
+        let output = Command::new(program).arg("version").output();
+        output.with_context(|| format!("cannot run {} (scripts/install-cometbft installs one)", program.display()))
+    };
+    let mut output = ask()?;
+    if output.status.signal().is_some() {
+        // Somebody who kills CometBFT hits this process, too.
+        output = ask()?;
+    }
     if !output.status.success() {
         bail!("`{} version` failed: {}", program.display(), String::from_utf8_lossy(&output.stderr).trim());
     }

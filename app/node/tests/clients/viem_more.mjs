@@ -375,3 +375,6 @@ await check('calls that could not be paid for are refused in words that viem kno
     );
   }
 });
+
+// viem keeps its WebSocket open.
+process.exit(0);

@@ -1,6 +1,6 @@
 //! `debug_`: traces and raw bytes.
 
-mod deadline;
+mod bounds;
 mod raw;
 mod trace;
 

@@ -1,6 +1,12 @@
 //! geth's tracers over committed blocks and calls.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
 
 use alloy_eips::BlockId;
 use alloy_primitives::B256;
@@ -13,13 +19,13 @@ use penstock_evm::{ExecError, Executor, Inspected};
 use revm::context::TxEnv;
 use revm_inspectors::tracing::{DebugInspector, DebugInspectorError, TransactionContext};
 
-use super::{TraceCallOptions, deadline::Deadline};
+use super::{TraceCallOptions, bounds::Bounds};
 use crate::{
     error::{RpcError, RpcResult},
     eth::{CallParams, Eth},
 };
 
-type Tracer = (Deadline, DebugInspector);
+type Tracer = (Bounds, DebugInspector);
 
 /// A trace that failed; from here on a store's error is known as such.
 #[derive(Debug)]
@@ -65,7 +71,7 @@ fn traces(
     (first, last): (usize, usize),
     options: GethDebugTracingOptions,
 ) -> RpcResult<Vec<TraceResult>> {
-    let (tracer, deadline) = tracer(eth, options)?;
+    let (tracer, end) = tracer(eth, options)?;
     let mut traces = Vec::new();
     let visit = |replayed: Replayed<'_, '_, Tracer>| {
         let Replayed { index, tx, inspected, executor } = replayed;
@@ -77,9 +83,8 @@ fn traces(
     };
     match eth.chain.replay(block, (first, last), tracer, visit) {
         Ok(()) => Ok(traces),
-        Err(_) if Instant::now() >= deadline => Err(RpcError::Timeout(eth.config.trace_time)),
-        Err(Failed::Chain(error)) => Err(error.into()),
         Err(Failed::Rpc(error)) => Err(error),
+        Err(Failed::Chain(error)) => Err(end.reason(eth).unwrap_or_else(|| error.into())),
     }
 }
 
@@ -97,20 +102,40 @@ pub(super) async fn call(
         }
         let params = CallParams { request, block, state: state_overrides, block_overrides, inferences };
         let (call, session) = eth.prepare(params)?;
-        let (tracer, deadline) = tracer(eth, tracing_options)?;
+        let (tracer, end) = tracer(eth, tracing_options)?;
         let traced = eth
             .chain
             .inspect_call(&call, &session, tracer, |executor, inspected| report(executor, &call.tx, &inspected, None));
         match traced {
             Ok(trace) => trace,
-            Err(ExecError::State(_)) if Instant::now() >= deadline => Err(RpcError::Timeout(eth.config.trace_time)),
+            Err(error @ ExecError::State(_)) => Err(end.reason(eth).unwrap_or_else(|| error.into())),
             Err(error) => Err(error.into()),
         }
     })
     .await
 }
 
-fn tracer(eth: &Eth, options: GethDebugTracingOptions) -> RpcResult<(Tracer, Instant)> {
+/// Why a trace may have ended early.
+struct End {
+    until: Instant,
+    too_large: Arc<AtomicBool>,
+}
+
+impl End {
+    fn reason(&self, eth: &Eth) -> Option<RpcError> {
+        if self.too_large.load(Ordering::Relaxed) {
+            let hint = "trace less at once, without memory and stack, or with callTracer";
+            return Some(RpcError::InvalidInput(format!("the trace is too large: {hint}")));
+        }
+        (Instant::now() >= self.until).then_some(RpcError::Timeout(eth.config.trace_time))
+    }
+}
+
+/// Bytes that a tracer may record for each byte that an answer may have: what it records is larger than its JSON at most by
+/// this.
+const RECORDED: usize = 4;
+
+fn tracer(eth: &Eth, options: GethDebugTracingOptions) -> RpcResult<(Tracer, End)> {
     if let Some(GethDebugTracerType::JsTracer(code)) = &options.tracer
         && !code.is_empty()
     {
@@ -123,8 +148,11 @@ fn tracer(eth: &Eth, options: GethDebugTracingOptions) -> RpcResult<(Tracer, Ins
     let longest = eth.config.trace_time;
     let asked = options.timeout.as_deref().map(humantime_of).transpose()?;
     let deadline = Instant::now() + asked.map_or(longest, |asked| asked.min(longest));
+    let bytes = RECORDED * eth.config.max_response_bytes as usize;
+    let bounds = Bounds::new(deadline, bytes, &options);
     let inspector = DebugInspector::new(options).map_err(|error| RpcError::InvalidParams(error.to_string()))?;
-    Ok(((Deadline::at(deadline), inspector), deadline))
+    let end = End { until: deadline, too_large: bounds.too_large() };
+    Ok(((bounds, inspector), end))
 }
 
 /// `5s`, `300ms`: Go's durations, of which these are the ones in use.

@@ -67,14 +67,19 @@ impl Eth {
             return Err(RpcError::PrunedBlock(first));
         }
         let query = log_query(filter)?;
-        let mut found = Vec::new();
+        let (mut found, mut bytes) = (Vec::new(), 0);
         let blocks = self.chain.blocks_with_logs(&query, from, to)?;
         let blocks = blocks.ok_or_else(|| {
             RpcError::InvalidInput("too many logs match a part of the filter: ask for fewer blocks".into())
         })?;
         for number in blocks {
             let Some(block) = self.chain.block(number)? else { break };
+            let before = found.len();
             found.extend(convert::block_logs(&block).filter(|log| filter.matches(&log.inner)));
+            bytes += found[before..].iter().map(|log: &Log| LOG_BYTES + 2 * log.inner.data.data.len()).sum::<usize>();
+            if bytes > self.config.max_response_bytes as usize {
+                return Err(RpcError::InvalidInput("the logs are larger than an answer may be: ask for less".into()));
+            }
             if found.len() > self.config.max_logs {
                 let limit = self.config.max_logs;
                 return Err(RpcError::InvalidInput(format!("query returned more than {limit} results")));
@@ -84,8 +89,16 @@ impl Eth {
     }
 }
 
+/// A log without its data, as JSON, about.
+const LOG_BYTES: usize = 600;
+
 /// Addresses and topics of one filter, at most: each is a scan of the index.
 const MAX_ALTERNATIVES: usize = 1_000;
+
+/// Whether a filter has no more alternatives than are looked for.
+pub(super) fn check_size(filter: &Filter) -> RpcResult<()> {
+    log_query(filter).map(drop)
+}
 
 fn log_query(filter: &Filter) -> RpcResult<LogQuery> {
     let topics = filter.topics.each_ref().map(|topics| topics.iter().copied().collect::<Vec<_>>());

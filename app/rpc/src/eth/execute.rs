@@ -84,13 +84,14 @@ impl Eth {
 
     fn call_request(&self, params: CallParams) -> RpcResult<CallRequest> {
         let CallParams { request, block, state, block_overrides, .. } = params;
-        let view = self.view(block)?;
-        let (block, gas_limit) = if block == Some(BlockId::Number(BlockNumberOrTag::Pending)) {
+        let (view, block, gas_limit) = if block == Some(BlockId::Number(BlockNumberOrTag::Pending)) {
             let head = self.chain.head()?;
-            (head.next_block(head.header.timestamp + 1, head.header.beneficiary), head.header.gas_limit)
+            let block = head.next_block(head.header.timestamp + 1, head.header.beneficiary);
+            (head.view, block, head.header.gas_limit)
         } else {
+            let view = self.view(block)?;
             let (header, _) = self.chain.header(view.height())?.ok_or(RpcError::UnknownBlock)?;
-            (context_of(&header), header.gas_limit)
+            (view, context_of(&header), header.gas_limit)
         };
         let mut call = CallRequest {
             db: CacheDB::new(Db(view)),
@@ -100,7 +101,7 @@ impl Eth {
             tx: TxEnv::default(),
         };
         let base_fee_is_chosen = block_overrides.as_ref().is_some_and(|block| block.base_fee.is_some());
-        overrides::apply(&mut call, self.chain.rules().spec, state, block_overrides)?;
+        overrides::apply(&mut call, self.chain.rules(), state, block_overrides)?;
         call.tx = self.tx_env(&request, &mut call.db, &call.env)?;
         if call.tx.gas_price == 0 && !base_fee_is_chosen {
             // As geth has it: a call that pays nothing sees no base fee, which it could not pay.
@@ -248,8 +249,8 @@ impl Eth {
     }
 }
 
-/// Calls are the longest that RPC does: they stand where inference stands, behind consensus and behind light requests. On
-/// Linux the nice value belongs to the thread, which does nothing but such work; elsewhere nothing is changed.
+/// Calls are the longest that RPC does: they stand where inference stands, behind consensus. On Linux the nice value belongs
+/// to the thread, which keeps it: those of the pool for blocking work all come to it in time. Elsewhere nothing is changed.
 fn step_back() {
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::process::setpriority_process(None, 10) {

@@ -18,7 +18,8 @@ impl Eth {
         self.blocking(move |eth| {
             let request = eth.filled(request)?;
             let tx = request.build_typed_tx().map_err(|request| {
-                RpcError::InvalidParams(format!("no transaction has the fields of {request:?} together"))
+                drop(request);
+                RpcError::InvalidParams("no type of transaction has all these fields together".into())
             })?;
             // As geth does: the signature is zero, which no sender has.
             let unsigned = Signature::new(U256::ZERO, U256::ZERO, false);

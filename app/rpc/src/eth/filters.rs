@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::Eth;
 use crate::{
+    convert,
     doors::random_id,
     error::{RpcError, RpcResult},
 };
@@ -63,6 +64,9 @@ impl Eth {
         {
             return Err(RpcError::InvalidParams("a filter for one block is no subscription: use eth_getLogs".into()));
         }
+        if let FilterKind::Logs(filter) = &kind {
+            super::blocks::check_size(filter)?;
+        }
         let next = match kind {
             FilterKind::Logs(_) | FilterKind::Blocks => self.chain.head()?.number() + 1,
             FilterKind::Pending { .. } => self.next_pending()?,
@@ -93,7 +97,9 @@ impl Eth {
                 // Only what is new, and within the blocks that the filter names.
                 let from = filter.get_from_block().map_or(from, |first| first.max(from));
                 let to = filter.get_to_block().map_or(head, |last| last.min(head));
-                serde_json::to_value(if from > to { vec![] } else { self.logs_between(&filter, from, to)? })
+                let (logs, after) = if from > to { (vec![], head + 1) } else { self.some_logs(&filter, from, to)? };
+                next = if after > to { head + 1 } else { after };
+                serde_json::to_value(logs)
             }
             FilterKind::Blocks => {
                 let mut hashes = Vec::new();
@@ -106,8 +112,10 @@ impl Eth {
                 let (hashes, after) = self.pending_since(from);
                 next = after;
                 if full {
-                    let txs: RpcResult<Vec<_>> = hashes.into_iter().map(|hash| self.transaction(hash)).collect();
-                    serde_json::to_value(txs?.into_iter().flatten().collect::<Vec<_>>())
+                    // What left the pool meanwhile is not pending any more.
+                    let pool = self.chain.pool()?;
+                    let txs = hashes.iter().filter_map(|hash| pool.read(|pool| pool.get(hash)));
+                    serde_json::to_value(txs.map(|tx| convert::pending(&tx.tx, tx.sender)).collect::<Vec<_>>())
                 } else {
                     serde_json::to_value(hashes)
                 }
@@ -118,6 +126,19 @@ impl Eth {
             installed.next = installed.next.max(next);
         }
         Ok(answer)
+    }
+
+    /// The logs of as many blocks as one answer may have, and the block after them: a filter that was not polled for long is
+    /// told in parts.
+    fn some_logs(&self, filter: &Filter, from: u64, to: u64) -> RpcResult<(Vec<Log>, u64)> {
+        let mut to = to.min(from.saturating_add(self.config.max_log_blocks - 1));
+        loop {
+            match self.logs_between(filter, from, to) {
+                Ok(logs) => return Ok((logs, to + 1)),
+                Err(RpcError::InvalidInput(_)) if to > from => to = from + (to - from) / 2,
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Everything that a log filter selects.

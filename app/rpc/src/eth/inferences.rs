@@ -89,6 +89,11 @@ impl Eth {
         for (index, entry) in results.into_iter().enumerate() {
             let named = |why: String| RpcError::InvalidParams(format!("inferences.results[{index}]: {why}"));
             let (model, result) = result_of(&self.chain.rules().registry, &entry).map_err(named)?;
+            // As many bytes as an inference may have: a number counts as 64.
+            let count = result.iter().flatten().map(|tensor| tensor.shape().iter().product::<usize>()).sum::<usize>();
+            if count as u64 * 64 > self.chain.rules().limits.max_output_bytes {
+                return Err(named("it is larger than maxOutputBytes of the genesis".into()));
+            }
             let result = Arc::new(result);
             match entry.request {
                 Some(id) => drop(given.by_request.insert(RequestId(id), result)),

@@ -4,13 +4,16 @@ use alloy_evm::overrides::{StateOverrideError, apply_block_overrides, apply_stat
 use alloy_primitives::Address;
 use alloy_rpc_types_eth::{BlockOverrides, state::StateOverride};
 use penstock_chain::CallRequest;
-use penstock_evm::{INFERENCE, INFERENCE_V1};
-use revm::{Database, DatabaseCommit, precompile::Precompiles, primitives::hardfork::SpecId};
+use penstock_evm::{INFERENCE, INFERENCE_V1, PRICE_FEED, Rules};
+use revm::{
+    Database, DatabaseCommit,
+    precompile::{PrecompileSpecId, Precompiles},
+};
 
 use crate::error::{RpcError, RpcResult};
 
 /// Accounts and slots that one call may override: more than any tool sends.
-const MAX_OVERRIDES: usize = 10_000;
+pub(super) const MAX_OVERRIDES: usize = 10_000;
 
 /// The destination of a precompile's move is overridden itself (geth's code).
 const MOVED_ONTO_ITSELF: i32 = -38022;
@@ -18,7 +21,7 @@ const MOVED_ONTO_ITSELF: i32 = -38022;
 /// Applies what the caller overrides.
 pub(super) fn apply(
     call: &mut CallRequest,
-    spec: SpecId,
+    rules: &Rules,
     state: Option<StateOverride>,
     block: Option<BlockOverrides>,
 ) -> RpcResult<()> {
@@ -31,28 +34,33 @@ pub(super) fn apply(
         apply_block_overrides(block, &mut call.db, &mut call.env);
     }
     match state {
-        Some(state) => apply_state(state, spec, &mut call.places, &mut call.db),
+        Some(state) => apply_state(state, rules, &mut call.places, &mut call.db),
         None => Ok(()),
     }
+}
+
+/// Accounts and slots that are overridden.
+pub(super) fn size(state: &StateOverride) -> usize {
+    let slots = |list: &Option<alloy_primitives::map::B256HashMap<_>>| list.as_ref().map_or(0, |list| list.len());
+    state.values().map(|account| 1 + slots(&account.state) + slots(&account.state_diff)).sum()
 }
 
 /// Applies state overrides, and moves precompiles.
 pub(super) fn apply_state<DB: Database + DatabaseCommit>(
     state: StateOverride,
-    spec: SpecId,
+    rules: &Rules,
     places: &mut penstock_evm::PrecompilePlaces,
     db: &mut DB,
 ) -> RpcResult<()> {
-    let slots = |list: &Option<alloy_primitives::map::B256HashMap<_>>| list.as_ref().map_or(0, |list| list.len());
-    let size: usize = state.values().map(|account| 1 + slots(&account.state) + slots(&account.state_diff)).sum();
-    if size > MAX_OVERRIDES {
+    if size(&state) > MAX_OVERRIDES {
         return Err(RpcError::InvalidParams(format!("at most {MAX_OVERRIDES} accounts and slots can be overridden")));
     }
     let is_precompile = |address: &Address, places: &penstock_evm::PrecompilePlaces| match places.get(address) {
         Some(place) => place.is_some(),
         None => {
             [INFERENCE, INFERENCE_V1].contains(address)
-                || Precompiles::new(revm::precompile::PrecompileSpecId::from_spec_id(spec)).contains(address)
+                || (*address == PRICE_FEED && rules.price_feed)
+                || Precompiles::new(PrecompileSpecId::from_spec_id(rules.spec)).contains(address)
         }
     };
     // In the order of their addresses: what an answer says must not depend on a map's order.

@@ -35,6 +35,9 @@ pub(super) async fn subscribe(
     match (kind, params) {
         ("newHeads", None | Some(SubscribeParams::Full(_))) => heads(eth, pending.accept().await?).await,
         ("logs", None) => logs(eth, pending.accept().await?, &Filter::default()).await,
+        ("logs", Some(SubscribeParams::Logs(filter))) if super::blocks::check_size(&filter).is_err() => {
+            refuse(pending, "the filter has too many addresses and topics".into()).await
+        }
         ("logs", Some(SubscribeParams::Logs(filter))) => logs(eth, pending.accept().await?, &filter).await,
         ("newPendingTransactions", None) => transactions(eth, pending.accept().await?, false).await,
         ("newPendingTransactions", Some(SubscribeParams::Full(full))) => {

@@ -3,7 +3,7 @@
 //! What the specification leaves open is as geth has it: blocks are 12 seconds apart, the beacon root is zero, gaps are
 //! filled with empty blocks.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use alloy_consensus::{
     BlockBody, EMPTY_OMMER_ROOT_HASH, EthereumTxEnvelope, Header, Receipt, ReceiptEnvelope, SignableTransaction,
@@ -91,6 +91,11 @@ impl Eth {
         if block_state_calls.iter().map(|block| block.calls.len()).sum::<usize>() > MAX_CALLS {
             return Err(coded(code::TOO_MANY, format!("too many calls: at most {MAX_CALLS}")));
         }
+        let overridden = block_state_calls.iter().filter_map(|block| block.state_overrides.as_ref());
+        if overridden.map(overrides::size).sum::<usize>() > overrides::MAX_OVERRIDES {
+            let most = overrides::MAX_OVERRIDES;
+            return Err(coded(code::TOO_MANY, format!("too many overrides: at most {most} accounts and slots")));
+        }
         let view = self.view(block)?;
         let height = view.height();
         let (base, base_hash) = self.chain.header(height)?.ok_or(RpcError::UnknownBlock)?;
@@ -102,6 +107,7 @@ impl Eth {
             trace_transfers,
             height,
             gas_left: self.max_call_gas(),
+            until: Instant::now() + self.config.trace_time,
             parent: (base, base_hash),
         };
         let blocks = in_order(block_state_calls, &run.parent.0)?;
@@ -174,11 +180,13 @@ struct Run<'a> {
     /// The block whose state it begins with.
     height: u64,
     gas_left: u64,
+    until: Instant,
     parent: (Header, B256),
 }
 
 impl Run<'_> {
     fn block(&mut self, mut db: SimDb, block: SimBlock) -> RpcResult<(Simulated, SimDb)> {
+        self.check_time()?;
         let rules = self.eth.chain.rules();
         let SimBlock { block_overrides, state_overrides, calls } = block;
         let overrides = block_overrides.unwrap_or_default();
@@ -188,7 +196,7 @@ impl Run<'_> {
         db.override_block_hashes([(parent.number, *parent_hash)].into());
         db.override_block_hashes(overrides.block_hash.clone().unwrap_or_default());
         if let Some(state) = state_overrides {
-            overrides::apply_state(state, rules.spec, &mut places, &mut db)?;
+            overrides::apply_state(state, rules, &mut places, &mut db)?;
         }
         let context = context_of(&header);
         let blob_gasprice = overrides.blob_base_fee.map_or(1, |price| price.saturating_to());
@@ -201,12 +209,13 @@ impl Run<'_> {
             .with_options(CallOptions { unchecked: !self.validation })
             .with_block_env(env.clone())
             .with_precompiles(places)
-            .with_inspector(Transfers { told: self.trace_transfers });
+            .with_inspector(Transfers::new(self.trace_transfers));
         let beacon_root = header.parent_beacon_block_root.unwrap_or_default();
         executor.begin_block_with(beacon_root).map_err(RpcError::from)?;
 
         let mut done = Done::default();
         for request in calls {
+            self.check_time()?;
             let (tx, env) = self.call(&request, executor.db_mut(), &env, done.gas_used)?;
             let (sender, gas_limit) = (env.caller, env.gas_limit);
             let inspected = executor.inspect(env).map_err(|error| invalid(error, sender, gas_limit))?;
@@ -231,6 +240,10 @@ impl Run<'_> {
         Ok((Simulated { header, hash, txs, senders, calls }, db))
     }
 
+    fn check_time(&self) -> RpcResult<()> {
+        if Instant::now() >= self.until { Err(RpcError::Timeout(self.eth.config.trace_time)) } else { Ok(()) }
+    }
+
     /// The header without what its transactions make of it.
     fn header(&self, overrides: &BlockOverrides) -> Header {
         let (parent, parent_hash) = &self.parent;
@@ -245,8 +258,8 @@ impl Run<'_> {
         };
         Header {
             parent_hash: *parent_hash,
-            number: overrides.number.map_or(parent.number + 1, |number| number.saturating_to()),
-            timestamp: overrides.time.unwrap_or(parent.timestamp + SECONDS),
+            number: overrides.number.map_or_else(|| parent.number.saturating_add(1), |number| number.saturating_to()),
+            timestamp: overrides.time.unwrap_or_else(|| parent.timestamp.saturating_add(SECONDS)),
             beneficiary: overrides.coinbase.unwrap_or(parent.beneficiary),
             gas_limit: overrides.gas_limit.unwrap_or(parent.gas_limit),
             mix_hash: overrides.random.unwrap_or_default(),

@@ -15,15 +15,34 @@ use revm::{
 };
 use revm_inspectors::transfer::{TRANSFER_EVENT_TOPIC, TRANSFER_LOG_EMITTER};
 
-/// Logs transfers in the journal, so that those of reverted frames go with them. Unlike the inspector of `revm-inspectors`
-/// it has those of self-destructed contracts, too.
-#[derive(Debug, Clone, Copy)]
+/// Logs transfers in the journal, in their place among the logs. Unlike the inspector of `revm-inspectors` it has those of
+/// self-destructed contracts, too, and none of frames that failed.
+#[derive(Debug, Clone)]
 pub(super) struct Transfers {
-    pub(super) told: bool,
+    told: bool,
+    /// Of each frame that runs: how many logs there were before it.
+    frames: Vec<usize>,
 }
 
 impl Transfers {
-    fn tell<DB: Database>(self, context: &mut EvmContext<DB>, from: Address, to: Address, value: U256) {
+    pub(super) fn new(told: bool) -> Self {
+        Self { told, frames: Vec::new() }
+    }
+
+    fn begin<DB: Database>(&mut self, context: &EvmContext<DB>) {
+        self.frames.push(context.journaled_state.inner.logs.len());
+    }
+
+    /// The transfer into a frame is logged before the frame's checkpoint: its failure does not take the log back.
+    fn end<DB: Database>(&mut self, context: &mut EvmContext<DB>, succeeded: bool) {
+        if let Some(before) = self.frames.pop()
+            && !succeeded
+        {
+            context.journaled_state.inner.logs.truncate(before);
+        }
+    }
+
+    fn tell<DB: Database>(&self, context: &mut EvmContext<DB>, from: Address, to: Address, value: U256) {
         if !self.told || value.is_zero() {
             return;
         }
@@ -36,6 +55,7 @@ impl Transfers {
 
 impl<DB: Database> Inspector<EvmContext<DB>, EthInterpreter> for Transfers {
     fn call(&mut self, context: &mut EvmContext<DB>, inputs: &mut CallInputs) -> Option<CallOutcome> {
+        self.begin(context);
         if let Some(value) = inputs.transfer_value() {
             self.tell(context, inputs.transfer_from(), inputs.transfer_to(), value);
         }
@@ -43,10 +63,19 @@ impl<DB: Database> Inspector<EvmContext<DB>, EthInterpreter> for Transfers {
     }
 
     fn create(&mut self, context: &mut EvmContext<DB>, inputs: &mut CreateInputs) -> Option<CreateOutcome> {
+        self.begin(context);
         let nonce = context.journal_mut().load_account(inputs.caller()).ok()?.data.info.nonce;
         let created = inputs.created_address(nonce);
         self.tell(context, inputs.caller(), created, inputs.value());
         None
+    }
+
+    fn call_end(&mut self, context: &mut EvmContext<DB>, _inputs: &CallInputs, outcome: &mut CallOutcome) {
+        self.end(context, outcome.result.is_ok());
+    }
+
+    fn create_end(&mut self, context: &mut EvmContext<DB>, _inputs: &CreateInputs, outcome: &mut CreateOutcome) {
+        self.end(context, outcome.result.is_ok());
     }
 
     fn step(&mut self, interpreter: &mut Interpreter<EthInterpreter>, context: &mut EvmContext<DB>) {
