@@ -97,18 +97,39 @@ impl Chain {
     /// # Errors
     /// [`ExecError`].
     pub fn resolve(&self, call: &CallRequest, inferences: Inferences) -> Result<CallSession, ExecError> {
+        Ok(self.resolve_and_run(call, inferences)?.0)
+    }
+
+    /// [`Self::resolve`] and [`Self::run_call`] in one.
+    ///
+    /// # Errors
+    /// [`ExecError`].
+    pub fn call(&self, call: &CallRequest, inferences: Inferences) -> Result<Execution, ExecError> {
+        match self.resolve_and_run(call, inferences)? {
+            (_, Some(execution)) => Ok(execution),
+            (session, None) => self.run_call(call, &session),
+        }
+    }
+
+    /// The results, and the execution that lacked none, if there was one.
+    fn resolve_and_run(
+        &self,
+        call: &CallRequest,
+        inferences: Inferences,
+    ) -> Result<(CallSession, Option<Execution>), ExecError> {
         let mut session = CallSession { given: inferences.given, answers: HashMap::new() };
-        let Some(deadline) = inferences.real_until else { return Ok(session) };
+        let Some(deadline) = inferences.real_until else { return Ok((session, None)) };
         for _ in 0..MAX_WAVES {
             let execution = {
                 let known = Known { session: &session, network: &self.network };
                 self.executor(call, &known).run(call.tx.clone())?
             };
-            let (missed, found): (Vec<_>, Vec<_>) = execution.calls.into_iter().partition(|call| call.missed);
-            session.answers.extend(found.iter().filter_map(|c| Some((c.id, self.network.get(&c.id)?.result))));
-            if missed.is_empty() {
-                break;
+            let found = execution.calls.iter().filter(|call| !call.missed);
+            session.answers.extend(found.filter_map(|c| Some((c.id, self.network.get(&c.id)?.result))));
+            if execution.calls.iter().all(|call| !call.missed) {
+                return Ok((session, Some(execution)));
             }
+            let missed: Vec<_> = execution.calls.into_iter().filter(|call| call.missed).collect();
             let wanted = missed.iter().filter(|c| self.network.has_model(&c.request.model));
             let urgency = Urgency::of(Priority::Call);
             let orders: Vec<_> = wanted
@@ -125,7 +146,7 @@ impl Chain {
                 break;
             }
         }
-        Ok(session)
+        Ok((session, None))
     }
 
     /// Runs a call with the answers of a session, and placeholders for all else.

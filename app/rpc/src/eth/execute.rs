@@ -38,8 +38,9 @@ pub(crate) struct CallParams {
 impl Eth {
     pub(super) async fn execute_call(self: Arc<Self>, params: CallParams) -> RpcResult<Bytes> {
         self.blocking(move |eth| {
-            let (call, session) = eth.prepare(params)?;
-            output_of(eth.chain.run_call(&call, &session)?)
+            let inferences = eth.inferences(params.inferences.clone())?;
+            let call = eth.call_request(params)?;
+            output_of(eth.chain.call(&call, inferences)?)
         })
         .await
     }
