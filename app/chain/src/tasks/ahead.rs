@@ -158,7 +158,7 @@ impl Ahead {
 
     /// There is a new head.
     pub(crate) fn new_head(&self) {
-        // Without the thread tasks are left to cheap answers; it has said why it ended.
+        // Nobody listens only while the chain is being closed.
         let _ = self.wake.send(());
     }
 
