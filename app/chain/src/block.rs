@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use alloy_consensus::{Header, TxEnvelope};
+use alloy_consensus::{Header, Receipt, ReceiptEnvelope, TxEnvelope, TxType};
 use alloy_primitives::{Address, B256, Log};
 use alloy_rlp::{RlpDecodable, RlpEncodable};
 use penstock_inference::ContentHash;
@@ -37,6 +37,27 @@ pub struct Block {
     pub txs: Vec<TxEnvelope>,
     /// One for each transaction.
     pub receipts: Vec<StoredReceipt>,
+}
+
+impl Block {
+    /// The receipts as Ethereum's receipts trie has them.
+    pub fn receipt_envelopes(&self) -> Vec<ReceiptEnvelope> {
+        receipt_envelopes(&self.receipts, self.txs.iter().map(TxEnvelope::tx_type))
+    }
+}
+
+/// The receipts of a block as Ethereum's receipts trie has them.
+pub(crate) fn receipt_envelopes(
+    receipts: &[StoredReceipt],
+    types: impl Iterator<Item = TxType>,
+) -> Vec<ReceiptEnvelope> {
+    let mut cumulative_gas_used = 0;
+    let receipts = receipts.iter().zip(types).map(|(stored, tx_type)| {
+        cumulative_gas_used += stored.gas_used;
+        let receipt = Receipt { status: stored.success.into(), cumulative_gas_used, logs: stored.logs.clone() };
+        ReceiptEnvelope::from_typed(tx_type, receipt)
+    });
+    receipts.collect()
 }
 
 /// Where a transaction is.

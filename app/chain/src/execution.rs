@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use alloy_consensus::{Receipt, ReceiptEnvelope, Transaction, TxEnvelope, TxType};
+use alloy_consensus::{ReceiptEnvelope, Transaction, TxEnvelope, TxType};
 use alloy_primitives::{Address, B256, Bloom};
 use penstock_evm::{
     BlockContext, Call, Db, ExecError, Execution, Executor, ExecutorError, OnMiss, Results, Rules, StateError,
@@ -18,6 +18,7 @@ use revm::{
 
 use crate::{
     ScheduledTask, StoredReceipt,
+    block::receipt_envelopes,
     tasks::{SCHEDULER, Task, most_tasks},
 };
 
@@ -224,15 +225,7 @@ impl<'a> BlockRun<'a> {
 impl Executed {
     /// The receipts as Ethereum's receipts trie has them.
     pub(crate) fn receipt_envelopes(&self) -> Vec<ReceiptEnvelope> {
-        let mut cumulative_gas_used = 0;
-        self.receipts
-            .iter()
-            .zip(&self.types)
-            .map(|(stored, tx_type)| {
-                cumulative_gas_used += stored.gas_used;
-                envelope(stored, *tx_type, cumulative_gas_used)
-            })
-            .collect()
+        receipt_envelopes(&self.receipts, self.types.iter().copied())
     }
 
     /// The bloom of all logs.
@@ -242,10 +235,4 @@ impl Executed {
             bloom
         })
     }
-}
-
-/// A receipt as the receipts trie has it.
-pub(crate) fn envelope(stored: &StoredReceipt, tx_type: TxType, cumulative_gas_used: u64) -> ReceiptEnvelope {
-    let receipt = Receipt { status: stored.success.into(), cumulative_gas_used, logs: stored.logs.clone() };
-    ReceiptEnvelope::from_typed(tx_type, receipt)
 }

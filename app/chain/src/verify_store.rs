@@ -1,13 +1,13 @@
 //! Checks the blocks of a store: `penstock db verify`. Checksums, state and history are checked by `penstock_state`.
 
-use alloy_consensus::{Header, proofs, transaction::SignerRecoverable};
+use alloy_consensus::{Header, TxEnvelope, proofs, transaction::SignerRecoverable};
 use alloy_primitives::{B256, Bytes};
 use alloy_rlp::Decodable;
 use penstock_evm::TASK_SENDER;
 use penstock_inference::result;
 use penstock_state::{Batch, Report, Store, StoreError, Tell, View, keys};
 
-use crate::{HeaderTx, StoredReceipt, execution::envelope, inference_proof::results_root, logs, tasks};
+use crate::{HeaderTx, StoredReceipt, block::receipt_envelopes, inference_proof::results_root, logs, tasks};
 
 /// Checks every block that is there: its hash and that of the block before, its transactions, receipts and results
 /// against the roots in its header, and the indexes.
@@ -71,15 +71,7 @@ fn content(view: &View, header: &Header, report: &mut Report) -> Result<(), Stor
     report.check(proofs::calculate_transaction_root(&txs) == header.transactions_root, || {
         format!("the transactions of block {number} are not those of its header")
     });
-    let mut gas = 0;
-    let envelopes: Vec<_> = receipts
-        .iter()
-        .zip(&txs)
-        .map(|(receipt, tx)| {
-            gas += receipt.gas_used;
-            envelope(receipt, tx.tx_type(), gas)
-        })
-        .collect();
+    let envelopes = receipt_envelopes(&receipts, txs.iter().map(TxEnvelope::tx_type));
     report.check(proofs::calculate_receipt_root(&envelopes) == header.receipts_root, || {
         format!("the receipts of block {number} are not those of its header")
     });

@@ -1,7 +1,7 @@
 //! The chain's data as Ethereum's JSON.
 
 use alloy_consensus::{
-    Receipt, ReceiptEnvelope, ReceiptWithBloom, Transaction as _, TxEnvelope, TxType, transaction::Recovered,
+    ReceiptEnvelope, ReceiptWithBloom, Transaction as _, TxEnvelope, TxType, transaction::Recovered,
 };
 use alloy_eips::eip2718::Encodable2718;
 use alloy_primitives::{Address, B256, Bloom, U256};
@@ -118,16 +118,6 @@ pub(crate) fn logs(block: &Block, index: usize) -> Vec<RpcLog> {
 /// All logs of a block.
 pub(crate) fn block_logs(block: &Block) -> impl Iterator<Item = RpcLog> + '_ {
     (0..block.txs.len()).flat_map(|index| logs(block, index))
-}
-
-/// The receipts of a block as the receipts trie has them.
-pub(crate) fn receipt_envelopes(block: &Block) -> impl Iterator<Item = ReceiptEnvelope> + '_ {
-    let mut cumulative_gas_used = 0;
-    block.txs.iter().zip(&block.receipts).map(move |(tx, stored)| {
-        cumulative_gas_used += stored.gas_used;
-        let receipt = Receipt { status: stored.success.into(), cumulative_gas_used, logs: stored.logs.clone() };
-        ReceiptEnvelope::from_typed(tx.tx_type(), receipt)
-    })
 }
 
 /// The EIP-2718 bytes of a transaction.

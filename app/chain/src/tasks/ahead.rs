@@ -247,6 +247,10 @@ impl Worker {
         let begin = self.first.min(due.len());
         self.first = 0;
         for (index, task) in due.iter().enumerate().cycle().skip(begin).take(due.len()) {
+            if task.run_gas() > self.rules.task_gas_per_block {
+                // Only a genesis can have it: it fits no block.
+                continue;
+            }
             let Some(left) = gas_left.checked_sub(task.run_gas()) else {
                 self.first = index;
                 break;

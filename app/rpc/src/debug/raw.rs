@@ -6,7 +6,6 @@ use alloy_primitives::Bytes;
 use penstock_chain::Block;
 
 use crate::{
-    convert,
     error::{RpcError, RpcResult},
     eth::Eth,
 };
@@ -33,6 +32,6 @@ pub(super) fn block(eth: &Eth, id: BlockId) -> RpcResult<Bytes> {
 }
 
 pub(super) fn receipts(eth: &Eth, id: BlockId) -> RpcResult<Vec<Bytes>> {
-    let block = found(eth, id)?;
-    Ok(convert::receipt_envelopes(&block).map(|receipt| receipt.encoded_2718().into()).collect())
+    let receipts = found(eth, id)?.receipt_envelopes();
+    Ok(receipts.iter().map(|receipt| receipt.encoded_2718().into()).collect())
 }
