@@ -4,7 +4,7 @@ use std::{collections::HashSet, future::Future, net::IpAddr, sync::Arc, time::In
 
 use jsonrpsee::{
     MethodResponse,
-    core::middleware::{Batch, Notification, RpcServiceT},
+    core::middleware::{Batch, BatchEntry, Notification, RpcServiceT},
     core::server::BatchResponseBuilder,
     types::{
         ErrorObjectOwned, Id, Request,
@@ -149,7 +149,6 @@ where
             let mut answers = BatchResponseBuilder::new_with_limit(guard.around.max_response_bytes);
             let mut notified = false;
             for request in requests {
-                use jsonrpsee::core::middleware::BatchEntry;
                 let answer = match request {
                     Ok(BatchEntry::Call(request)) => guard.clone().answer(request).await,
                     Ok(BatchEntry::Notification(notification)) => {

@@ -99,7 +99,7 @@ impl Eth {
         let view = self.view(block)?;
         let height = view.height();
         let (base, base_hash) = self.chain.header(height)?.ok_or(RpcError::UnknownBlock)?;
-        let db = State::builder().with_database(WrapDatabaseRef(Db(view))).with_bundle_update().build();
+        let mut db = State::builder().with_database(WrapDatabaseRef(Db(view))).with_bundle_update().build();
         let mut run = Run {
             eth: self,
             results: AtHand { network: self.chain.network().clone() },
@@ -111,13 +111,10 @@ impl Eth {
             parent: (base, base_hash),
         };
         let blocks = in_order(block_state_calls, &run.parent.0)?;
-        let mut db = Some(db);
         let mut simulated = Vec::with_capacity(blocks.len());
         for block in blocks {
-            // There at the beginning of each turn: put back at its end.
-            let Some(current) = db.take() else { break };
-            let (block, after) = run.block(current, block)?;
-            db = Some(after);
+            let (block, after) = run.block(db, block)?;
+            db = after;
             run.parent = (block.header.clone(), block.hash);
             simulated.push(answer(block, return_full_transactions));
         }
