@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use alloy_consensus::{Header, Receipt, ReceiptEnvelope, TxEnvelope, TxType};
+use alloy_consensus::{Header, Receipt, ReceiptEnvelope, Transaction, TxEnvelope, TxType};
 use alloy_primitives::{Address, B256, Log};
 use alloy_rlp::{RlpDecodable, RlpEncodable};
-use penstock_inference::ContentHash;
+use penstock_inference::{ContentHash, result::memory_bytes};
 
-use crate::HeaderTx;
+use crate::{BlockResult, HeaderTx};
 
 /// What is kept of a transaction's execution; the rest of an RPC receipt follows from it.
 #[derive(Debug, Clone, PartialEq, Eq, RlpEncodable, RlpDecodable)]
@@ -40,6 +40,21 @@ pub struct Block {
 }
 
 impl Block {
+    /// Bytes of memory that it takes, about.
+    pub(crate) fn memory(&self) -> usize {
+        let input = |tx: &TxEnvelope| size_of::<TxEnvelope>() + tx.input().len();
+        let log = |log: &Log| size_of::<Log>() + 32 * log.topics().len() + log.data.data.len();
+        let receipt = |receipt: &StoredReceipt| {
+            let logs: usize = receipt.logs.iter().map(log).sum();
+            size_of::<StoredReceipt>() + logs + 32 * receipt.requests.len()
+        };
+        let txs: usize = self.txs.iter().map(input).sum();
+        let receipts: usize = self.receipts.iter().map(receipt).sum();
+        let result = |result: &BlockResult| size_of::<BlockResult>() + memory_bytes(&result.result);
+        let results: usize = self.header_tx.iter().flat_map(|header| &header.results).map(result).sum();
+        size_of::<Self>() + self.header.extra_data.len() + txs + receipts + results
+    }
+
     /// The receipts as Ethereum's receipts trie has them.
     pub fn receipt_envelopes(&self) -> Vec<ReceiptEnvelope> {
         receipt_envelopes(&self.receipts, self.txs.iter().map(TxEnvelope::tx_type))

@@ -88,6 +88,15 @@ impl Results for Known<'_> {
     }
 }
 
+/// The turn of a call among others. While it waits for models it needs no core, and steps out.
+pub trait Turn {
+    /// The call is about to wait.
+    fn step_out(&self);
+
+    /// It goes on.
+    fn step_in(&self);
+}
+
 /// Runs of a call that end with new requests.
 const MAX_WAVES: usize = 16;
 
@@ -96,16 +105,21 @@ impl Chain {
     ///
     /// # Errors
     /// [`ExecError`].
-    pub fn resolve(&self, call: &CallRequest, inferences: Inferences) -> Result<CallSession, ExecError> {
-        Ok(self.resolve_and_run(call, inferences)?.0)
+    pub fn resolve(
+        &self,
+        call: &CallRequest,
+        inferences: Inferences,
+        turn: &dyn Turn,
+    ) -> Result<CallSession, ExecError> {
+        Ok(self.resolve_and_run(call, inferences, turn)?.0)
     }
 
     /// [`Self::resolve`] and [`Self::run_call`] in one.
     ///
     /// # Errors
     /// [`ExecError`].
-    pub fn call(&self, call: &CallRequest, inferences: Inferences) -> Result<Execution, ExecError> {
-        match self.resolve_and_run(call, inferences)? {
+    pub fn call(&self, call: &CallRequest, inferences: Inferences, turn: &dyn Turn) -> Result<Execution, ExecError> {
+        match self.resolve_and_run(call, inferences, turn)? {
             (_, Some(execution)) => Ok(execution),
             (session, None) => self.run_call(call, &session),
         }
@@ -116,6 +130,7 @@ impl Chain {
         &self,
         call: &CallRequest,
         inferences: Inferences,
+        turn: &dyn Turn,
     ) -> Result<(CallSession, Option<Execution>), ExecError> {
         let mut session = CallSession { given: inferences.given, answers: HashMap::new() };
         let Some(deadline) = inferences.real_until else { return Ok((session, None)) };
@@ -135,13 +150,18 @@ impl Chain {
             let orders: Vec<_> = wanted
                 .map(|call| (call.id, self.network.order(call.id, call.request.clone(), call.ops, urgency)))
                 .collect();
-            let mut late = orders.is_empty();
+            if orders.is_empty() {
+                break;
+            }
+            let mut late = false;
+            turn.step_out();
             for (id, order) in orders {
                 match order.wait(deadline) {
                     Some(answer) => drop(session.answers.insert(id, answer.result)),
                     None => late = true,
                 }
             }
+            turn.step_in();
             if late {
                 break;
             }

@@ -25,8 +25,8 @@ use tracing::info;
 
 use crate::{
     Block, Genesis, GenesisError, Gossip, SnapshotConfig, VALIDATORS, Validator, execution::Executed,
-    finalize::Finalized, simulate::HeadSimulator, snapshots::Snapshots, state_sync::Incoming, tasks::Ahead, validators,
-    verify::Decoded,
+    finalize::Finalized, recent::RecentBlocks, simulate::HeadSimulator, snapshots::Snapshots, state_sync::Incoming,
+    tasks::Ahead, validators, verify::Decoded,
 };
 
 /// Local settings of a node. Nothing here is consensus.
@@ -171,6 +171,7 @@ pub struct Chain {
     /// A snapshot that is being restored.
     pub(crate) incoming: Mutex<Option<Incoming>>,
     subscribers: Mutex<Vec<mpsc::Sender<Arc<Block>>>>,
+    pub(crate) recent: RecentBlocks,
 }
 
 /// Executed proposals that are kept: the rounds of one height, within reason.
@@ -227,6 +228,7 @@ impl Chain {
             snapshots,
             incoming: Mutex::default(),
             subscribers: Mutex::default(),
+            recent: RecentBlocks::default(),
         };
         if let Some(height) = height {
             chain.load_head(height)?;

@@ -177,6 +177,7 @@ impl Chain {
         if let Some(ahead) = self.tasks_ahead() {
             ahead.new_head();
         }
+        self.recent.keep(&block);
         self.tell_subscribers(&block);
         self.snapshots.committed(&view);
         gauge!("penstock_block_height").set(block.header.number as f64);

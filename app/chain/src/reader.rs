@@ -92,6 +92,9 @@ impl Chain {
     /// # Errors
     /// When the store fails.
     pub fn block(&self, number: u64) -> Result<Option<Arc<Block>>, ChainError> {
+        if let Some(block) = self.block_at_hand(number) {
+            return Ok(Some(block));
+        }
         let Some((header, hash)) = self.header(number)? else { return Ok(None) };
         let head = self.head()?;
         let snapshot = head.view.snapshot();
@@ -107,7 +110,14 @@ impl Chain {
         let txs = tasks::transactions(&header, &header_tx, users).map_err(|_| damaged())?;
         let receipts = snapshot.get(&keys::receipts(number))?.ok_or_else(damaged)?;
         let receipts = Vec::<StoredReceipt>::decode(&mut receipts.as_slice()).map_err(|_| damaged())?;
-        Ok(Some(Arc::new(Block { header, hash, header_tx: Some(Arc::new(header_tx)), txs, receipts })))
+        let block = Arc::new(Block { header, hash, header_tx: Some(Arc::new(header_tx)), txs, receipts });
+        self.recent.keep(&block);
+        Ok(Some(block))
+    }
+
+    /// A block that was read lately, or committed: nothing is read from the store.
+    pub fn block_at_hand(&self, number: u64) -> Option<Arc<Block>> {
+        self.recent.get(number)
     }
 
     /// The first block that is here: 0, or the one after the snapshot that the node joined with.

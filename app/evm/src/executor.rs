@@ -163,7 +163,6 @@ where
     /// An executor for one block.
     pub fn new(rules: &'a Rules, block: BlockContext, db: DB, results: &'a dyn Results, on_miss: OnMiss) -> Self {
         let mut ctx: EvmContext<DB> = Context::new(db, rules.spec);
-        ctx.cfg.set_spec_and_mainnet_gas_params(rules.spec);
         ctx.cfg.chain_id = rules.chain_id;
         // EIP-7825's cap is raised to the block's limit: model-calling contracts send 30,000,000.
         ctx.cfg.tx_gas_limit_cap = Some(rules.block_gas_limit);
@@ -173,7 +172,8 @@ where
             inspector: (),
             instruction: EthInstructions::new_mainnet_with_spec(rules.spec),
             precompiles: Precompiles::new(rules, results, on_miss),
-            frame_stack: FrameStack::new_prealloc(8),
+            // Frames are 32 KiB each: deeper ones are made when they are needed, and kept.
+            frame_stack: FrameStack::new_prealloc(1),
         };
         Self { evm, block, options: CallOptions::default() }
     }

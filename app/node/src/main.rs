@@ -28,6 +28,9 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// An EVM chain on which a smart contract calls an AI model like a function.
 #[derive(Debug, Parser)]
 #[command(version, arg_required_else_help = true)]

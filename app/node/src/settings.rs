@@ -190,10 +190,14 @@ impl Settings {
         if self.pool.max_bytes < 1 << 20 {
             bail!("[pool] max_bytes must be at least 1048576: the pool could hold nothing");
         }
+        if self.rpc.idle_time < Duration::from_secs(1) {
+            bail!("[rpc] idle_time must be at least 1s");
+        }
         let at_least_one = [
             ("[rpc] max_calls", self.rpc.max_calls),
             ("[rpc] max_reads", self.rpc.max_reads),
             ("[rpc] max_connections", self.rpc.max_connections as usize),
+            ("[rpc] max_requests_per_connection", self.rpc.max_requests_per_connection),
             ("[rpc] max_batch", self.rpc.max_batch as usize),
             ("[pool] max_txs", self.pool.max_txs),
             ("[pool] max_per_sender", self.pool.max_per_sender),

@@ -1,4 +1,4 @@
-//! The scenarios of `tests/clients`, run by viem, ethers, web3.py, cast, forge, hardhat and OpenGradient's SDK against a node;
+//! The scenarios of `tests/clients`, run by viem, ethers, web3.py, alloy, cast, forge, hardhat and OpenGradient's SDK against a node;
 //! the calls of MetaMask; the answers against Ethereum's schemas; and thousands of transactions against anvil.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on stops")]
@@ -73,6 +73,12 @@ fn viem_reads_traces_and_raw_bytes_of_a_transaction_that_asked_a_model() {
 #[test]
 fn cast_runs_its_scenarios() {
     run("cast.mjs");
+}
+
+#[test]
+fn alloy_runs_its_scenarios() {
+    let Some(clients) = clients::installed() else { return };
+    clients::run_alloy(&clients, &Node::start(&["--block-time", "100ms"]));
 }
 
 #[test]

@@ -124,12 +124,6 @@ fn value(random: &mut Random, known: &[Value], depth: u32) -> Value {
     }
 }
 
-fn resident_kib(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
-
 /// The methods of the reference, which a test holds to the code.
 fn methods() -> Vec<String> {
     let reference = fs::read_to_string(repository().join("app/rpc/METHODS.md")).unwrap();
@@ -215,7 +209,7 @@ fn nothing_that_is_sent_stops_the_node_or_shows_its_insides() {
     assert!(node.is_running());
     let height = node.height();
     eventually("blocks go on", || node.height() > height + 2);
-    let resident = resident_kib(node.pid());
+    let resident = node.resident_kib();
     println!("resident: {} MiB", resident / 1_024);
     assert!(resident < MAX_RESIDENT_KIB, "{resident} KiB");
     let panics: Vec<String> = node.log_lines().into_iter().filter(|line| line.contains("panicked")).collect();

@@ -63,9 +63,7 @@ fn transaction(dice: &mut Dice, contracts: &Contracts, nonce: u64) -> Tx {
 
 /// Resident memory of a process in MiB.
 fn memory(node: &Node) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", node.pid())).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
+    node.resident_kib() / 1_024
 }
 
 #[test]

@@ -19,6 +19,11 @@ pub struct RpcConfig {
     pub max_response_bytes: u32,
     /// Connections at once. reth's default.
     pub max_connections: u32,
+    /// Requests of one connection that are under way at once; those after them are not read yet.
+    pub max_requests_per_connection: usize,
+    /// How long a connection may be silent: over HTTP without a request, over WebSocket without an answer to a ping.
+    #[serde(with = "humantime_serde")]
+    pub idle_time: Duration,
     /// Subscriptions of one WebSocket connection. reth's default.
     pub max_subscriptions: u32,
     /// Methods (`eth_call`) and namespaces (`eth`) that are served; empty for all.
@@ -60,6 +65,8 @@ impl Default for RpcConfig {
             max_body_bytes: 15 << 20,
             max_response_bytes: 64 << 20,
             max_connections: 500,
+            max_requests_per_connection: 64,
+            idle_time: Duration::from_secs(120),
             max_subscriptions: 1_024,
             methods: vec![],
             max_batch: 1_000,

@@ -10,12 +10,16 @@ use jsonrpsee::{
     Methods,
     core::{middleware::RpcServiceBuilder, traits::IdProvider},
     server::{
-        BatchRequestConfig, Server, ServerConfig, StopHandle, TowerServiceBuilder,
+        BatchRequestConfig, PingConfig, Server, ServerConfig, StopHandle, TowerServiceBuilder,
         middleware::http::ProxyGetRequestLayer, serve_with_graceful_shutdown,
     },
     types::SubscriptionId,
 };
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    io::AsyncWriteExt,
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
 use tower::{
     layer::util::{Identity, Stack},
     util::Either,
@@ -25,8 +29,9 @@ use tracing::debug;
 
 use crate::{
     RpcConfig, ServeError,
+    flow::{Flow, Paced},
     guard::{Allowed, GuardLayer, HEALTH},
-    limits::{Lanes, Rates},
+    limits::{Rates, Reads},
 };
 
 /// What HTTP requests go through before they are JSON-RPC.
@@ -35,11 +40,24 @@ type Http = Stack<ProxyGetRequestLayer, Stack<Either<CorsLayer, Identity>, Ident
 /// A pause after a connection that could not be accepted: the process has no file descriptors left, say.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// What somebody is told for whom there is no place.
+const FULL: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 25\r\n\r\nToo many connections here";
+
+/// How long it may take to tell so.
+const TELLING: Duration = Duration::from_secs(1);
+
+/// Answers that wait to be written to one WebSocket. More of them wait in their requests.
+const WAITING_ANSWERS: u32 = 64;
+
 /// Everything that a connection needs.
 pub(crate) struct Doors {
     service: TowerServiceBuilder<Identity, Http>,
     methods: Methods,
     guard: GuardLayer,
+    places: Arc<Semaphore>,
+    max_under_way: usize,
+    idle_time: Duration,
 }
 
 /// Subscription ids as geth's: hex texts. jsonrpsee's own are numbers, which clients do not expect.
@@ -67,6 +85,9 @@ impl Doors {
             .max_request_body_size(config.max_body_bytes)
             .max_response_body_size(config.max_response_bytes)
             .max_connections(config.max_connections)
+            .set_message_buffer_capacity(WAITING_ANSWERS)
+            // Who answers no ping for so long is gone. Over HTTP `Flow::idle` sees to it.
+            .enable_ws_ping(PingConfig::new().ping_interval(config.idle_time / 4).inactive_limit(config.idle_time))
             .max_subscriptions_per_connection(config.max_subscriptions)
             .set_batch_request_config(BatchRequestConfig::Limit(config.max_batch))
             .set_id_provider(HexIds)
@@ -79,14 +100,17 @@ impl Doors {
             allowed: Allowed::new(&config.methods),
             known: Arc::new(methods.method_names().collect()),
             max_response_bytes: config.max_response_bytes as usize,
-            lanes: Lanes::new(config),
+            reads: Reads::new(config),
             rates: Rates::new(config.max_requests_per_second).map(Arc::new),
             client: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            flow: Flow::new(config.max_requests_per_connection),
         };
         if let Some(name) = guard.allowed.unknown(&guard.known) {
             return Err(ServeError::Method(name));
         }
-        Ok(Self { service, methods, guard })
+        let places = Arc::new(Semaphore::new(config.max_connections as usize));
+        let (max_under_way, idle_time) = (config.max_requests_per_connection, config.idle_time);
+        Ok(Self { service, methods, guard, places, max_under_way, idle_time })
     }
 
     /// Serves connections until the server is told to stop.
@@ -97,7 +121,10 @@ impl Doors {
                 () = stop.clone().shutdown() => return,
             };
             match connection {
-                Ok((stream, client)) => self.serve(stream, client, stop.clone()),
+                Ok((stream, client)) => match self.places.clone().try_acquire_owned() {
+                    Ok(place) => self.serve(stream, client, place, stop.clone()),
+                    Err(_) => refuse(stream),
+                },
                 Err(error) => {
                     debug!(%error, "a connection could not be accepted");
                     tokio::time::sleep(PAUSE).await;
@@ -106,17 +133,33 @@ impl Doors {
         }
     }
 
-    fn serve(&self, stream: TcpStream, client: SocketAddr, stop: StopHandle) {
+    fn serve(&self, stream: TcpStream, client: SocketAddr, place: OwnedSemaphorePermit, stop: StopHandle) {
         // Answers are small and clients wait for them. A connection that is gone already shows that later.
         stream.set_nodelay(true).ok();
-        let guard = RpcServiceBuilder::new().layer(GuardLayer { client: client.ip(), ..self.guard.clone() });
+        let flow = Flow::new(self.max_under_way);
+        let guard = GuardLayer { client: client.ip(), flow: flow.clone(), ..self.guard.clone() };
+        let guard = RpcServiceBuilder::new().layer(guard);
         let service = self.service.clone().set_rpc_middleware(guard).build(self.methods.clone(), stop.clone());
+        let stream = Paced::new(stream, flow.clone(), place);
+        let idle_time = self.idle_time;
         tokio::spawn(async move {
-            if let Err(error) = serve_with_graceful_shutdown(stream, service, stop.shutdown()).await {
-                debug!(%error, %client, "connection");
+            tokio::select! {
+                served = serve_with_graceful_shutdown(stream, service, stop.shutdown()) => {
+                    if let Err(error) = served {
+                        debug!(%error, %client, "connection");
+                    }
+                }
+                () = flow.idle(idle_time) => debug!(%client, "an idle connection is closed"),
             }
         });
     }
+}
+
+fn refuse(mut stream: TcpStream) {
+    debug!("there is no place for another connection ([rpc] max_connections)");
+    metrics::counter!("penstock_rpc_connections_refused_total").increment(1);
+    // Whether it hears it or not.
+    tokio::spawn(async move { tokio::time::timeout(TELLING, stream.write_all(FULL)).await.ok() });
 }
 
 fn cors_layer(origins: &[String]) -> Result<Option<CorsLayer>, ServeError> {

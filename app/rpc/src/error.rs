@@ -15,6 +15,8 @@ const SEND_TIMEOUT: i32 = 4;
 const PRUNED: i32 = 4444;
 /// A bad transaction or call.
 const INVALID_INPUT: i32 = -32000;
+/// Too many requests (EIP-1474).
+pub(crate) const LIMIT_EXCEEDED: i32 = -32005;
 /// Parameters of a wrong form.
 const INVALID_PARAMS: i32 = -32602;
 /// The node's own fault.
@@ -46,6 +48,8 @@ pub(crate) enum RpcError {
     Timeout(std::time::Duration),
     #[error("The transaction was added to the mempool but wasn't processed in {timeout:?}.")]
     SendTimeout { hash: B256, timeout: std::time::Duration },
+    #[error("too many requests of this kind are running: ask again")]
+    Busy,
     #[error("internal error: {0}")]
     Internal(String),
 }
@@ -66,6 +70,7 @@ impl From<RpcError> for ErrorObjectOwned {
                 Self::owned(PRUNED, message, None::<()>)
             }
             RpcError::Reverted { data, .. } => Self::owned(REVERTED, message, Some(data)),
+            RpcError::Busy => Self::owned(LIMIT_EXCEEDED, message, None::<()>),
             RpcError::Internal(_) => Self::owned(INTERNAL, message, None::<()>),
         }
     }

@@ -14,7 +14,11 @@ use jsonrpsee::{
 use metrics::{counter, histogram};
 use serde_json::Value;
 
-use crate::limits::{Lanes, Rates};
+use crate::{
+    error::{LIMIT_EXCEEDED, RpcError},
+    flow::Flow,
+    limits::{Rates, Reads},
+};
 
 /// The method behind `GET /health`.
 pub(crate) const HEALTH: &str = "pipe_health";
@@ -56,10 +60,12 @@ pub(crate) struct GuardLayer {
     /// The names of all methods: others are counted together, so that clients cannot make metrics grow.
     pub(crate) known: Arc<HashSet<&'static str>>,
     pub(crate) max_response_bytes: usize,
-    pub(crate) lanes: Lanes,
+    pub(crate) reads: Reads,
     pub(crate) rates: Option<Arc<Rates>>,
     /// Who asks.
     pub(crate) client: IpAddr,
+    /// The requests of its connection.
+    pub(crate) flow: Arc<Flow>,
 }
 
 impl<S> tower::Layer<S> for GuardLayer {
@@ -77,15 +83,13 @@ pub(crate) struct Guard<S> {
     around: GuardLayer,
 }
 
-/// Too many requests (EIP-1474).
-const LIMIT_EXCEEDED: i32 = -32005;
-
 impl<S> Guard<S>
 where
     S: RpcServiceT<MethodResponse = MethodResponse> + Clone + Send + Sync + 'static,
 {
     async fn answer(self, request: Request<'_>) -> MethodResponse {
         let begin = Instant::now();
+        let _under_way = self.around.flow.begin();
         let id = request.id().into_owned();
         let known = self.around.known.get(request.method_name()).copied();
         let method = known.unwrap_or("unknown");
@@ -98,7 +102,7 @@ where
             let message = format!("the method {} does not exist/is not available", request.method_name());
             refused(METHOD_NOT_FOUND_CODE, message)
         } else {
-            match self.around.lanes.place(request.method_name()).await {
+            match self.around.reads.place(request.method_name()).await {
                 Some(place) if place.is_held() => {
                     // In a task of its own: work that runs on a thread goes on when the client hangs up, and its place must
                     // be taken until then.
@@ -114,7 +118,7 @@ where
                     }
                 }
                 Some(_) => with_reason(self.inner.call(request).await, method, &id),
-                None => refused(LIMIT_EXCEEDED, "too many requests of this kind are running: ask again".into()),
+                None => MethodResponse::error(id.clone(), ErrorObjectOwned::from(RpcError::Busy)),
             }
         };
         counter!("penstock_rpc_requests_total", "method" => method, "ok" => if response.is_error() { "no" } else { "yes" })
@@ -146,6 +150,7 @@ where
     fn batch<'a>(&self, requests: Batch<'a>) -> impl Future<Output = MethodResponse> + Send + 'a {
         let guard = self.clone();
         async move {
+            let _under_way = guard.around.flow.begin();
             let mut answers = BatchResponseBuilder::new_with_limit(guard.around.max_response_bytes);
             let mut notified = false;
             for request in requests {

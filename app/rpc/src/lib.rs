@@ -16,7 +16,7 @@
 //! | `pipe.rs` | `pipe_` |
 //! | `happenings.rs` | `pipe_subscribe` |
 //! | `consensus.rs` | `pipe_` about validators and votes |
-//! | `doors.rs`, `guard.rs`, `limits.rs` | no methods: what stands before all of them |
+//! | `doors.rs`, `flow.rs`, `guard.rs`, `limits.rs` | no methods: what stands before all of them |
 //!
 //! [`Chain`]: penstock_chain::Chain
 
@@ -27,6 +27,7 @@ mod debug;
 mod doors;
 mod error;
 mod eth;
+mod flow;
 mod guard;
 mod happenings;
 mod limits;

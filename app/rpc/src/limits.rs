@@ -11,30 +11,24 @@ use std::{
 };
 
 use governor::{Quota, RateLimiter, clock::DefaultClock, state::keyed::HashMapStateStore};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use parking_lot::Mutex;
+use penstock_chain::Turn;
+use tokio::{
+    runtime::Handle,
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
 
 use crate::RpcConfig;
 
 /// Requests between two looks for addresses that were quiet long enough to be forgotten.
 const FORGET_EVERY: u32 = 4_096;
 
-/// What a request costs, by its kind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cost {
-    /// Some values are read.
-    Light,
-    /// Whole blocks or tries are read.
-    Read,
-    /// Code runs.
-    Call,
-}
+/// Calls that are under way, those that wait for models with them: each holds a thread.
+const MAX_UNDER_WAY: usize = 256;
 
-fn cost_of(method: &str) -> Cost {
+/// Whether whole blocks or tries are read. Calls ([`Turns`]) see to themselves.
+fn reads_much(method: &str) -> bool {
     match method {
-        "eth_call" | "eth_estimateGas" | "eth_createAccessList" | "eth_simulateV1" | "eth_fillTransaction" => {
-            Cost::Call
-        }
-        method if method.starts_with("debug_trace") => Cost::Call,
         "eth_getLogs"
         | "eth_getFilterLogs"
         | "eth_getFilterChanges"
@@ -46,49 +40,102 @@ fn cost_of(method: &str) -> Cost {
         | "txpool_contentFrom"
         | "txpool_inspect"
         | "pipe_getBlockInferences"
-        | "pipe_getInferenceProof" => Cost::Read,
-        method if method.starts_with("debug_") => Cost::Read,
-        _ => Cost::Light,
+        | "pipe_getInferenceProof" => true,
+        method => method.starts_with("debug_getRaw"),
     }
 }
 
-/// Expensive requests that may run at once, so that no load of them takes the cores away from consensus.
+/// Requests that read much, so many at once, so that no load of them takes the cores away from consensus.
 #[derive(Debug, Clone)]
-pub(crate) struct Lanes {
-    calls: Arc<Semaphore>,
-    reads: Arc<Semaphore>,
+pub(crate) struct Reads {
+    places: Arc<Semaphore>,
     patience: Duration,
 }
 
 /// A place among the running requests; light ones need none.
 #[derive(Debug)]
-pub(crate) struct Place {
-    permit: Option<OwnedSemaphorePermit>,
-}
+pub(crate) struct Place(Option<OwnedSemaphorePermit>);
 
 impl Place {
     /// Whether others wait for it.
     pub(crate) fn is_held(&self) -> bool {
-        self.permit.is_some()
+        self.0.is_some()
     }
 }
 
-impl Lanes {
+impl Reads {
     pub(crate) fn new(config: &RpcConfig) -> Self {
-        let semaphore = |permits| Arc::new(Semaphore::new(permits));
-        Self { calls: semaphore(config.max_calls), reads: semaphore(config.max_reads), patience: config.queue_time }
+        Self { places: semaphore(config.max_reads), patience: config.queue_time }
     }
 
     /// A place for a request; `None`: there was none in time.
     pub(crate) async fn place(&self, method: &str) -> Option<Place> {
-        let lane = match cost_of(method) {
-            Cost::Light => return Some(Place { permit: None }),
-            Cost::Read => &self.reads,
-            Cost::Call => &self.calls,
-        };
-        let permit = tokio::time::timeout(self.patience, lane.clone().acquire_owned()).await.ok()?;
-        Some(Place { permit: permit.ok() })
+        if !reads_much(method) {
+            return Some(Place(None));
+        }
+        acquire(&self.places, self.patience).await.map(|permit| Place(Some(permit)))
     }
+}
+
+/// Turns of calls and traces: so many run code at once, more of them wait for models.
+#[derive(Debug)]
+pub(crate) struct Turns {
+    running: Arc<Semaphore>,
+    under_way: Arc<Semaphore>,
+    patience: Duration,
+}
+
+/// The turn of one call. Held until the work ends, whether the client still waits for it or not.
+#[derive(Debug)]
+pub(crate) struct CallTurn {
+    lane: Arc<Semaphore>,
+    running: Mutex<Option<OwnedSemaphorePermit>>,
+    _under_way: OwnedSemaphorePermit,
+    runtime: Handle,
+}
+
+impl Turns {
+    pub(crate) fn new(config: &RpcConfig) -> Self {
+        let under_way = semaphore(MAX_UNDER_WAY.max(config.max_calls));
+        Self { running: semaphore(config.max_calls), under_way, patience: config.queue_time }
+    }
+
+    /// A turn; `None`: there was none in time.
+    pub(crate) async fn take(&self) -> Option<CallTurn> {
+        let under_way = acquire(&self.under_way, self.patience).await?;
+        let running = acquire(&self.running, self.patience).await?;
+        Some(CallTurn {
+            lane: self.running.clone(),
+            running: Mutex::new(Some(running)),
+            _under_way: under_way,
+            runtime: Handle::current(),
+        })
+    }
+}
+
+impl Turn for CallTurn {
+    fn step_out(&self) {
+        drop(self.running.lock().take());
+    }
+
+    /// On a thread for blocking work.
+    fn step_in(&self) {
+        let permit = self.runtime.block_on(self.lane.clone().acquire_owned());
+        // Nobody closes the semaphore; if somebody did, the call would run without a turn.
+        *self.running.lock() = permit.ok();
+    }
+}
+
+fn semaphore(permits: usize) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)))
+}
+
+async fn acquire(semaphore: &Arc<Semaphore>, patience: Duration) -> Option<OwnedSemaphorePermit> {
+    // Without a timer where there is a place.
+    if let Ok(permit) = semaphore.clone().try_acquire_owned() {
+        return Some(permit);
+    }
+    tokio::time::timeout(patience, semaphore.clone().acquire_owned()).await.ok()?.ok()
 }
 
 /// Requests a second of each address. Those of this machine are not counted: they are the operator's own.
@@ -136,14 +183,32 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_expensive_request_waits_for_a_place_and_a_light_one_does_not() {
-        let config = RpcConfig { max_calls: 1, ..RpcConfig::default() };
-        let lanes = Lanes::new(&config);
-        let first = lanes.place("eth_call").await.unwrap();
-        assert!(lanes.place("debug_traceTransaction").await.is_none(), "there is one place, and it is taken");
-        assert!(lanes.place("eth_chainId").await.is_some());
-        assert!(lanes.place("eth_getLogs").await.is_some(), "reads have places of their own");
+    async fn a_request_that_reads_much_waits_for_a_place_and_a_light_one_does_not() {
+        let reads = Reads::new(&RpcConfig { max_reads: 1, ..RpcConfig::default() });
+        let first = reads.place("eth_getLogs").await.unwrap();
+        assert!(reads.place("debug_getRawBlock").await.is_none(), "there is one place, and it is taken");
+        assert!(reads.place("eth_chainId").await.is_some());
+        assert!(reads.place("eth_call").await.is_some(), "calls have turns of their own");
         drop(first);
-        assert!(lanes.place("eth_call").await.is_some());
+        assert!(reads.place("eth_getProof").await.is_some());
+    }
+
+    #[tokio::test]
+    async fn a_call_that_waits_for_a_model_holds_up_no_other() {
+        let config = RpcConfig { max_calls: 1, queue_time: Duration::from_millis(20), ..RpcConfig::default() };
+        let turns = Turns::new(&config);
+        let first = turns.take().await.unwrap();
+        assert!(turns.take().await.is_none(), "it runs");
+        first.step_out();
+        let second = turns.take().await.unwrap();
+        let first = tokio::task::spawn_blocking(move || {
+            first.step_in();
+            first
+        });
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(!first.is_finished(), "it goes on when there is a place again");
+        drop(second);
+        drop(first.await.unwrap());
+        assert!(turns.take().await.is_some());
     }
 }

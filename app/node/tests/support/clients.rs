@@ -23,8 +23,18 @@ pub fn installed() -> Option<PathBuf> {
 /// Runs a script against a node; its last line.
 pub fn run(clients: &Path, script: &str, node: &Rpc) -> String {
     let program = if script.ends_with(".py") { clients.join("python/bin/python") } else { "node".into() };
-    let output = Command::new(program)
-        .arg(repository().join("app/node/tests/clients").join(script))
+    let mut command = Command::new(program);
+    command.arg(repository().join("app/node/tests/clients").join(script));
+    last_line(&mut command, clients, node)
+}
+
+/// Runs the program of `tests/clients/alloy` against a node.
+pub fn run_alloy(clients: &Path, node: &Rpc) {
+    last_line(&mut Command::new(clients.join("alloy/debug/alloy-client")), clients, node);
+}
+
+fn last_line(command: &mut Command, clients: &Path, node: &Rpc) -> String {
+    let output = command
         .env("PENSTOCK_RPC", &node.url)
         .env("PENSTOCK_WS", node.websocket())
         .env("PENSTOCK_CLIENTS", clients)
@@ -34,6 +44,6 @@ pub fn run(clients: &Path, script: &str, node: &Rpc) -> String {
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{script}:\n{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{command:?}:\n{text}\n{}", String::from_utf8_lossy(&output.stderr));
     text.lines().last().unwrap_or_default().to_owned()
 }

@@ -80,8 +80,8 @@ pub(crate) trait DebugApi {
     #[method(name = "getRawReceipts", blocking)]
     fn raw_receipts(&self, block: BlockId) -> Answer<Vec<Bytes>>;
     /// EIP-2718 bytes of a transaction.
-    #[method(name = "getRawTransaction", blocking)]
-    fn raw_transaction(&self, hash: StrictHash) -> Answer<Option<Bytes>>;
+    #[method(name = "getRawTransaction")]
+    async fn raw_transaction(&self, hash: StrictHash) -> Answer<Option<Bytes>>;
 }
 
 #[jsonrpsee::core::async_trait]
@@ -131,7 +131,7 @@ impl DebugApiServer for Arc<Eth> {
         Ok(raw::receipts(self, block)?)
     }
 
-    fn raw_transaction(&self, hash: StrictHash) -> Answer<Option<Bytes>> {
-        Ok(Eth::raw_transaction(self, hash.0)?)
+    async fn raw_transaction(&self, hash: StrictHash) -> Answer<Option<Bytes>> {
+        Ok(Eth::raw_transaction(self, hash.0).await?)
     }
 }

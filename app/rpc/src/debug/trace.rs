@@ -41,7 +41,7 @@ impl From<ChainError> for Failed {
 }
 
 pub(super) async fn transaction(eth: Arc<Eth>, hash: B256, options: GethDebugTracingOptions) -> RpcResult<GethTrace> {
-    eth.blocking(move |eth| {
+    eth.blocking(move |eth, _| {
         let place = eth.chain.place_of(hash)?;
         let place = place.ok_or_else(|| RpcError::InvalidInput("transaction not found".into()))?;
         let block = eth.chain.block(place.block)?.ok_or(RpcError::UnknownBlock)?;
@@ -55,7 +55,7 @@ pub(super) async fn transaction(eth: Arc<Eth>, hash: B256, options: GethDebugTra
 }
 
 pub(super) async fn block(eth: Arc<Eth>, id: BlockId, options: GethDebugTracingOptions) -> RpcResult<Vec<TraceResult>> {
-    eth.blocking(move |eth| {
+    eth.blocking(move |eth, _| {
         let block = eth.block(id)?.ok_or_else(|| super::not_found(id))?;
         if block.header.number == 0 {
             return Err(RpcError::InvalidInput("genesis is not traceable".into()));
@@ -94,14 +94,14 @@ pub(super) async fn call(
     block: Option<BlockId>,
     options: TraceCallOptions,
 ) -> RpcResult<GethTrace> {
-    eth.blocking(move |eth| {
+    eth.blocking(move |eth, turn| {
         let TraceCallOptions { geth, inferences } = options;
         let GethDebugTracingCallOptions { tracing_options, state_overrides, block_overrides, tx_index } = geth;
         if tx_index.is_some() {
             return Err(RpcError::InvalidParams("txIndex is not supported: the state is that after the block".into()));
         }
         let params = CallParams { request, block, state: state_overrides, block_overrides, inferences };
-        let (call, session) = eth.prepare(params)?;
+        let (call, session) = eth.prepare(params, turn)?;
         let (tracer, end) = tracer(eth, tracing_options)?;
         let traced = eth
             .chain

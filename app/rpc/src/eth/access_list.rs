@@ -15,8 +15,8 @@ const MAX_RUNS: usize = 8;
 
 impl Eth {
     pub(super) async fn access_list(self: Arc<Self>, params: CallParams) -> RpcResult<AccessListResult> {
-        self.blocking(move |eth| {
-            let (mut call, session) = eth.prepare(params)?;
+        self.blocking(move |eth, turn| {
+            let (mut call, session) = eth.prepare(params, turn)?;
             for _ in 0..MAX_RUNS {
                 let before = call.tx.access_list.clone();
                 let inspector = AccessListInspector::new(before.clone());

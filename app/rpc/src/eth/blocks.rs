@@ -1,8 +1,11 @@
 //! Transactions, receipts and logs.
 
+use std::sync::Arc;
+
+use alloy_eips::BlockId;
 use alloy_primitives::{B256, Bytes};
 use alloy_rpc_types_eth::{Filter, FilterBlockOption, Log, Transaction, TransactionReceipt};
-use penstock_chain::LogQuery;
+use penstock_chain::{Block, LogQuery};
 
 use super::Eth;
 use crate::{
@@ -11,24 +14,42 @@ use crate::{
 };
 
 impl Eth {
+    /// A block; one that is not at hand is read and decoded beside the threads that serve.
+    pub(crate) async fn load(self: &Arc<Self>, number: u64) -> RpcResult<Option<Arc<Block>>> {
+        if let Some(block) = self.chain.block_at_hand(number) {
+            return Ok(Some(block));
+        }
+        let eth = self.clone();
+        let read = tokio::task::spawn_blocking(move || eth.chain.block(number)).await;
+        Ok(read.map_err(|error| RpcError::Internal(error.to_string()))??)
+    }
+
+    /// The same by number, tag or hash.
+    pub(super) async fn load_by_id(self: &Arc<Self>, id: BlockId) -> RpcResult<Option<Arc<Block>>> {
+        match self.number(id)? {
+            Some(number) => self.load(number).await,
+            None => Ok(None),
+        }
+    }
+
     /// A transaction, committed or in the pool.
-    pub(super) fn transaction(&self, hash: B256) -> RpcResult<Option<Transaction>> {
+    pub(super) async fn transaction(self: &Arc<Self>, hash: B256) -> RpcResult<Option<Transaction>> {
         // The pool first: a transaction may move from there to a block while this looks.
         let pooled = self.chain.pool()?.read(|pool| pool.get(&hash));
         if let Some(place) = self.chain.place_of(hash)? {
-            let block = self.chain.block(place.block)?;
+            let block = self.load(place.block).await?;
             return Ok(block.and_then(|block| convert::transaction(&block, place.index)));
         }
         Ok(pooled.map(|tx| convert::pending(&tx.tx, tx.sender)))
     }
 
-    pub(crate) fn raw_transaction(&self, hash: B256) -> RpcResult<Option<Bytes>> {
-        Ok(self.transaction(hash)?.map(|tx| convert::raw(tx.inner.inner())))
+    pub(crate) async fn raw_transaction(self: &Arc<Self>, hash: B256) -> RpcResult<Option<Bytes>> {
+        Ok(self.transaction(hash).await?.map(|tx| convert::raw(tx.inner.inner())))
     }
 
-    pub(super) fn receipt(&self, hash: B256) -> RpcResult<Option<TransactionReceipt>> {
+    pub(super) async fn receipt(self: &Arc<Self>, hash: B256) -> RpcResult<Option<TransactionReceipt>> {
         let Some(place) = self.chain.place_of(hash)? else { return Ok(None) };
-        let block = self.chain.block(place.block)?;
+        let block = self.load(place.block).await?;
         Ok(block.and_then(|block| convert::receipt(&block, place.index)))
     }
 

@@ -1,6 +1,6 @@
 //! `eth_call` and `eth_estimateGas`, with real results of inference where they come in time.
 
-use std::sync::Arc;
+use std::{cell::Cell, sync::Arc};
 
 use alloy_eips::{BlockId, BlockNumberOrTag};
 use alloy_primitives::{Bytes, TxKind, U256};
@@ -14,7 +14,10 @@ use revm::{
 };
 
 use super::{Eth, inferences::InferenceOverride, overrides};
-use crate::error::{RpcError, RpcResult, output_of, reverted};
+use crate::{
+    error::{RpcError, RpcResult, output_of, reverted},
+    limits::CallTurn,
+};
 
 /// The search of an estimate ends when the bounds are this near (geth's `estimateGasErrorRatio`).
 const ERROR_RATIO: f64 = 0.015;
@@ -37,25 +40,25 @@ pub(crate) struct CallParams {
 
 impl Eth {
     pub(super) async fn execute_call(self: Arc<Self>, params: CallParams) -> RpcResult<Bytes> {
-        self.blocking(move |eth| {
+        self.blocking(move |eth, turn| {
             let inferences = eth.inferences(params.inferences.clone())?;
             let call = eth.call_request(params)?;
-            output_of(eth.chain.call(&call, inferences)?)
+            output_of(eth.chain.call(&call, inferences, turn)?)
         })
         .await
     }
 
     pub(super) async fn estimate(self: Arc<Self>, params: CallParams) -> RpcResult<u64> {
-        self.blocking(move |eth| eth.estimate_now(params)).await
+        self.blocking(move |eth, turn| eth.estimate_now(params, turn)).await
     }
 
     /// [`Self::estimate`], on this thread.
-    pub(super) fn estimate_now(&self, params: CallParams) -> RpcResult<u64> {
+    pub(super) fn estimate_now(&self, params: CallParams, turn: &CallTurn) -> RpcResult<u64> {
         let inferences = self.inferences(params.inferences.clone())?;
         let mut call = self.call_request(params)?;
         call.tx.gas_limit = self.affordable_gas(&mut call)?;
         // One set of answers for the whole search.
-        let session = self.chain.resolve(&call, inferences)?;
+        let session = self.chain.resolve(&call, inferences, turn)?;
         if self.is_plain_transfer(&mut call, &session)? {
             return Ok(TRANSFER_GAS);
         }
@@ -63,24 +66,24 @@ impl Eth {
     }
 
     /// A call and the results that it needs.
-    pub(crate) fn prepare(&self, params: CallParams) -> RpcResult<(CallRequest, CallSession)> {
+    pub(crate) fn prepare(&self, params: CallParams, turn: &CallTurn) -> RpcResult<(CallRequest, CallSession)> {
         let inferences = self.inferences(params.inferences.clone())?;
         let call = self.call_request(params)?;
-        let session = self.chain.resolve(&call, inferences)?;
+        let session = self.chain.resolve(&call, inferences, turn)?;
         Ok((call, session))
     }
 
-    /// Runs EVM work on a blocking thread.
+    /// Runs EVM work on a blocking thread, when it is its turn.
     pub(crate) async fn blocking<T: Send + 'static>(
         self: Arc<Self>,
-        work: impl FnOnce(&Self) -> RpcResult<T> + Send + 'static,
+        work: impl FnOnce(&Self, &CallTurn) -> RpcResult<T> + Send + 'static,
     ) -> RpcResult<T> {
+        let turn = self.turns.take().await.ok_or(RpcError::Busy)?;
         let ran = tokio::task::spawn_blocking(move || {
             step_back();
-            work(&self)
+            work(&self, &turn)
         });
-        let ran = ran.await;
-        ran.map_err(|error| RpcError::Internal(error.to_string()))?
+        ran.await.map_err(|error| RpcError::Internal(error.to_string()))?
     }
 
     fn call_request(&self, params: CallParams) -> RpcResult<CallRequest> {
@@ -254,8 +257,14 @@ impl Eth {
 /// to the thread, which keeps it: those of the pool for blocking work all come to it in time. Elsewhere nothing is changed.
 fn step_back() {
     #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::setpriority_process(None, 10) {
-        tracing::debug!(%error, "threads of calls keep normal priority");
+    {
+        thread_local!(static STEPPED_BACK: Cell<bool> = const { Cell::new(false) });
+        if STEPPED_BACK.replace(true) {
+            return;
+        }
+        if let Err(error) = rustix::process::setpriority_process(None, 10) {
+            tracing::debug!(%error, "threads of calls keep normal priority");
+        }
     }
 }
 

@@ -8,15 +8,18 @@ use alloy_primitives::{Signature, TxKind, U256};
 use alloy_rpc_types_eth::{FillTransaction, TransactionRequest};
 
 use super::{Eth, execute::CallParams};
-use crate::error::{RpcError, RpcResult};
+use crate::{
+    error::{RpcError, RpcResult},
+    limits::CallTurn,
+};
 
 /// The answer.
 pub(crate) type Filled = FillTransaction<TypedTransaction>;
 
 impl Eth {
     pub(super) async fn fill(self: Arc<Self>, request: TransactionRequest) -> RpcResult<Filled> {
-        self.blocking(move |eth| {
-            let request = eth.filled(request)?;
+        self.blocking(move |eth, turn| {
+            let request = eth.filled(request, turn)?;
             let tx = request.build_typed_tx().map_err(|request| {
                 drop(request);
                 RpcError::InvalidParams("no type of transaction has all these fields together".into())
@@ -35,7 +38,7 @@ impl Eth {
         .await
     }
 
-    fn filled(&self, mut request: TransactionRequest) -> RpcResult<TransactionRequest> {
+    fn filled(&self, mut request: TransactionRequest, turn: &CallTurn) -> RpcResult<TransactionRequest> {
         let pending = Some(BlockId::Number(BlockNumberOrTag::Pending));
         let sender = request.from.unwrap_or_default();
         let chain_id = self.chain.rules().chain_id;
@@ -62,7 +65,7 @@ impl Eth {
         }
         if request.gas.is_none() {
             let params = CallParams { request: request.clone(), block: pending, ..CallParams::default() };
-            request.gas = Some(self.estimate_now(params)?);
+            request.gas = Some(self.estimate_now(params, turn)?);
         }
         Ok(request)
     }

@@ -44,6 +44,7 @@ use crate::{
     RpcConfig, convert,
     error::{RpcError, RpcResult},
     happenings::Happenings,
+    limits::Turns,
 };
 
 pub(crate) use calls::CallApiServer;
@@ -63,6 +64,7 @@ pub(crate) struct Eth {
     filters: filters::Filters,
     pending: pending::PendingHashes,
     tip: fees::TipOracle,
+    turns: Turns,
     pub(crate) happenings: Happenings,
 }
 
@@ -70,6 +72,7 @@ impl Eth {
     pub(crate) fn new(chain: Arc<Chain>, config: RpcConfig, heads: broadcast::Sender<Arc<Block>>) -> Arc<Self> {
         Arc::new(Self {
             chain,
+            turns: Turns::new(&config),
             config,
             heads,
             filters: Default::default(),
@@ -149,41 +152,41 @@ pub(crate) trait EthApi {
     fn coinbase(&self) -> Answer<Address>;
 
     /// A block with its transactions' hashes, or with whole transactions.
-    #[method(name = "getBlockByHash", blocking)]
-    fn block_by_hash(&self, hash: Hash, full: Option<bool>) -> Answer<Option<RpcBlock>>;
+    #[method(name = "getBlockByHash")]
+    async fn block_by_hash(&self, hash: Hash, full: Option<bool>) -> Answer<Option<RpcBlock>>;
     /// The same by number or tag; latest, safe, finalized and pending are the newest block.
-    #[method(name = "getBlockByNumber", blocking)]
-    fn block_by_number(&self, number: BlockNumberOrTag, full: Option<bool>) -> Answer<Option<RpcBlock>>;
+    #[method(name = "getBlockByNumber")]
+    async fn block_by_number(&self, number: BlockNumberOrTag, full: Option<bool>) -> Answer<Option<RpcBlock>>;
     /// How many transactions a block has.
     #[method(name = "getBlockTransactionCountByHash")]
-    fn transaction_count_by_hash(&self, hash: Hash) -> Answer<Option<U64>>;
+    async fn transaction_count_by_hash(&self, hash: Hash) -> Answer<Option<U64>>;
     /// The same by number or tag.
     #[method(name = "getBlockTransactionCountByNumber")]
-    fn transaction_count_by_number(&self, number: BlockNumberOrTag) -> Answer<Option<U64>>;
+    async fn transaction_count_by_number(&self, number: BlockNumberOrTag) -> Answer<Option<U64>>;
     /// Zero: there are no uncles.
     #[method(name = "getUncleCountByBlockHash")]
-    fn uncle_count_by_hash(&self, hash: Hash) -> Answer<Option<U64>>;
+    async fn uncle_count_by_hash(&self, hash: Hash) -> Answer<Option<U64>>;
     /// Zero: there are no uncles.
     #[method(name = "getUncleCountByBlockNumber")]
-    fn uncle_count_by_number(&self, number: BlockNumberOrTag) -> Answer<Option<U64>>;
+    async fn uncle_count_by_number(&self, number: BlockNumberOrTag) -> Answer<Option<U64>>;
     /// The receipts of all transactions of a block.
     #[method(name = "getBlockReceipts", blocking)]
     fn block_receipts(&self, block: BlockId) -> Answer<Option<Vec<TransactionReceipt>>>;
     /// A transaction, in a block or in the pool.
     #[method(name = "getTransactionByHash")]
-    fn transaction_by_hash(&self, hash: Hash) -> Answer<Option<Transaction>>;
+    async fn transaction_by_hash(&self, hash: Hash) -> Answer<Option<Transaction>>;
     /// Its EIP-2718 bytes.
     #[method(name = "getRawTransactionByHash")]
-    fn raw_transaction_by_hash(&self, hash: Hash) -> Answer<Option<Bytes>>;
+    async fn raw_transaction_by_hash(&self, hash: Hash) -> Answer<Option<Bytes>>;
     /// A transaction of a block.
     #[method(name = "getTransactionByBlockHashAndIndex")]
-    fn transaction_by_block_hash(&self, hash: Hash, index: U64) -> Answer<Option<Transaction>>;
+    async fn transaction_by_block_hash(&self, hash: Hash, index: U64) -> Answer<Option<Transaction>>;
     /// A transaction of a block.
     #[method(name = "getTransactionByBlockNumberAndIndex")]
-    fn transaction_by_block_number(&self, number: BlockNumberOrTag, index: U64) -> Answer<Option<Transaction>>;
+    async fn transaction_by_block_number(&self, number: BlockNumberOrTag, index: U64) -> Answer<Option<Transaction>>;
     /// The receipt; `null` until the transaction is in a block.
     #[method(name = "getTransactionReceipt")]
-    fn transaction_receipt(&self, hash: Hash) -> Answer<Option<TransactionReceipt>>;
+    async fn transaction_receipt(&self, hash: Hash) -> Answer<Option<TransactionReceipt>>;
     /// The logs that a filter selects, by an index of addresses and topics.
     #[method(name = "getLogs", blocking)]
     fn logs(&self, filter: Filter) -> Answer<Vec<Log>>;
@@ -283,30 +286,30 @@ impl EthApiServer for Arc<Eth> {
         Ok(self.chain.head().map_err(RpcError::from)?.header.beneficiary)
     }
 
-    fn block_by_hash(&self, hash: Hash, full: Option<bool>) -> Answer<Option<RpcBlock>> {
-        let block = Eth::block(self, hash.0.into())?;
+    async fn block_by_hash(&self, hash: Hash, full: Option<bool>) -> Answer<Option<RpcBlock>> {
+        let block = Eth::load_by_id(self, hash.0.into()).await?;
         Ok(block.map(|block| convert::block(&block, full.unwrap_or_default())))
     }
 
-    fn block_by_number(&self, number: BlockNumberOrTag, full: Option<bool>) -> Answer<Option<RpcBlock>> {
-        let block = Eth::block(self, number.into())?;
+    async fn block_by_number(&self, number: BlockNumberOrTag, full: Option<bool>) -> Answer<Option<RpcBlock>> {
+        let block = Eth::load_by_id(self, number.into()).await?;
         Ok(block.map(|block| convert::block(&block, full.unwrap_or_default())))
     }
 
-    fn transaction_count_by_hash(&self, hash: Hash) -> Answer<Option<U64>> {
-        Ok(Eth::block(self, hash.0.into())?.map(|block| U64::from(block.txs.len())))
+    async fn transaction_count_by_hash(&self, hash: Hash) -> Answer<Option<U64>> {
+        Ok(Eth::load_by_id(self, hash.0.into()).await?.map(|block| U64::from(block.txs.len())))
     }
 
-    fn transaction_count_by_number(&self, number: BlockNumberOrTag) -> Answer<Option<U64>> {
-        Ok(Eth::block(self, number.into())?.map(|block| U64::from(block.txs.len())))
+    async fn transaction_count_by_number(&self, number: BlockNumberOrTag) -> Answer<Option<U64>> {
+        Ok(Eth::load_by_id(self, number.into()).await?.map(|block| U64::from(block.txs.len())))
     }
 
-    fn uncle_count_by_hash(&self, hash: Hash) -> Answer<Option<U64>> {
-        Ok(Eth::block(self, hash.0.into())?.map(|_| U64::ZERO))
+    async fn uncle_count_by_hash(&self, hash: Hash) -> Answer<Option<U64>> {
+        Ok(Eth::load_by_id(self, hash.0.into()).await?.map(|_| U64::ZERO))
     }
 
-    fn uncle_count_by_number(&self, number: BlockNumberOrTag) -> Answer<Option<U64>> {
-        Ok(Eth::block(self, number.into())?.map(|_| U64::ZERO))
+    async fn uncle_count_by_number(&self, number: BlockNumberOrTag) -> Answer<Option<U64>> {
+        Ok(Eth::load_by_id(self, number.into()).await?.map(|_| U64::ZERO))
     }
 
     fn block_receipts(&self, block: BlockId) -> Answer<Option<Vec<TransactionReceipt>>> {
@@ -314,24 +317,24 @@ impl EthApiServer for Arc<Eth> {
         Ok(block.map(|block| (0..block.txs.len()).filter_map(|index| convert::receipt(&block, index)).collect()))
     }
 
-    fn transaction_by_hash(&self, hash: Hash) -> Answer<Option<Transaction>> {
-        Ok(Eth::transaction(self, hash.0)?)
+    async fn transaction_by_hash(&self, hash: Hash) -> Answer<Option<Transaction>> {
+        Ok(Eth::transaction(self, hash.0).await?)
     }
 
-    fn raw_transaction_by_hash(&self, hash: Hash) -> Answer<Option<Bytes>> {
-        Ok(Eth::raw_transaction(self, hash.0)?)
+    async fn raw_transaction_by_hash(&self, hash: Hash) -> Answer<Option<Bytes>> {
+        Ok(Eth::raw_transaction(self, hash.0).await?)
     }
 
-    fn transaction_by_block_hash(&self, hash: Hash, index: U64) -> Answer<Option<Transaction>> {
-        Ok(Eth::block(self, hash.0.into())?.and_then(|block| convert::transaction(&block, index.to())))
+    async fn transaction_by_block_hash(&self, hash: Hash, index: U64) -> Answer<Option<Transaction>> {
+        Ok(Eth::load_by_id(self, hash.0.into()).await?.and_then(|block| convert::transaction(&block, index.to())))
     }
 
-    fn transaction_by_block_number(&self, number: BlockNumberOrTag, index: U64) -> Answer<Option<Transaction>> {
-        Ok(Eth::block(self, number.into())?.and_then(|block| convert::transaction(&block, index.to())))
+    async fn transaction_by_block_number(&self, number: BlockNumberOrTag, index: U64) -> Answer<Option<Transaction>> {
+        Ok(Eth::load_by_id(self, number.into()).await?.and_then(|block| convert::transaction(&block, index.to())))
     }
 
-    fn transaction_receipt(&self, hash: Hash) -> Answer<Option<TransactionReceipt>> {
-        Ok(Eth::receipt(self, hash.0)?)
+    async fn transaction_receipt(&self, hash: Hash) -> Answer<Option<TransactionReceipt>> {
+        Ok(Eth::receipt(self, hash.0).await?)
     }
 
     fn logs(&self, filter: Filter) -> Answer<Vec<Log>> {

@@ -106,7 +106,7 @@ async fn transactions(eth: &Arc<Eth>, sink: SubscriptionSink, full: bool) -> Sub
         let Some(hash) = appeared(&happening) else { continue };
         let told = match full {
             false => message(&hash)?,
-            true => match eth.transaction(hash)? {
+            true => match eth.transaction(hash).await? {
                 Some(tx) => message(&tx)?,
                 None => continue,
             },

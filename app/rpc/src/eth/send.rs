@@ -49,7 +49,7 @@ impl SendApiServer for Arc<Eth> {
 }
 
 impl Eth {
-    async fn send_and_wait(&self, raw: Bytes, timeout: Option<Duration>) -> RpcResult<TransactionReceipt> {
+    async fn send_and_wait(self: &Arc<Self>, raw: Bytes, timeout: Option<Duration>) -> RpcResult<TransactionReceipt> {
         // Before it is sent: its block may come at once.
         let mut blocks = self.heads.subscribe();
         let hash = self.chain.admit(raw)?;
@@ -65,7 +65,7 @@ impl Eth {
             };
             let is_in = |block: &Arc<penstock_chain::Block>| block.txs.iter().any(|tx| *tx.tx_hash() == hash);
             if block.is_none_or(|block| is_in(&block))
-                && let Some(receipt) = self.receipt(hash)?
+                && let Some(receipt) = self.receipt(hash).await?
             {
                 return Ok(receipt);
             }

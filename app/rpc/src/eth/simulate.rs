@@ -80,7 +80,7 @@ impl Eth {
         payload: Payload,
         block: Option<BlockId>,
     ) -> RpcResult<Vec<SimulatedBlock>> {
-        self.blocking(move |eth| eth.simulate_now(payload, block)).await
+        self.blocking(move |eth, _| eth.simulate_now(payload, block)).await
     }
 
     fn simulate_now(&self, payload: Payload, block: Option<BlockId>) -> RpcResult<Vec<SimulatedBlock>> {
