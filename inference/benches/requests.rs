@@ -17,6 +17,9 @@ use penstock_inference::{
     Sizes, Tensor, TensorValues, Urgency,
 };
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const REQUESTS: usize = 20_000;
 
 fn main() {

@@ -212,3 +212,11 @@ fn a_trace_ends_at_its_time() {
     assert_eq!(answer["error"]["code"], -32000, "{answer}");
     assert!(answer["error"]["message"].as_str().unwrap().contains("timeout"), "{answer}");
 }
+
+#[test]
+fn a_call_that_names_a_tip_and_no_cap_is_refused_as_one_whose_tip_is_above_its_cap() {
+    let node = Node::start(&["--block-time", "100ms"]);
+    let request = json!({ "to": account(0).address(), "maxPriorityFeePerGas": "0x1" });
+    let answer = node.answer("eth_call", json!([request]));
+    assert_eq!(answer["error"]["message"], "max priority fee per gas higher than max fee per gas", "{answer}");
+}

@@ -127,6 +127,7 @@ fn chain_on(backend: &str) {
     let app_hash = app_hash.as_str().unwrap();
     let said = succeeds(&["verify-proof", proof_path, "--app-hash", app_hash]);
     assert!(said.contains(id.as_str().unwrap()) && said.contains("Proved"), "{said}");
+    assert!(said.contains(r#""shape":[1,"#) && said.contains(r#""numbers":[["#), "what was answered: {said}");
     let wrong = penstock(&["verify-proof", proof_path, "--app-hash", &B256::repeat_byte(1).to_string()]);
     assert!(!wrong.status.success());
     let mut forged: Value = serde_json::from_slice(&std::fs::read(&proof_file).unwrap()).unwrap();

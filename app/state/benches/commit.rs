@@ -1,8 +1,12 @@
 //! What a block costs the store, by the size of the state: a block of 2,000 changed accounts with its transactions,
 //! receipts and indexes, applied and committed, on both backends.
 //!
-//! `cargo bench -p penstock-state --bench commit`; `PENSTOCK_STATE_SIZES=10000,1000000,10000000` names the sizes,
-//! `PENSTOCK_STATE_BACKENDS=fjall` the backends, `PENSTOCK_STATE_FOLDER` the disk.
+//! `cargo bench --workspace --bench commit`; `PENSTOCK_STATE_SIZES=10000,1000000,10000000` names the sizes,
+//! `PENSTOCK_STATE_BACKENDS=fjall` the backends, `PENSTOCK_STATE_HISTORIES=4096,archive` how much of the past is kept,
+//! `PENSTOCK_STATE_BLOCKS=100` the blocks that are measured, `PENSTOCK_STATE_FOLDER` the disk.
+//!
+//! A state is filled by a process of its own, so that what is measured has only its own memory, and when the store has
+//! come to rest.
 
 #![allow(
     clippy::unwrap_used,
@@ -14,11 +18,12 @@
 
 use std::{
     path::{Path, PathBuf},
+    process::Command,
     time::{Duration, Instant},
 };
 
 use alloy_primitives::{Address, B256, U256, keccak256};
-use penstock_state::{Backend, Batch, State, StateConfig, keys};
+use penstock_state::{Backend, Batch, State, StateConfig, Store, keys};
 use revm::{
     database::{AccountStatus, BundleAccount, BundleState},
     state::AccountInfo,
@@ -26,7 +31,8 @@ use revm::{
 
 /// Accounts that a block changes.
 const CHANGES: u64 = 2_000;
-const BLOCKS: u64 = 100;
+/// Blocks before those that are measured: the tries begin cold.
+const WARM_UP: u64 = 30;
 /// Accounts of a block while the state is filled.
 const FILL: u64 = 50_000;
 
@@ -80,7 +86,7 @@ fn resident() -> u64 {
     (statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4_096) >> 20
 }
 
-fn measure(backend: Backend, size: u64, folder: &Path, config: StateConfig) {
+fn fill(backend: Backend, size: u64, folder: &Path, config: StateConfig) {
     let store = backend.open(folder).unwrap();
     let mut state = State::open(store.clone(), 0, config).unwrap();
     let begin = Instant::now();
@@ -91,11 +97,36 @@ fn measure(backend: Backend, size: u64, folder: &Path, config: StateConfig) {
         batch.put(keys::meta("height"), height.to_be_bytes().to_vec());
         state.commit(height, batch).unwrap();
     }
-    let filled = begin.elapsed();
-    let before = store.disk_bytes().unwrap();
+    eprintln!("# {backend}: {size} accounts in {:.0} s", begin.elapsed().as_secs_f64());
+}
+
+/// Waits until the backend has done what it does beside (compaction).
+fn rest(store: &dyn Store) {
+    let mut before = 0;
+    loop {
+        let bytes = store.disk_bytes().unwrap();
+        if bytes == before {
+            return;
+        }
+        before = bytes;
+        std::thread::sleep(Duration::from_secs(5));
+    }
+}
+
+fn measure(backend: Backend, size: u64, folder: &Path, config: StateConfig, blocks_measured: u64) {
+    let store = backend.open(folder).unwrap();
+    let mut height = size.div_ceil(FILL);
+    let mut state = State::open(store.clone(), height, config).unwrap();
+    rest(&*store);
+    let mut before = 0;
     let (mut random, mut applies, mut commits) = (Random(1), Vec::new(), Vec::new());
     let mut nonces = std::collections::HashMap::new();
-    for _ in 0..BLOCKS {
+    for number in 0..WARM_UP + blocks_measured {
+        if number == WARM_UP {
+            before = store.disk_bytes().unwrap();
+            applies.clear();
+            commits.clear();
+        }
         height += 1;
         let mut bundle = BundleState::default();
         for _ in 0..CHANGES {
@@ -116,7 +147,8 @@ fn measure(backend: Backend, size: u64, folder: &Path, config: StateConfig) {
     }
     let mut blocks: Vec<_> = applies.iter().zip(&commits).map(|(apply, commit)| *apply + *commit).collect();
     let memory = resident();
-    let per_tx = store.disk_bytes().unwrap().saturating_sub(before) as f64 / (BLOCKS * CHANGES) as f64;
+    rest(&*store);
+    let per_tx = store.disk_bytes().unwrap().saturating_sub(before) as f64 / (blocks_measured * CHANGES) as f64;
     let reader = state.reader();
     let timed = |work: &mut dyn FnMut(u64)| {
         let mut random = Random(2);
@@ -135,8 +167,12 @@ fn measure(backend: Backend, size: u64, folder: &Path, config: StateConfig) {
     let state = State::open(store, height, config).unwrap();
     let started = begin.elapsed();
     assert_ne!(state.root(), B256::ZERO);
+    let history = match config.history {
+        0 => "archive".to_owned(),
+        blocks => blocks.to_string(),
+    };
     println!(
-        "| {backend} | {size} | {:.0} / {:.0} | {:.0} / {:.0} | {:.0} / {:.0} | {read:.0} | {read_past:.0} | {prove:.0} | {:.2} | {memory} | {per_tx:.0} | {:.0} |",
+        "| {backend} | {size} | {history} | {:.0} / {:.0} | {:.0} / {:.0} | {:.0} / {:.0} | {read:.0} | {read_past:.0} | {prove:.0} | {:.2} | {memory} | {per_tx:.0} |",
         percentile(&mut applies, 50),
         percentile(&mut applies, 99),
         percentile(&mut commits, 50),
@@ -144,9 +180,11 @@ fn measure(backend: Backend, size: u64, folder: &Path, config: StateConfig) {
         percentile(&mut blocks, 50),
         percentile(&mut blocks, 99),
         started.as_secs_f64(),
-        filled.as_secs_f64(),
     );
 }
+
+/// Says to a process of this program what of its work to do, and where.
+const STAGE: &str = "PENSTOCK_STATE_STAGE";
 
 fn main() {
     let list = |name: &str, default: &str| -> Vec<String> {
@@ -156,16 +194,39 @@ fn main() {
     let full = std::env::args().any(|argument| argument == "--bench");
     let sizes = list("PENSTOCK_STATE_SIZES", if full { "10000,1000000" } else { "5000" });
     let trie_bytes = list("PENSTOCK_STATE_TRIE_BYTES", "1073741824")[0].parse().unwrap();
+    let blocks = list("PENSTOCK_STATE_BLOCKS", if full { "100" } else { "10" })[0].parse().unwrap();
+    let config = |history: &str| {
+        // 0: for ever.
+        let history: u64 = if history == "archive" { 0 } else { history.parse().unwrap() };
+        let proof_window = StateConfig::default().proof_window.min(history.wrapping_sub(1));
+        StateConfig { trie_bytes, history, proof_window }
+    };
+    if let Ok(stage) = std::env::var(STAGE) {
+        let [stage, backend, size, history, folder] =
+            stage.splitn(5, ' ').map(str::to_owned).collect::<Vec<_>>().try_into().unwrap();
+        let (backend, size, folder) = (backend.parse().unwrap(), size.parse().unwrap(), Path::new(&folder));
+        return match &*stage {
+            "fill" => fill(backend, size, folder, config(&history)),
+            _ => measure(backend, size, folder, config(&history), blocks),
+        };
+    }
     println!(
-        "| backend | accounts | apply p50 / p99 ms | commit | both | read µs | 20 blocks ago | prove µs | start s | RSS MiB | disk bytes a change | fill s |"
+        "| backend | accounts | history | apply p50 / p99 ms | commit | both | read µs | 20 blocks ago | prove µs | start s | RSS MiB | disk bytes a change |"
     );
     println!("|---|---|---|---|---|---|---|---|---|---|---|---|");
     for backend in list("PENSTOCK_STATE_BACKENDS", "fjall,sled") {
         for size in &sizes {
-            let parent = std::env::var("PENSTOCK_STATE_FOLDER").map_or_else(|_| std::env::temp_dir(), PathBuf::from);
-            let folder = tempfile::tempdir_in(parent).unwrap();
-            let config = StateConfig { trie_bytes, ..StateConfig::default() };
-            measure(backend.parse().unwrap(), size.parse().unwrap(), folder.path(), config);
+            for history in list("PENSTOCK_STATE_HISTORIES", "4096") {
+                let parent =
+                    std::env::var("PENSTOCK_STATE_FOLDER").map_or_else(|_| std::env::temp_dir(), PathBuf::from);
+                let folder = tempfile::tempdir_in(parent).unwrap();
+                for stage in ["fill", "measure"] {
+                    let stage = format!("{stage} {backend} {size} {history} {}", folder.path().display());
+                    let this = std::env::current_exe().unwrap();
+                    let status = Command::new(this).args(std::env::args().skip(1)).env(STAGE, stage).status().unwrap();
+                    assert!(status.success());
+                }
+            }
         }
     }
 }

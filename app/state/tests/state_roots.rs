@@ -12,6 +12,7 @@ use alloy_trie::{
     root::{state_root_unhashed, storage_root_unhashed},
 };
 use penstock_state::{Backend, State, StateConfig, StateReader, Store};
+use proptest::{collection::vec, prelude::*};
 use revm::{
     DatabaseRef,
     database::{AccountStatus, BundleAccount, BundleState, states::StorageSlot},
@@ -40,43 +41,87 @@ impl Oracle {
     }
 }
 
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % bound
-    }
+/// What happens to one account in a block.
+#[derive(Debug, Clone)]
+enum Change {
+    /// It goes, if it was there.
+    Remove,
+    Write {
+        nonces: u64,
+        balance: u64,
+        slots: Vec<(u64, u64)>,
+    },
 }
 
-/// Random changes of a block: new accounts, balances, slots set and zeroed, accounts that go.
-fn block(random: &mut Random, oracle: &mut Oracle) -> BundleState {
+/// By the number of the account; what comes second to one account in a block is left out.
+type Changes = Vec<(u64, Change)>;
+
+/// Reads and proves an account and a slot some blocks back.
+#[derive(Debug, Clone)]
+struct Look {
+    back: u64,
+    account: u64,
+    slot: u64,
+}
+
+#[derive(Debug, Clone)]
+struct Step {
+    /// A block that is applied and not committed before it.
+    abandoned: Option<Changes>,
+    changes: Changes,
+    /// Whether the state is opened anew after it.
+    reopens: bool,
+    looks: Vec<Look>,
+}
+
+fn changes() -> impl Strategy<Value = Changes> {
+    let value = prop_oneof![1 => Just(0), 2 => 1..u64::MAX];
+    let slots = vec((0..SLOTS, value), 0..12);
+    let write = (1..4_u64, 0..1_u64 << 40, slots);
+    let write = write.prop_map(|(nonces, balance, slots)| Change::Write { nonces, balance, slots });
+    vec((0..ACCOUNTS, prop_oneof![1 => Just(Change::Remove), 5 => write]), 1..20)
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let look = (0..=HISTORY, 0..ACCOUNTS, 0..SLOTS).prop_map(|(back, account, slot)| Look { back, account, slot });
+    let abandoned = proptest::option::weighted(0.3, changes());
+    let step = (abandoned, changes(), proptest::bool::weighted(0.08), vec(look, 6));
+    let step = step.prop_map(|(abandoned, changes, reopens, looks)| Step { abandoned, changes, reopens, looks });
+    vec(step, 1..100)
+}
+
+fn address(account: u64) -> Address {
+    Address::from_word(B256::from(U256::from(account + 1)))
+}
+
+/// The changes as the executor gives them, made in the oracle, too.
+fn block(changes: &Changes, oracle: &mut Oracle) -> BundleState {
     let mut bundle = BundleState::default();
-    for _ in 0..1 + random.below(20) {
-        let address = Address::from_word(B256::from(U256::from(random.below(ACCOUNTS) + 1)));
+    for (account, change) in changes {
+        let address = address(*account);
         if bundle.state.contains_key(&address) {
             continue;
         }
         let before = oracle.0.get(&address).cloned();
         let original_info = before.as_ref().map(|(info, _)| info.clone());
-        if before.is_some() && random.below(6) == 0 {
-            let status = AccountStatus::Destroyed;
-            bundle
-                .state
-                .insert(address, BundleAccount { info: None, original_info, storage: Default::default(), status });
-            oracle.0.remove(&address);
+        let Change::Write { nonces, balance, slots: written } = change else {
+            if before.is_some() {
+                let status = AccountStatus::Destroyed;
+                let account = BundleAccount { info: None, original_info, storage: Default::default(), status };
+                bundle.state.insert(address, account);
+                oracle.0.remove(&address);
+            }
             continue;
-        }
+        };
         let (mut info, original) = before.unwrap_or_default();
         let mut slots = original.clone();
-        info.nonce += 1 + random.below(3);
-        info.balance = U256::from(random.below(1 << 40));
+        info.nonce += nonces;
+        info.balance = U256::from(*balance);
         let mut storage = revm::primitives::HashMap::default();
-        for _ in 0..random.below(12) {
-            let key = U256::from(random.below(SLOTS));
+        for (key, value) in written {
+            let (key, new) = (U256::from(*key), U256::from(*value));
             // The value before the block, also when the slot is written twice.
             let old = original.get(&key).copied().unwrap_or_default();
-            let new = if random.below(3) == 0 { U256::ZERO } else { U256::from(random.below(u64::MAX) + 1) };
             storage.insert(key, StorageSlot::new_changed(old, new));
             if new.is_zero() {
                 slots.remove(&key)
@@ -95,10 +140,9 @@ fn block(random: &mut Random, oracle: &mut Oracle) -> BundleState {
 const HISTORY: u64 = 20;
 const WINDOW: u64 = 10;
 
-/// Reads and proves an account and a slot, at random, at a height whose state was `oracle`.
-fn check(reader: &StateReader, height: u64, oracle: &Oracle, random: &mut Random, provable: bool) {
-    let address = Address::from_word(B256::from(U256::from(random.below(ACCOUNTS) + 1)));
-    let slot = U256::from(random.below(SLOTS));
+/// Looks at a height whose state was `oracle`.
+fn check(reader: &StateReader, height: u64, oracle: &Oracle, look: &Look, provable: bool) {
+    let (address, slot) = (address(look.account), U256::from(look.slot));
     let account = oracle.account(&address);
     let value = oracle.0.get(&address).and_then(|(_, slots)| slots.get(&slot)).copied().unwrap_or_default();
     let view = reader.at(height).unwrap().expect("the height is kept");
@@ -117,85 +161,97 @@ fn check(reader: &StateReader, height: u64, oracle: &Oracle, random: &mut Random
     verify_proof(root, Nibbles::unpack(keccak256(slot.to_be_bytes::<32>())), leaf, &proved.proof).unwrap();
 }
 
-fn random_chain(backend: Backend, seed: u64, trie_bytes: u64) {
+fn run(backend: Backend, trie_bytes: u64, steps: &[Step]) {
     let config = StateConfig { history: HISTORY, proof_window: WINDOW, trie_bytes };
-    let mut random = Random(seed);
     let folder = tempfile::tempdir().unwrap();
     let store: Arc<dyn Store> = backend.open(folder.path()).unwrap();
     let mut state = State::open(store.clone(), 0, config).unwrap();
     let mut oracles = vec![Oracle::default()];
-    let mut opened = 0;
-    for height in 1..100 {
+    let (mut opened, mut height) = (0, 0);
+    for step in steps {
+        height += 1;
         let mut oracle = oracles[height as usize - 1].clone();
         // A block that is applied and not committed leaves nothing behind.
-        if random.below(3) == 0 {
-            state.apply(height, &block(&mut random, &mut oracle.clone())).unwrap();
+        if let Some(abandoned) = &step.abandoned {
+            state.apply(height, &block(abandoned, &mut oracle.clone())).unwrap();
         }
-        let changes = block(&mut random, &mut oracle);
+        let changes = block(&step.changes, &mut oracle);
         let what_if = state.reader().root_with(height - 1, &changes).unwrap();
-        assert_eq!(what_if, Some(oracle.root()), "{backend}, seed {seed}, height {height}: without applying it");
+        assert_eq!(what_if, Some(oracle.root()), "{backend}, height {height}: without applying it");
         let applied = state.apply(height, &changes).unwrap();
-        assert_eq!(applied.root, oracle.root(), "{backend}, seed {seed}, height {height}");
+        assert_eq!(applied.root, oracle.root(), "{backend}, height {height}");
         let mut batch = applied.batch;
         batch.put(penstock_state::keys::meta("height"), height.to_be_bytes().to_vec());
         state.commit(height, batch).unwrap();
         oracles.push(oracle);
-        if random.below(12) == 0 {
+        if step.reopens {
             drop(state);
             state = State::open(store.clone(), height, config).unwrap();
-            assert_eq!(state.root(), oracles[height as usize].root(), "{backend}, seed {seed}: opened at {height}");
+            assert_eq!(state.root(), oracles[height as usize].root(), "{backend}: opened at {height}");
             opened = height;
         }
-        for _ in 0..6 {
-            let at = height.saturating_sub(random.below(HISTORY + 1));
+        for look in &step.looks {
+            let at = height.saturating_sub(look.back);
             let provable = at >= opened && height - at <= WINDOW;
-            check(&state.reader(), at, &oracles[at as usize], &mut random, provable);
+            check(&state.reader(), at, &oracles[at as usize], look, provable);
         }
     }
     // What is older goes, beside the chain.
     let reader = state.reader();
-    while reader.first().unwrap() < 99 - HISTORY {
+    let first = height.saturating_sub(HISTORY);
+    while reader.first().unwrap() < first {
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
-    assert!(reader.at(99 - HISTORY).unwrap().is_some());
-    assert!(reader.at(98 - HISTORY).unwrap().is_none());
-    let mut former = 0;
-    let snapshot = store.snapshot();
-    snapshot
+    assert!(reader.at(first).unwrap().is_some());
+    assert!(first == 0 || reader.at(first - 1).unwrap().is_none());
+    store
+        .snapshot()
         .scan(b"H", &mut |key, _| {
             let number = u64::from_be_bytes(*key.last_chunk().unwrap());
-            assert!(number > 99 - HISTORY, "the history of block {number} is still here");
-            former += 1;
+            assert!(number > first, "the history of block {number} is still here");
             Ok(true)
         })
         .unwrap();
-    assert!(former > 0);
-    // The zones are those of a trie that is built anew.
-    let zones = |prefix: &[u8]| {
-        let mut zones = Vec::new();
-        snapshot
-            .scan(prefix, &mut |key, record| {
-                zones.push((key.to_vec(), record.to_vec()));
-                Ok(true)
-            })
-            .unwrap();
-        zones
-    };
-    let kept = zones(b"y").len();
-    assert!(kept > 4, "{kept} zones");
-    drop(state);
-    let state = State::open(store.clone(), 99, config).unwrap();
-    assert_eq!(state.root(), oracles[99].root());
+    drop((reader, state));
+    let state = State::open(store, height, config).unwrap();
+    assert_eq!(state.root(), oracles[height as usize].root());
+}
+
+/// All of the tries fits, nothing does, and some of it.
+fn trie_bytes() -> impl Strategy<Value = u64> {
+    prop_oneof![Just(1 << 30), Just(0), Just(60_000)]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 10, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_root_every_kept_height_and_every_proof_is_that_of_the_definition(
+        backend in prop_oneof![2 => Just(Backend::Fjall), 1 => Just(Backend::Sled)],
+        trie_bytes in trie_bytes(),
+        steps in steps(),
+    ) {
+        run(backend, trie_bytes, &steps);
+    }
 }
 
 #[test]
-fn every_root_every_kept_height_and_every_proof_is_that_of_the_definition() {
-    for (backend, seeds) in [(Backend::Fjall, 0..4), (Backend::Sled, 4..7)] {
-        for seed in seeds {
-            // In turn all of the tries fits, nothing does, and some of it.
-            random_chain(backend, seed, [1 << 30, 0, 60_000][seed as usize % 3]);
-        }
-    }
+fn a_trie_of_some_size_is_kept_in_zones() {
+    let folder = tempfile::tempdir().unwrap();
+    let store: Arc<dyn Store> = Backend::Fjall.open(folder.path()).unwrap();
+    let mut state = State::open(store.clone(), 0, StateConfig::default()).unwrap();
+    let slots: Vec<_> = (0..SLOTS).map(|slot| (slot, slot + 1)).collect();
+    let write = Change::Write { nonces: 1, balance: 1, slots };
+    let changes = (0..ACCOUNTS).map(|account| (account, write.clone())).collect();
+    let applied = state.apply(1, &block(&changes, &mut Oracle::default())).unwrap();
+    state.commit(1, applied.batch).unwrap();
+    let mut zones = 0;
+    let count = &mut |_: &[u8], _: &[u8]| {
+        zones += 1;
+        Ok(true)
+    };
+    store.snapshot().scan(b"y", count).unwrap();
+    assert!(zones > 4, "{zones} zones");
 }
 
 #[test]

@@ -265,7 +265,7 @@ fn parse_decimal(text: &str) -> Option<Decimal> {
 }
 
 /// The elements as JSON has them, and the decimals that a contract sees.
-fn output(tensor: &Tensor) -> serde_json::Value {
+pub(super) fn output(tensor: &Tensor) -> serde_json::Value {
     let values = match tensor.values() {
         TensorValues::Float32(values) => json!(values),
         TensorValues::Float64(values) => json!(values),

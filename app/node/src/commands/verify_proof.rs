@@ -43,7 +43,10 @@ pub(crate) fn run(verify: VerifyProof) -> anyhow::Result<()> {
     let number = proved.header.number;
     println!("Request      {}", proved.id);
     match &proved.result {
-        Ok(outputs) => println!("Result       {} tensors, digest {}", outputs.len(), result::digest(&proved.result)),
+        Ok(outputs) => {
+            println!("Result       {} tensors, digest {}", outputs.len(), result::digest(&proved.result));
+            outputs.iter().for_each(|tensor| println!("Output       {}", super::model::output(tensor)));
+        }
         Err(failure) => println!("Result       failed: {failure}"),
     }
     println!("Block        {number}, hash {}", proved.block_hash);

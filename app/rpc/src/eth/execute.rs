@@ -154,10 +154,10 @@ impl Eth {
             None => account_of(db, caller)?.nonce,
         };
         let authorizations: Vec<_> = request.authorization_list.iter().flatten().cloned().map(Either::Left).collect();
-        let tx_type = match (&request.authorization_list, request.max_fee_per_gas, &request.access_list) {
-            (Some(_), ..) => 4,
-            (_, Some(_), _) => 2,
-            (_, _, Some(_)) => 1,
+        let tx_type = match (&request.authorization_list, &request.access_list) {
+            (Some(_), _) => 4,
+            _ if has_eip1559_fees => 2,
+            (_, Some(_)) => 1,
             _ => 0,
         };
         // Whatever block the call is in, it gets no more gas than a real block has.
@@ -173,7 +173,8 @@ impl Eth {
             nonce,
             chain_id: Some(rules.chain_id),
             access_list: request.access_list.clone().unwrap_or_default(),
-            gas_priority_fee: request.max_fee_per_gas.map(|_| request.max_priority_fee_per_gas.unwrap_or_default()),
+            // As geth has it: a tip without a cap is above the cap.
+            gas_priority_fee: has_eip1559_fees.then(|| request.max_priority_fee_per_gas.unwrap_or_default()),
             blob_hashes: vec![],
             max_fee_per_blob_gas: 0,
             authorization_list: authorizations,

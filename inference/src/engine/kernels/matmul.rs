@@ -7,7 +7,7 @@
 pub(crate) use super::tiles::PANEL;
 use super::{
     term::Term,
-    tiles::{Dense, Left, Lines, Right, TILE, Table, all_tiles, tiles},
+    tiles::{Dense, Left, Lines, Right, TILE, Table, all_tiles, reads_anywhere, tiles},
 };
 
 /// A `[k, n]` matrix as panels of [`PANEL`] columns, each `[k, PANEL]`, padded with zeros.
@@ -99,7 +99,7 @@ pub(crate) fn matmul<T: Term>(lhs: &[T], rhs: &Packed<T>, out: &mut [T::Sum], th
 
 /// [`matmul`] with rows of the left-hand side that begin `stride` elements apart.
 pub(crate) fn matmul_strided<T: Term>(lhs: &[T], stride: usize, rhs: &Packed<T>, out: &mut [T::Sum], threads: usize) {
-    let right = Right { data: &rhs.panels, stride: rhs.k * PANEL, lines: Dense, k: rhs.k, n: rhs.n };
+    let right = Right { data: &rhs.panels, first: 0, stride: rhs.k * PANEL, lines: Dense, k: rhs.k, n: rhs.n };
     product(Left::<T, false> { data: lhs, stride }, right, out, threads, all_tiles);
 }
 
@@ -113,9 +113,9 @@ pub(crate) fn matmul_taps<T: Term>(
     out: &mut [T::Sum],
     threads: usize,
 ) {
-    let right = Right { data, stride: PANEL, lines: Table(taps), k: taps.len(), n };
+    let right = Right { data, first: 0, stride: PANEL, lines: Table(taps), k: taps.len(), n };
     product(Left::<T, true> { data: lhs, stride: taps.len() }, right, out, threads, |lhs, right, out| {
-        if out.len() / n < GATHERED_ROWS {
+        if out.len() / n < GATHERED_ROWS || reads_anywhere() {
             all_tiles(lhs, right, out);
         } else {
             gathered(lhs, right, out);
@@ -158,34 +158,62 @@ fn product<T: Term, L: Lines + Send + Sync, const S: bool>(
     tiles(lhs, right, out);
 }
 
-/// Rows from which it pays to gather a panel's lines first: unaligned loads cost more than a copy.
+/// Rows from which it pays to gather a panel's lines first: unaligned loads cost more than a copy. Not where a line is used
+/// for as many sums as with AVX-512 ([`reads_anywhere`]).
 const GATHERED_ROWS: usize = 8 * TILE;
 /// Bytes of rows that are gone over for each gathered panel.
 const GATHERED_BYTES: usize = 512 << 10;
 
-/// [`tiles`] of many rows with lines anywhere: panel by panel, gathered.
+/// Panels that are gathered at once, at most: as many as the micro-kernels take at a time.
+const GATHERED_PANELS: usize = 4;
+
+/// [`tiles`] of many rows with lines anywhere: some panels at a time, gathered.
 fn gathered<T: Term>(lhs: Left<'_, T, true>, right: Right<'_, T, Table<'_>>, out: &mut [T::Sum]) {
     let (k, n) = (right.k, right.n);
     let block = (GATHERED_BYTES / 4 / k).max(GATHERED_ROWS).next_multiple_of(TILE);
-    let mut panel = vec![T::default(); k * PANEL];
+    let mut gathered = vec![T::default(); GATHERED_PANELS.min(n.div_ceil(PANEL)) * k * PANEL];
     for (lhs, out) in lhs.data.chunks(block * k).zip(out.chunks_mut(block * n)) {
-        for first in (0..n).step_by(PANEL) {
-            for (line, at) in panel.as_chunks_mut::<PANEL>().0.iter_mut().zip(right.lines.0) {
-                line.copy_from_slice(&right.data[first + at..][..PANEL]);
+        for first in (0..n).step_by(GATHERED_PANELS * PANEL) {
+            let count = (n - first).div_ceil(PANEL).min(GATHERED_PANELS);
+            for (p, panel) in gathered.chunks_exact_mut(k * PANEL).take(count).enumerate() {
+                for (line, at) in panel.as_chunks_mut::<PANEL>().0.iter_mut().zip(right.lines.0) {
+                    line.copy_from_slice(&right.data[first + p * PANEL + at..][..PANEL]);
+                }
             }
-            // Its one panel stands for every one.
-            let right = Right { data: &panel, stride: 0, lines: Dense, k, n };
-            tiles(Left::<T, true> { data: lhs, stride: k }, right, (first / PANEL, first / PANEL + 1), out);
+            let begin = first / PANEL;
+            let right = Right { data: &gathered, first: begin, stride: k * PANEL, lines: Dense, k, n };
+            tiles(Left::<T, true> { data: lhs, stride: k }, right, (begin, begin + count), out);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    #[cfg(target_arch = "x86_64")]
+    use super::super::tiles::{has_avx2, tiles_avx2};
     use super::{
         super::{term::Pair, tiles::tiles_portable},
         *,
     };
+
+    /// What the machine code for any CPU gives, and that for AVX2, which a CPU with AVX-512 does not choose.
+    fn otherwise<T: Term, L: Lines, const S: bool>(
+        lhs: Left<'_, T, S>,
+        right: Right<'_, T, L>,
+        m: usize,
+    ) -> Vec<Vec<T::Sum>> {
+        let panels = (0, right.n.div_ceil(PANEL));
+        let mut outs = vec![vec![T::Sum::default(); m * right.n]; 2];
+        tiles_portable(lhs, right, panels, &mut outs[0]);
+        #[cfg(target_arch = "x86_64")]
+        if has_avx2() {
+            // SAFETY: the CPU has the features, and the caller's operands are of the right sizes.
+            unsafe { tiles_avx2(lhs, right, panels, &mut outs[1]) };
+            return outs;
+        }
+        outs.truncate(1);
+        outs
+    }
 
     fn numbers(count: usize, seed: u32) -> Vec<f32> {
         let mut state = seed;
@@ -212,8 +240,13 @@ mod tests {
             (6, 7, 16),
             (7, 33, 17),
             (13, 129, 50),
+            (1, 20, 200),
+            (2, 11, 100),
+            (6, 9, 130),
+            (11, 8, 105),
             (2, 0, 3),
             (40, 3000, 20),
+            (13, 300, 70),
         ];
         for (m, k, n) in sizes {
             let (a, b) = (numbers(m * k, 1), numbers(k * n, 2));
@@ -224,10 +257,10 @@ mod tests {
             matmul(&a, &packed, &mut spread, 3);
             assert_eq!(bits(&out), bits(&spread), "threads: {m}x{k}x{n}");
             if k > 0 {
-                let mut portable = vec![f32::NAN; m * n];
-                let right = Right { data: &packed.panels, stride: k * PANEL, lines: Dense, k, n };
-                tiles_portable(Left::<_, false> { data: &a, stride: k }, right, (0, n.div_ceil(PANEL)), &mut portable);
-                assert_eq!(bits(&out), bits(&portable), "machine code for this CPU, and for any: {m}x{k}x{n}");
+                let right = Right { data: &packed.panels, first: 0, stride: k * PANEL, lines: Dense, k, n };
+                for other in otherwise(Left::<_, false> { data: &a, stride: k }, right, m) {
+                    assert_eq!(bits(&out), bits(&other), "machine code for this CPU, and for others: {m}x{k}x{n}");
+                }
             }
             for i in 0..m {
                 for j in 0..n {
@@ -240,7 +273,7 @@ mod tests {
 
     #[test]
     fn pairs_of_integers_give_the_exact_sum_wrapping() {
-        for (m, k, n) in [(1, 1, 1), (1, 5, 70), (7, 33, 17), (13, 20, 50), (6, 0, 4), (3, 8, 37)] {
+        for (m, k, n) in [(1, 1, 1), (1, 5, 170), (7, 33, 17), (13, 20, 50), (6, 0, 4), (3, 8, 37), (6, 4, 100)] {
             let small = |count, seed| -> Vec<i16> { numbers(count, seed).iter().map(|x| (x * 255.9) as i16).collect() };
             let (mut a, mut b) = (small(m * k, 1), small(k * n, 2));
             // The greatest there are, too.
@@ -255,17 +288,12 @@ mod tests {
             let packed = Packed::of(half, n, |i, j| Pair::new(line(2 * i, j), line(2 * i + 1, j)));
             let mut out = vec![7; m * n];
             matmul(&rows, &packed, &mut out, 1);
-            let right = Right { data: &packed.panels, stride: half * PANEL, lines: Dense, k: half, n };
-            let mut portable = out.clone();
+            let right = Right { data: &packed.panels, first: 0, stride: half * PANEL, lines: Dense, k: half, n };
             if k > 0 {
-                tiles_portable(
-                    Left::<_, false> { data: &rows, stride: half },
-                    right,
-                    (0, n.div_ceil(PANEL)),
-                    &mut portable,
-                );
+                for other in otherwise(Left::<_, false> { data: &rows, stride: half }, right, m) {
+                    assert_eq!(out, other, "machine code for this CPU, and for others: {m}x{k}x{n}");
+                }
             }
-            assert_eq!(out, portable);
             for (at, sum) in out.iter().enumerate() {
                 let (i, j) = (at / n, at % n);
                 let product = |l: usize| i32::from(a[i * k + l]).wrapping_mul(i32::from(b[l * n + j]));
@@ -299,10 +327,10 @@ mod tests {
             let mut rows = vec![];
             stripes(&a, 4, &mut rows);
             matmul_taps(&rows, &data, &taps, 37, &mut out, 1);
-            let mut portable = vec![0.0; m * 37];
-            let right = Right { data: &data, stride: PANEL, lines: Table(&taps), k: 4, n: 37 };
-            tiles_portable(Left::<_, true> { data: &rows, stride: 4 }, right, (0, 3), &mut portable);
-            assert_eq!(bits(&out), bits(&portable));
+            let right = Right { data: &data, first: 0, stride: PANEL, lines: Table(&taps), k: 4, n: 37 };
+            for other in otherwise(Left::<_, true> { data: &rows, stride: 4 }, right, m) {
+                assert_eq!(bits(&out), bits(&other));
+            }
             for i in 0..m {
                 for j in 0..37 {
                     let expected = (0..4).fold(0.0f32, |sum, l| a[i * 4 + l].mul_add(data[taps[l] + j], sum));

@@ -2,6 +2,8 @@
 //! arithmetic: without FMA hardware `mul_add` is slow and gives the same bits.
 
 pub(crate) mod conv;
+#[cfg(target_arch = "x86_64")]
+mod lanes;
 pub(crate) mod matmul;
 pub(crate) mod pool;
 pub(crate) mod product;

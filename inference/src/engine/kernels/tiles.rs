@@ -1,7 +1,7 @@
 //! The tiles of a matrix product: where its operands lie, and the micro-kernels.
 
 #[cfg(target_arch = "x86_64")]
-use super::term::LANES;
+use super::lanes::Lanes;
 use super::term::Term;
 
 /// Columns of one panel: two AVX2 registers of 32-bit terms, one AVX-512 register.
@@ -48,10 +48,12 @@ impl Lines for Table<'_> {
     }
 }
 
-/// The right-hand side: `panels` panels, panel p beginning at `p · stride` of `data`, with `k` lines each.
+/// The right-hand side: panels with `k` lines each, panel p beginning at `(p - first) · stride` of `data`.
 #[derive(Clone, Copy)]
 pub(super) struct Right<'a, T, L> {
     pub(super) data: &'a [T],
+    /// The panel that `data` begins with.
+    pub(super) first: usize,
     pub(super) stride: usize,
     pub(super) lines: L,
     pub(super) k: usize,
@@ -82,17 +84,62 @@ pub(super) fn tiles<T: Term, L: Lines, const S: bool>(
     out: &mut [T::Sum],
 ) {
     #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+    if has_avx512() {
         // SAFETY: the CPU has the features that the function is compiled for; `product` has checked the sizes.
-        return unsafe { tiles_fma(lhs, right, panels, out) };
+        return unsafe { tiles_avx512(lhs, right, panels, out) };
+    } else if has_avx2() {
+        // SAFETY: the same.
+        return unsafe { tiles_avx2(lhs, right, panels, out) };
     }
     tiles_portable(lhs, right, panels, out);
 }
 
-/// Goes over the tiles of the output: rows in blocks that stay in a cache, panels, and rows six at a time. Few rows have
-/// several panels at a time instead, so that there are enough sums to hide the latency of each.
+/// Whether the CPU has what [`tiles_avx2`] is compiled for.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn has_avx2() -> bool {
+    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
+}
+
+/// Whether the CPU has what [`tiles_avx512`] is compiled for: Intel's since Ice Lake, AMD's since Zen 4.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn has_avx512() -> bool {
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vnni")
+}
+
+/// Whether lines that lie anywhere are as good as neighbours.
+pub(super) fn reads_anywhere() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return has_avx512();
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
+/// Computes the tile of some rows and as many panels at a time as there are, of the widths that are listed; answers how
+/// many those were.
+macro_rules! tile {
+    ($micro:ident, $lhs:ident, $right:ident, $row:expr, $p:ident, $panels:ident, $steps:expr, $out:ident, $rows:literal, [$($width:literal),*]) => {
+        match $panels - $p {
+            $($width.. => {
+                $micro::<T, $rows, $width, L, S>($lhs, $right, $row, $p, $steps, $out);
+                $width
+            })*
+            _ => {
+                $micro::<T, $rows, 1, L, S>($lhs, $right, $row, $p, $steps, $out);
+                1
+            }
+        }
+    };
+}
+
+/// Goes over the tiles of the output: rows in blocks that stay in a cache, panels, and rows six at a time. The number of
+/// panels at a time is by the number of rows: enough sums to hide the latency of each, and no more than there are registers.
+///
+/// Some steps of k at a time, for all rows of a block: so many that the lines of the panels stay in the first-level cache.
+/// In between the sums are in the output, which changes none of their bits.
 macro_rules! walk_tiles {
-    ($micro:ident, $lhs:ident, $right:ident, $panels:ident, $out:ident) => {{
+    ($micro:ident, $steps:literal, $lhs:ident, $right:ident, $panels:ident, $out:ident, $six:tt, $five:tt, $four:tt, $three:tt, $two:tt, $one:tt) => {{
         let (k, n) = ($right.k, $right.n);
         let m = $out.len() / n;
         let (begin, panels) = $panels;
@@ -101,47 +148,26 @@ macro_rules! walk_tiles {
             let rows = block.min(m - first);
             let full = rows / TILE * TILE;
             let rest = rows - full;
-            for p in begin..panels {
-                for row in (first..first + full).step_by(TILE) {
-                    $micro::<T, 6, 1, L, S>($lhs, $right, row, p, $out);
+            let mut p = begin;
+            while full > 0 && p < panels {
+                let mut width = 1;
+                for from in (0..k).step_by($steps) {
+                    let steps = (from, k.min(from + $steps));
+                    for row in (first..first + full).step_by(TILE) {
+                        width = tile!($micro, $lhs, $right, row, p, panels, steps, $out, 6, $six);
+                    }
                 }
+                p += width;
             }
             let row = first + full;
             let mut p = begin;
             while rest > 0 && p < panels {
-                p += match (rest, panels - p) {
-                    (1, 4..) => {
-                        $micro::<T, 1, 4, L, S>($lhs, $right, row, p, $out);
-                        4
-                    }
-                    (2, 3..) => {
-                        $micro::<T, 2, 3, L, S>($lhs, $right, row, p, $out);
-                        3
-                    }
-                    (3, 2..) => {
-                        $micro::<T, 3, 2, L, S>($lhs, $right, row, p, $out);
-                        2
-                    }
-                    (1, _) => {
-                        $micro::<T, 1, 1, L, S>($lhs, $right, row, p, $out);
-                        1
-                    }
-                    (2, _) => {
-                        $micro::<T, 2, 1, L, S>($lhs, $right, row, p, $out);
-                        1
-                    }
-                    (3, _) => {
-                        $micro::<T, 3, 1, L, S>($lhs, $right, row, p, $out);
-                        1
-                    }
-                    (4, _) => {
-                        $micro::<T, 4, 1, L, S>($lhs, $right, row, p, $out);
-                        1
-                    }
-                    _ => {
-                        $micro::<T, 5, 1, L, S>($lhs, $right, row, p, $out);
-                        1
-                    }
+                p += match rest {
+                    1 => tile!($micro, $lhs, $right, row, p, panels, (0, k), $out, 1, $one),
+                    2 => tile!($micro, $lhs, $right, row, p, panels, (0, k), $out, 2, $two),
+                    3 => tile!($micro, $lhs, $right, row, p, panels, (0, k), $out, 3, $three),
+                    4 => tile!($micro, $lhs, $right, row, p, panels, (0, k), $out, 4, $four),
+                    _ => tile!($micro, $lhs, $right, row, p, panels, (0, k), $out, 5, $five),
                 };
             }
         }
@@ -150,89 +176,140 @@ macro_rules! walk_tiles {
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn tiles_fma<T: Term, L: Lines, const S: bool>(
+pub(super) unsafe fn tiles_avx2<T: Term, L: Lines, const S: bool>(
     lhs: Left<'_, T, S>,
     right: Right<'_, T, L>,
     panels: (usize, usize),
     out: &mut [T::Sum],
 ) {
     // SAFETY: the caller has checked the sizes.
-    unsafe { walk_tiles!(micro_fma, lhs, right, panels, out) }
+    unsafe { walk_tiles!(micro_avx2, 512, lhs, right, panels, out, [], [], [], [2], [3], [4]) }
 }
 
-/// By intrinsics, although the plain loop says the same: what the compiler makes of that keeps the sums on the stack, and
-/// where the stack lies to the matrices then decides over a factor of three (stores and loads 4 KiB apart wait for each
-/// other).
-///
-/// # Safety
-/// `R` rows of `lhs` from `row` and `P` panels from `p` are there, with lines that lie within the data.
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-unsafe fn micro_fma<T: Term, const R: usize, const P: usize, L: Lines, const S: bool>(
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+unsafe fn tiles_avx512<T: Term, L: Lines, const S: bool>(
     lhs: Left<'_, T, S>,
     right: Right<'_, T, L>,
-    row: usize,
-    p: usize,
+    panels: (usize, usize),
     out: &mut [T::Sum],
 ) {
-    let n = right.n;
-    // Loops rather than `from_fn`: what that calls is not compiled for these features, and would not become part of this.
-    let mut rows: [&[T]; R] = [&[]; R];
-    for (r, place) in rows.iter_mut().enumerate() {
-        *place =
-            if S { &lhs.data[row * right.k..][..R * right.k] } else { &lhs.data[(row + r) * lhs.stride..][..right.k] };
+    // SAFETY: the caller has checked the sizes.
+    unsafe {
+        walk_tiles!(micro_avx512, 128, lhs, right, panels, out, [4, 2], [4, 2], [4, 2], [4, 2], [4, 2], [8, 4, 2]);
     }
-    let mut panels = [right.data.as_ptr(); P];
-    for (q, panel) in panels.iter_mut().enumerate() {
-        // SAFETY: the caller promises that the panel is there.
-        *panel = unsafe { panel.add((p + q) * right.stride) };
-    }
-    // SAFETY: the CPU has the features of this function.
-    let zero = unsafe { T::zeros() };
-    let (mut low, mut high) = ([[zero; P]; R], [[zero; P]; R]);
-    for i in 0..right.k {
-        let line = right.lines.at(i);
-        let (mut left, mut rest) = ([zero; P], [zero; P]);
-        for q in 0..P {
-            // SAFETY: the caller promises that the line is there.
-            unsafe {
-                left[q] = T::load(panels[q].add(line));
-                rest[q] = T::load(panels[q].add(line + LANES));
+}
+
+/// A micro-kernel by intrinsics, although the plain loop says the same: what the compiler makes of that keeps the sums on
+/// the stack, and where the stack lies to the matrices then decides over a factor of three (stores and loads 4 KiB apart
+/// wait for each other).
+///
+/// A macro rather than a generic function: only what is compiled for its features becomes part of it.
+macro_rules! micro_by_lanes {
+    ($(#[$meta:meta])* $name:ident, $features:literal, $lanes:ident) => {
+        $(#[$meta])*
+        ///
+        /// # Safety
+        /// The CPU has the features. `R` rows of `lhs` from `row` and `P` panels from `p` are there, with lines that lie
+        /// within the data.
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = $features)]
+        unsafe fn $name<T: Term, const R: usize, const P: usize, L: Lines, const S: bool>(
+            lhs: Left<'_, T, S>,
+            right: Right<'_, T, L>,
+            row: usize,
+            p: usize,
+            (from, to): (usize, usize),
+            out: &mut [T::Sum],
+        ) {
+            let n = right.n;
+            // Registers of a line of a panel: one or two.
+            let parts = PANEL / T::$lanes::COUNT;
+            // Loops rather than `from_fn`: what that calls is not compiled for these features, and would not become part of
+            // this.
+            let mut rows: [&[T]; R] = [&[]; R];
+            for (r, place) in rows.iter_mut().enumerate() {
+                *place = match S {
+                    true => &lhs.data[row * right.k..][..R * right.k],
+                    false => &lhs.data[(row + r) * lhs.stride..][..right.k],
+                };
             }
-        }
-        for r in 0..R {
-            // SAFETY: every row has `k` numbers (all `R` have `R · k`), and `i` is less; the CPU has the features.
-            unsafe {
-                let x = T::splat(*rows[r].get_unchecked(if S { i * R + r } else { i }));
+            let mut panels = [right.data.as_ptr(); P];
+            for (q, panel) in panels.iter_mut().enumerate() {
+                // SAFETY: the caller promises that the panel is there.
+                *panel = unsafe { panel.add((p + q - right.first) * right.stride) };
+            }
+            // SAFETY: the CPU has the features of this function.
+            let zero = unsafe { T::$lanes::zeros() };
+            let mut sums = [[[zero; 2]; P]; R];
+            if from > 0 {
+                for r in 0..R {
+                    for q in 0..P {
+                        let column = (p + q) * PANEL;
+                        let place = &out[(row + r) * n + column..];
+                        let mut sum = [T::Sum::default(); PANEL];
+                        let width = PANEL.min(n - column);
+                        sum[..width].copy_from_slice(&place[..width]);
+                        for part in 0..parts {
+                            // SAFETY: the array has 16 places.
+                            sums[r][q][part] = unsafe { T::$lanes::load_sums(sum.as_ptr().add(part * T::$lanes::COUNT)) };
+                        }
+                    }
+                }
+            }
+            for i in from..to {
+                let line = right.lines.at(i);
+                let mut lines = [[zero; 2]; P];
                 for q in 0..P {
-                    low[r][q] = T::add_products(x, left[q], low[r][q]);
-                    high[r][q] = T::add_products(x, rest[q], high[r][q]);
+                    for part in 0..parts {
+                        // SAFETY: the caller promises that the line is there.
+                        lines[q][part] = unsafe { T::$lanes::load(panels[q].add(line + part * T::$lanes::COUNT)) };
+                    }
+                }
+                for r in 0..R {
+                    // SAFETY: every row has `k` numbers (all `R` have `R · k`), and `i` is less; the CPU has the features.
+                    unsafe {
+                        let x = T::$lanes::splat(*rows[r].get_unchecked(if S { i * R + r } else { i }));
+                        for q in 0..P {
+                            for part in 0..parts {
+                                sums[r][q][part] = T::$lanes::add_products(x, lines[q][part], sums[r][q][part]);
+                            }
+                        }
+                    }
+                }
+            }
+            for r in 0..R {
+                for q in 0..P {
+                    let column = (p + q) * PANEL;
+                    let target = &mut out[(row + r) * n + column..];
+                    if n - column >= PANEL && target.len() >= PANEL {
+                        for part in 0..parts {
+                            // SAFETY: there are 16 places.
+                            unsafe { T::$lanes::store(target.as_mut_ptr().add(part * T::$lanes::COUNT), sums[r][q][part]) };
+                        }
+                    } else {
+                        let mut sum = [T::Sum::default(); PANEL];
+                        for part in 0..parts {
+                            // SAFETY: the array has 16 places.
+                            unsafe { T::$lanes::store(sum.as_mut_ptr().add(part * T::$lanes::COUNT), sums[r][q][part]) };
+                        }
+                        let width = PANEL.min(n - column);
+                        target[..width].copy_from_slice(&sum[..width]);
+                    }
                 }
             }
         }
-    }
-    for r in 0..R {
-        for q in 0..P {
-            let column = (p + q) * PANEL;
-            let target = &mut out[(row + r) * n + column..];
-            if n - column >= PANEL && target.len() >= PANEL {
-                // SAFETY: there are 16 places.
-                unsafe {
-                    T::store(target.as_mut_ptr(), low[r][q]);
-                    T::store(target.as_mut_ptr().add(LANES), high[r][q]);
-                }
-            } else {
-                let mut sum = [T::Sum::default(); PANEL];
-                // SAFETY: the array has 16 places.
-                unsafe {
-                    T::store(sum.as_mut_ptr(), low[r][q]);
-                    T::store(sum.as_mut_ptr().add(LANES), high[r][q]);
-                }
-                let width = PANEL.min(n - column);
-                target[..width].copy_from_slice(&sum[..width]);
-            }
-        }
-    }
+    };
+}
+
+micro_by_lanes! {
+    /// For AVX2.
+    micro_avx2, "avx2,fma", Avx2
+}
+
+micro_by_lanes! {
+    /// For AVX-512.
+    micro_avx512, "avx512f,avx512bw,avx512vnni", Avx512
 }
 
 pub(super) fn tiles_portable<T: Term, L: Lines, const S: bool>(
@@ -241,7 +318,7 @@ pub(super) fn tiles_portable<T: Term, L: Lines, const S: bool>(
     panels: (usize, usize),
     out: &mut [T::Sum],
 ) {
-    walk_tiles!(micro, lhs, right, panels, out);
+    walk_tiles!(micro, 512, lhs, right, panels, out, [], [], [], [2], [3], [4]);
 }
 
 #[inline(always)]
@@ -251,6 +328,7 @@ fn micro<T: Term, const R: usize, const P: usize, L: Lines, const S: bool>(
     right: Right<'_, T, L>,
     row: usize,
     p: usize,
+    (from, to): (usize, usize),
     out: &mut [T::Sum],
 ) {
     let n = right.n;
@@ -259,10 +337,15 @@ fn micro<T: Term, const R: usize, const P: usize, L: Lines, const S: bool>(
         false => &lhs.data[(row + r) * lhs.stride..][..right.k],
     });
     let mut sums = [[[T::Sum::default(); PANEL]; P]; R];
-    for i in 0..right.k {
+    for (r, q) in (0..R).flat_map(|r| (0..P).map(move |q| (r, q))).filter(|_| from > 0) {
+        let column = (p + q) * PANEL;
+        let width = PANEL.min(n - column);
+        sums[r][q][..width].copy_from_slice(&out[(row + r) * n + column..][..width]);
+    }
+    for i in from..to {
         let line = right.lines.at(i);
         for q in 0..P {
-            let at = (p + q) * right.stride + line;
+            let at = (p + q - right.first) * right.stride + line;
             let line = &right.data[at..at + PANEL];
             for r in 0..R {
                 let x = rows[r][if S { i * R + r } else { i }];
