@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use alloy_consensus::{Header, Receipt, ReceiptEnvelope, Transaction, TxEnvelope, TxType};
+use alloy_consensus::{Header, Receipt, ReceiptEnvelope, TxEnvelope, TxType};
+use alloy_eips::eip2718::Encodable2718;
 use alloy_primitives::{Address, B256, Log};
 use alloy_rlp::{RlpDecodable, RlpEncodable};
 use penstock_inference::{ContentHash, result::memory_bytes};
@@ -42,13 +43,14 @@ pub struct Block {
 impl Block {
     /// Bytes of memory that it takes, about.
     pub(crate) fn memory(&self) -> usize {
-        let input = |tx: &TxEnvelope| size_of::<TxEnvelope>() + tx.input().len();
+        // Decoded lists need up to twice their encoding.
+        let tx = |tx: &TxEnvelope| size_of::<TxEnvelope>() + 2 * tx.encode_2718_len();
         let log = |log: &Log| size_of::<Log>() + 32 * log.topics().len() + log.data.data.len();
         let receipt = |receipt: &StoredReceipt| {
             let logs: usize = receipt.logs.iter().map(log).sum();
             size_of::<StoredReceipt>() + logs + 32 * receipt.requests.len()
         };
-        let txs: usize = self.txs.iter().map(input).sum();
+        let txs: usize = self.txs.iter().map(tx).sum();
         let receipts: usize = self.receipts.iter().map(receipt).sum();
         let result = |result: &BlockResult| size_of::<BlockResult>() + memory_bytes(&result.result);
         let results: usize = self.header_tx.iter().flat_map(|header| &header.results).map(result).sum();

@@ -1,6 +1,10 @@
 //! Calls that commit nothing: `eth_call`, `eth_estimateGas`, `debug_traceCall`.
 
-use std::{collections::HashMap, sync::Arc, time::Instant};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use penstock_evm::{
     BlockContext, CallOptions, Db, EvmContext, ExecError, Execution, Executor, Inspected, OnMiss, PrecompilePlaces,
@@ -93,8 +97,8 @@ pub trait Turn {
     /// The call is about to wait.
     fn step_out(&self);
 
-    /// It goes on.
-    fn step_in(&self);
+    /// It goes on, as soon as it can; answers how long that took, which is not the models' time.
+    fn step_in(&self) -> Duration;
 }
 
 /// Runs of a call that end with new requests.
@@ -133,7 +137,7 @@ impl Chain {
         turn: &dyn Turn,
     ) -> Result<(CallSession, Option<Execution>), ExecError> {
         let mut session = CallSession { given: inferences.given, answers: HashMap::new() };
-        let Some(deadline) = inferences.real_until else { return Ok((session, None)) };
+        let Some(mut deadline) = inferences.real_until else { return Ok((session, None)) };
         for _ in 0..MAX_WAVES {
             let execution = {
                 let known = Known { session: &session, network: &self.network };
@@ -161,7 +165,7 @@ impl Chain {
                     None => late = true,
                 }
             }
-            turn.step_in();
+            deadline += turn.step_in();
             if late {
                 break;
             }

@@ -47,6 +47,9 @@ const FULL: &[u8] =
 /// How long it may take to tell so.
 const TELLING: Duration = Duration::from_secs(1);
 
+/// Longer than any connection.
+const FOR_EVER: Duration = Duration::from_secs(1 << 30);
+
 /// Answers that wait to be written to one WebSocket. More of them wait in their requests.
 const WAITING_ANSWERS: u32 = 64;
 
@@ -84,10 +87,12 @@ impl Doors {
         let server = ServerConfig::builder()
             .max_request_body_size(config.max_body_bytes)
             .max_response_body_size(config.max_response_bytes)
-            .max_connections(config.max_connections)
+            // jsonrpsee counts requests; `places` counts connections.
+            .max_connections(u32::MAX)
             .set_message_buffer_capacity(WAITING_ANSWERS)
-            // Who answers no ping for so long is gone. Over HTTP `Flow::idle` sees to it.
-            .enable_ws_ping(PingConfig::new().ping_interval(config.idle_time / 4).inactive_limit(config.idle_time))
+            // So that something moves on a WebSocket whose client is there. `Flow` sees to those whose client is not:
+            // jsonrpsee would take one for gone whose pongs are not read yet.
+            .enable_ws_ping(PingConfig::new().ping_interval(config.idle_time / 4).inactive_limit(FOR_EVER))
             .max_subscriptions_per_connection(config.max_subscriptions)
             .set_batch_request_config(BatchRequestConfig::Limit(config.max_batch))
             .set_id_provider(HexIds)
@@ -103,7 +108,7 @@ impl Doors {
             reads: Reads::new(config),
             rates: Rates::new(config.max_requests_per_second).map(Arc::new),
             client: IpAddr::V4(Ipv4Addr::LOCALHOST),
-            flow: Flow::new(config.max_requests_per_connection),
+            flow: Flow::new(config.max_requests_per_connection, config.idle_time),
         };
         if let Some(name) = guard.allowed.unknown(&guard.known) {
             return Err(ServeError::Method(name));
@@ -136,20 +141,14 @@ impl Doors {
     fn serve(&self, stream: TcpStream, client: SocketAddr, place: OwnedSemaphorePermit, stop: StopHandle) {
         // Answers are small and clients wait for them. A connection that is gone already shows that later.
         stream.set_nodelay(true).ok();
-        let flow = Flow::new(self.max_under_way);
+        let flow = Flow::new(self.max_under_way, self.idle_time);
         let guard = GuardLayer { client: client.ip(), flow: flow.clone(), ..self.guard.clone() };
         let guard = RpcServiceBuilder::new().layer(guard);
         let service = self.service.clone().set_rpc_middleware(guard).build(self.methods.clone(), stop.clone());
-        let stream = Paced::new(stream, flow.clone(), place);
-        let idle_time = self.idle_time;
+        let stream = Paced::new(stream, flow, place);
         tokio::spawn(async move {
-            tokio::select! {
-                served = serve_with_graceful_shutdown(stream, service, stop.shutdown()) => {
-                    if let Err(error) = served {
-                        debug!(%error, %client, "connection");
-                    }
-                }
-                () = flow.idle(idle_time) => debug!(%client, "an idle connection is closed"),
+            if let Err(error) = serve_with_graceful_shutdown(stream, service, stop.shutdown()).await {
+                debug!(%error, %client, "connection");
             }
         });
     }

@@ -124,6 +124,7 @@ where
         counter!("penstock_rpc_requests_total", "method" => method, "ok" => if response.is_error() { "no" } else { "yes" })
             .increment(1);
         histogram!("penstock_rpc_seconds", "method" => method).record(begin.elapsed().as_secs_f64());
+        self.around.flow.answers(response.as_json().get().len());
         response
     }
 }

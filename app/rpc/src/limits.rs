@@ -16,6 +16,7 @@ use penstock_chain::Turn;
 use tokio::{
     runtime::Handle,
     sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
 };
 
 use crate::RpcConfig;
@@ -23,7 +24,7 @@ use crate::RpcConfig;
 /// Requests between two looks for addresses that were quiet long enough to be forgotten.
 const FORGET_EVERY: u32 = 4_096;
 
-/// Calls that are under way, those that wait for models with them: each holds a thread.
+/// Calls that run or wait for models: each holds a thread.
 const MAX_UNDER_WAY: usize = 256;
 
 /// Whether whole blocks or tries are read. Calls ([`Turns`]) see to themselves.
@@ -73,7 +74,7 @@ impl Reads {
         if !reads_much(method) {
             return Some(Place(None));
         }
-        acquire(&self.places, self.patience).await.map(|permit| Place(Some(permit)))
+        acquire(&self.places, Instant::now() + self.patience).await.map(|permit| Place(Some(permit)))
     }
 }
 
@@ -102,8 +103,9 @@ impl Turns {
 
     /// A turn; `None`: there was none in time.
     pub(crate) async fn take(&self) -> Option<CallTurn> {
-        let under_way = acquire(&self.under_way, self.patience).await?;
-        let running = acquire(&self.running, self.patience).await?;
+        let until = Instant::now() + self.patience;
+        let under_way = acquire(&self.under_way, until).await?;
+        let running = acquire(&self.running, until).await?;
         Some(CallTurn {
             lane: self.running.clone(),
             running: Mutex::new(Some(running)),
@@ -119,10 +121,12 @@ impl Turn for CallTurn {
     }
 
     /// On a thread for blocking work.
-    fn step_in(&self) {
+    fn step_in(&self) -> Duration {
+        let begin = Instant::now();
         let permit = self.runtime.block_on(self.lane.clone().acquire_owned());
         // Nobody closes the semaphore; if somebody did, the call would run without a turn.
         *self.running.lock() = permit.ok();
+        begin.elapsed()
     }
 }
 
@@ -130,12 +134,12 @@ fn semaphore(permits: usize) -> Arc<Semaphore> {
     Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)))
 }
 
-async fn acquire(semaphore: &Arc<Semaphore>, patience: Duration) -> Option<OwnedSemaphorePermit> {
+async fn acquire(semaphore: &Arc<Semaphore>, until: Instant) -> Option<OwnedSemaphorePermit> {
     // Without a timer where there is a place.
     if let Ok(permit) = semaphore.clone().try_acquire_owned() {
         return Some(permit);
     }
-    tokio::time::timeout(patience, semaphore.clone().acquire_owned()).await.ok()?.ok()
+    tokio::time::timeout_at(until, semaphore.clone().acquire_owned()).await.ok()?.ok()
 }
 
 /// Requests a second of each address. Those of this machine are not counted: they are the operator's own.

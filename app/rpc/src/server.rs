@@ -1,6 +1,6 @@
 //! The server: one port for HTTP and WebSocket.
 
-use std::{net::SocketAddr, sync::Arc, thread};
+use std::{net::SocketAddr, sync::Arc, thread, time::Duration};
 
 use jsonrpsee::{
     Methods,
@@ -24,6 +24,9 @@ use crate::{
 
 /// Blocks that a subscriber may be behind before it misses some.
 const HEADS: usize = 256;
+
+/// How long the server waits for its connections when it stops.
+const STOP_TIME: Duration = Duration::from_secs(10);
 
 /// Why the server could not start.
 #[derive(Debug, thiserror::Error)]
@@ -56,10 +59,10 @@ pub struct RpcServer {
 }
 
 impl RpcServer {
-    /// Ends it: open requests are answered, subscriptions close.
+    /// Ends it: open requests are answered, subscriptions close. Clients that take no answer are not waited for.
     pub async fn stop(self) {
         if self.handle.stop().is_ok() {
-            self.handle.stopped().await;
+            tokio::time::timeout(STOP_TIME, self.handle.stopped()).await.ok();
         }
     }
 }

@@ -101,12 +101,22 @@ await check('ethers knows the refusals by its own names', async () => {
 
 await check('ethers hears events over WebSocket', async () => {
   const socket = new WebSocketProvider(WS);
+  // ethers unsubscribes by itself when the event came, and tells nobody: a provider that is gone by then ends the program.
+  const send = socket.send.bind(socket);
+  const unsubscribed = new Promise((resolve) => {
+    socket.send = (method, params) => {
+      const sent = send(method, params);
+      if (method === 'eth_unsubscribe') sent.then(resolve);
+      return sent;
+    };
+  });
   const heard = new Promise((resolve) => {
     new Contract(probe.target, artifact('Probe').abi, socket).once('Answered', (...values) => resolve(values.at(-1)));
   });
   await new Promise((resolve) => setTimeout(resolve, 300));
   const { hash } = await (await probe.ask(...question, { gasLimit: MODEL_GAS })).wait();
   assert.equal((await within(10, 'the event', heard)).log.transactionHash, hash);
+  await within(10, 'the answer to eth_unsubscribe', unsubscribed);
   await socket.destroy();
 });
 

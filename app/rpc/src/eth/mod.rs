@@ -128,8 +128,8 @@ impl Eth {
     }
 }
 
-/// The methods, as clients call them. `blocking`: whatever may read more than a few values runs on a
-/// thread of its own, so that it holds up no other request.
+/// The methods, as clients call them. `blocking`: whatever may read or answer more than a few values runs on a thread of its
+/// own, so that it holds up no other request; methods that need one block load it there if it is not at hand.
 #[rpc(server, namespace = "eth")]
 pub(crate) trait EthApi {
     /// The EVM chain id (EIP-155).
@@ -152,11 +152,11 @@ pub(crate) trait EthApi {
     fn coinbase(&self) -> Answer<Address>;
 
     /// A block with its transactions' hashes, or with whole transactions.
-    #[method(name = "getBlockByHash")]
-    async fn block_by_hash(&self, hash: Hash, full: Option<bool>) -> Answer<Option<RpcBlock>>;
+    #[method(name = "getBlockByHash", blocking)]
+    fn block_by_hash(&self, hash: Hash, full: Option<bool>) -> Answer<Option<RpcBlock>>;
     /// The same by number or tag; latest, safe, finalized and pending are the newest block.
-    #[method(name = "getBlockByNumber")]
-    async fn block_by_number(&self, number: BlockNumberOrTag, full: Option<bool>) -> Answer<Option<RpcBlock>>;
+    #[method(name = "getBlockByNumber", blocking)]
+    fn block_by_number(&self, number: BlockNumberOrTag, full: Option<bool>) -> Answer<Option<RpcBlock>>;
     /// How many transactions a block has.
     #[method(name = "getBlockTransactionCountByHash")]
     async fn transaction_count_by_hash(&self, hash: Hash) -> Answer<Option<U64>>;
@@ -286,13 +286,13 @@ impl EthApiServer for Arc<Eth> {
         Ok(self.chain.head().map_err(RpcError::from)?.header.beneficiary)
     }
 
-    async fn block_by_hash(&self, hash: Hash, full: Option<bool>) -> Answer<Option<RpcBlock>> {
-        let block = Eth::load_by_id(self, hash.0.into()).await?;
+    fn block_by_hash(&self, hash: Hash, full: Option<bool>) -> Answer<Option<RpcBlock>> {
+        let block = Eth::block(self, hash.0.into())?;
         Ok(block.map(|block| convert::block(&block, full.unwrap_or_default())))
     }
 
-    async fn block_by_number(&self, number: BlockNumberOrTag, full: Option<bool>) -> Answer<Option<RpcBlock>> {
-        let block = Eth::load_by_id(self, number.into()).await?;
+    fn block_by_number(&self, number: BlockNumberOrTag, full: Option<bool>) -> Answer<Option<RpcBlock>> {
+        let block = Eth::block(self, number.into())?;
         Ok(block.map(|block| convert::block(&block, full.unwrap_or_default())))
     }
 

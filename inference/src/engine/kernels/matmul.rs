@@ -273,7 +273,9 @@ mod tests {
 
     #[test]
     fn pairs_of_integers_give_the_exact_sum_wrapping() {
-        for (m, k, n) in [(1, 1, 1), (1, 5, 170), (7, 33, 17), (13, 20, 50), (6, 0, 4), (3, 8, 37), (6, 4, 100)] {
+        for (m, k, n) in
+            [(1, 1, 1), (1, 5, 170), (7, 33, 17), (13, 20, 50), (6, 0, 4), (3, 8, 37), (6, 4, 100), (7, 1100, 70)]
+        {
             let small = |count, seed| -> Vec<i16> { numbers(count, seed).iter().map(|x| (x * 255.9) as i16).collect() };
             let (mut a, mut b) = (small(m * k, 1), small(k * n, 2));
             // The greatest there are, too.
@@ -320,21 +322,30 @@ mod tests {
         let b = numbers(k * n, 3);
         let transposed: Vec<f32> = (0..n * k).map(|i| b[i % k * n + i / k]).collect();
         assert_eq!(bits(&Packed::new(&b, k, n, n, 1).panels), bits(&Packed::new(&transposed, k, n, 1, k).panels));
-        let (data, taps) = (numbers(200, 4), [3, 0, 17, 60]);
-        for m in [1, 2, 3, 6, 11, 24, 77] {
-            let a = numbers(m * 4, 5);
-            let mut out = vec![0.0; m * 37];
+        let few = vec![3, 0, 17, 60];
+        let many: Vec<usize> = (0..600).map(|i| i * 37 % 101).collect();
+        for (m, taps) in [1, 2, 3, 6, 11, 24, 77].into_iter().flat_map(|m| [(m, &few), (m, &many)]) {
+            let (data, k, n) = (numbers(300, 4), taps.len(), 70);
+            let a = numbers(m * k, 5);
+            let mut out = vec![0.0; m * n];
             let mut rows = vec![];
-            stripes(&a, 4, &mut rows);
-            matmul_taps(&rows, &data, &taps, 37, &mut out, 1);
-            let right = Right { data: &data, first: 0, stride: PANEL, lines: Table(&taps), k: 4, n: 37 };
-            for other in otherwise(Left::<_, true> { data: &rows, stride: 4 }, right, m) {
+            stripes(&a, k, &mut rows);
+            matmul_taps(&rows, &data, taps, n, &mut out, 1);
+            let (left, right) = (
+                Left { data: &rows, stride: k },
+                Right { data: &data, first: 0, stride: PANEL, lines: Table(taps), k, n },
+            );
+            let mut others = otherwise(left, right, m);
+            let mut with_gathered = vec![0.0; m * n];
+            gathered(left, right, &mut with_gathered);
+            others.push(with_gathered);
+            for other in others {
                 assert_eq!(bits(&out), bits(&other));
             }
             for i in 0..m {
-                for j in 0..37 {
-                    let expected = (0..4).fold(0.0f32, |sum, l| a[i * 4 + l].mul_add(data[taps[l] + j], sum));
-                    assert_eq!(out[i * 37 + j].to_bits(), expected.to_bits());
+                for j in 0..n {
+                    let expected = (0..k).fold(0.0f32, |sum, l| a[i * k + l].mul_add(data[taps[l] + j], sum));
+                    assert_eq!(out[i * n + j].to_bits(), expected.to_bits());
                 }
             }
         }

@@ -1,5 +1,4 @@
-//! What a matrix product is made of: float32, or pairs of small integers. Each says the same thing twice, for one number
-//! and for a vector of them.
+//! What a matrix product is made of: float32, or pairs of small integers. `lanes.rs` says the same for registers of them.
 
 #[cfg(target_arch = "x86_64")]
 use core::arch::x86_64::{__m256, __m512};

@@ -100,7 +100,7 @@ pub(super) fn has_avx2() -> bool {
     is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
 }
 
-/// Whether the CPU has what [`tiles_avx512`] is compiled for: Intel's since Ice Lake, AMD's since Zen 4.
+/// Whether the CPU has what [`tiles_avx512`] is compiled for: Intel's servers since Cascade Lake, AMD's since Zen 4.
 #[cfg(target_arch = "x86_64")]
 pub(super) fn has_avx512() -> bool {
     is_x86_feature_detected!("avx512f")
