@@ -33,16 +33,14 @@ pub(super) async fn subscribe(
     params: Option<SubscribeParams>,
 ) -> SubscriptionResult {
     match (kind, params) {
-        ("newHeads", None | Some(SubscribeParams::Full(_))) => heads(eth, pending.accept().await?).await,
-        ("logs", None) => logs(eth, pending.accept().await?, &Filter::default()).await,
+        ("newHeads", None | Some(SubscribeParams::Full(_))) => heads(eth, pending).await,
+        ("logs", None) => logs(eth, pending, &Filter::default()).await,
         ("logs", Some(SubscribeParams::Logs(filter))) if super::blocks::check_size(&filter).is_err() => {
             refuse(pending, "the filter has too many addresses and topics".into()).await
         }
-        ("logs", Some(SubscribeParams::Logs(filter))) => logs(eth, pending.accept().await?, &filter).await,
-        ("newPendingTransactions", None) => transactions(eth, pending.accept().await?, false).await,
-        ("newPendingTransactions", Some(SubscribeParams::Full(full))) => {
-            transactions(eth, pending.accept().await?, full).await
-        }
+        ("logs", Some(SubscribeParams::Logs(filter))) => logs(eth, pending, &filter).await,
+        ("newPendingTransactions", None) => transactions(eth, pending, false).await,
+        ("newPendingTransactions", Some(SubscribeParams::Full(full))) => transactions(eth, pending, full).await,
         ("syncing", None) => syncing(eth, pending.accept().await?).await,
         (kind @ ("newHeads" | "logs" | "newPendingTransactions" | "syncing"), Some(_)) => {
             refuse(pending, format!("the parameters of the subscription `{kind}` have another form")).await
@@ -74,8 +72,10 @@ async fn next<T: Clone>(items: &mut Receiver<T>, sink: &SubscriptionSink) -> Opt
     }
 }
 
-async fn heads(eth: &Arc<Eth>, sink: SubscriptionSink) -> SubscriptionResult {
+async fn heads(eth: &Arc<Eth>, pending: PendingSubscriptionSink) -> SubscriptionResult {
+    // Before the client knows of it: what happens from then on is told. The same below.
     let mut blocks = eth.heads.subscribe();
+    let sink = pending.accept().await?;
     while let Some(block) = next(&mut blocks, &sink).await {
         if sink.send(message(&convert::header(&block))?).await.is_err() {
             break;
@@ -84,8 +84,9 @@ async fn heads(eth: &Arc<Eth>, sink: SubscriptionSink) -> SubscriptionResult {
     Ok(())
 }
 
-async fn logs(eth: &Arc<Eth>, sink: SubscriptionSink, filter: &Filter) -> SubscriptionResult {
+async fn logs(eth: &Arc<Eth>, pending: PendingSubscriptionSink, filter: &Filter) -> SubscriptionResult {
     let mut blocks = eth.heads.subscribe();
+    let sink = pending.accept().await?;
     while let Some(block) = next(&mut blocks, &sink).await {
         for log in matching(&block, filter)? {
             if sink.send(log).await.is_err() {
@@ -100,8 +101,15 @@ fn matching(block: &Block, filter: &Filter) -> Result<Vec<SubscriptionMessage>, 
     convert::block_logs(block).filter(|log| filter.matches(&log.inner)).map(|log| message(&log)).collect()
 }
 
-async fn transactions(eth: &Arc<Eth>, sink: SubscriptionSink, full: bool) -> SubscriptionResult {
-    let mut happenings = eth.happenings.subscribe(eth)?;
+async fn transactions(eth: &Arc<Eth>, pending: PendingSubscriptionSink, full: bool) -> SubscriptionResult {
+    let mut happenings = match eth.happenings.subscribe(eth) {
+        Ok(happenings) => happenings,
+        Err(error) => {
+            pending.reject(ErrorObjectOwned::from(error)).await;
+            return Ok(());
+        }
+    };
+    let sink = pending.accept().await?;
     while let Some(happening) = next(&mut happenings, &sink).await {
         let Some(hash) = appeared(&happening) else { continue };
         let told = match full {
