@@ -42,10 +42,6 @@ pub(crate) trait Lanes<T: Term>: Copy {
     unsafe fn add_products(a: Self, b: Self, sums: Self) -> Self;
 
     /// # Safety
-    /// As of the trait; there are [`Self::COUNT`] sums.
-    unsafe fn load_sums(from: *const T::Sum) -> Self;
-
-    /// # Safety
     /// As of the trait; there are [`Self::COUNT`] places.
     unsafe fn store(to: *mut T::Sum, sums: Self);
 }
@@ -61,12 +57,6 @@ impl Lanes<f32> for __m256 {
 
     #[inline(always)]
     unsafe fn load(from: *const f32) -> Self {
-        // SAFETY: as promised.
-        unsafe { _mm256_loadu_ps(from) }
-    }
-
-    #[inline(always)]
-    unsafe fn load_sums(from: *const f32) -> Self {
         // SAFETY: as promised.
         unsafe { _mm256_loadu_ps(from) }
     }
@@ -101,12 +91,6 @@ impl Lanes<f32> for __m512 {
 
     #[inline(always)]
     unsafe fn load(from: *const f32) -> Self {
-        // SAFETY: as promised.
-        unsafe { _mm512_loadu_ps(from) }
-    }
-
-    #[inline(always)]
-    unsafe fn load_sums(from: *const f32) -> Self {
         // SAFETY: as promised.
         unsafe { _mm512_loadu_ps(from) }
     }
@@ -150,12 +134,6 @@ impl Lanes<Pair> for Pairs256 {
     }
 
     #[inline(always)]
-    unsafe fn load_sums(from: *const i32) -> Self {
-        // SAFETY: as promised.
-        unsafe { Self(_mm256_loadu_si256(from.cast())) }
-    }
-
-    #[inline(always)]
     unsafe fn splat(term: Pair) -> Self {
         // SAFETY: as promised.
         unsafe { Self(_mm256_set1_epi32(term.bits())) }
@@ -190,12 +168,6 @@ impl Lanes<Pair> for Pairs512 {
     #[inline(always)]
     unsafe fn load(from: *const Pair) -> Self {
         // SAFETY: as promised; a pair is an i32.
-        unsafe { Self(_mm512_loadu_si512(from.cast())) }
-    }
-
-    #[inline(always)]
-    unsafe fn load_sums(from: *const i32) -> Self {
-        // SAFETY: as promised.
         unsafe { Self(_mm512_loadu_si512(from.cast())) }
     }
 

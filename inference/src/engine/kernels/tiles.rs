@@ -119,14 +119,14 @@ pub(super) fn reads_anywhere() -> bool {
 /// Computes the tile of some rows and as many panels at a time as there are, of the widths that are listed; answers how
 /// many those were.
 macro_rules! tile {
-    ($micro:ident, $lhs:ident, $right:ident, $row:expr, $p:ident, $panels:ident, $steps:expr, $out:ident, $rows:literal, [$($width:literal),*]) => {
+    ($micro:ident, $lhs:ident, $right:ident, $row:expr, $p:ident, $panels:ident, $out:ident, $rows:literal, [$($width:literal),*]) => {
         match $panels - $p {
             $($width.. => {
-                $micro::<T, $rows, $width, L, S>($lhs, $right, $row, $p, $steps, $out);
+                $micro::<T, $rows, $width, L, S>($lhs, $right, $row, $p, $out);
                 $width
             })*
             _ => {
-                $micro::<T, $rows, 1, L, S>($lhs, $right, $row, $p, $steps, $out);
+                $micro::<T, $rows, 1, L, S>($lhs, $right, $row, $p, $out);
                 1
             }
         }
@@ -135,11 +135,8 @@ macro_rules! tile {
 
 /// Goes over the tiles of the output: rows in blocks that stay in a cache, panels, and rows six at a time. The number of
 /// panels at a time is by the number of rows: enough sums to hide the latency of each, and no more than there are registers.
-///
-/// Some steps of k at a time, for all rows of a block: so many that the lines of the panels stay in the first-level cache.
-/// In between the sums are in the output, which changes none of their bits.
 macro_rules! walk_tiles {
-    ($micro:ident, $steps:literal, $lhs:ident, $right:ident, $panels:ident, $out:ident, $six:tt, $five:tt, $four:tt, $three:tt, $two:tt, $one:tt) => {{
+    ($micro:ident, $lhs:ident, $right:ident, $panels:ident, $out:ident, $six:tt, $five:tt, $four:tt, $three:tt, $two:tt, $one:tt) => {{
         let (k, n) = ($right.k, $right.n);
         let m = $out.len() / n;
         let (begin, panels) = $panels;
@@ -151,11 +148,8 @@ macro_rules! walk_tiles {
             let mut p = begin;
             while full > 0 && p < panels {
                 let mut width = 1;
-                for from in (0..k).step_by($steps) {
-                    let steps = (from, k.min(from + $steps));
-                    for row in (first..first + full).step_by(TILE) {
-                        width = tile!($micro, $lhs, $right, row, p, panels, steps, $out, 6, $six);
-                    }
+                for row in (first..first + full).step_by(TILE) {
+                    width = tile!($micro, $lhs, $right, row, p, panels, $out, 6, $six);
                 }
                 p += width;
             }
@@ -163,11 +157,11 @@ macro_rules! walk_tiles {
             let mut p = begin;
             while rest > 0 && p < panels {
                 p += match rest {
-                    1 => tile!($micro, $lhs, $right, row, p, panels, (0, k), $out, 1, $one),
-                    2 => tile!($micro, $lhs, $right, row, p, panels, (0, k), $out, 2, $two),
-                    3 => tile!($micro, $lhs, $right, row, p, panels, (0, k), $out, 3, $three),
-                    4 => tile!($micro, $lhs, $right, row, p, panels, (0, k), $out, 4, $four),
-                    _ => tile!($micro, $lhs, $right, row, p, panels, (0, k), $out, 5, $five),
+                    1 => tile!($micro, $lhs, $right, row, p, panels, $out, 1, $one),
+                    2 => tile!($micro, $lhs, $right, row, p, panels, $out, 2, $two),
+                    3 => tile!($micro, $lhs, $right, row, p, panels, $out, 3, $three),
+                    4 => tile!($micro, $lhs, $right, row, p, panels, $out, 4, $four),
+                    _ => tile!($micro, $lhs, $right, row, p, panels, $out, 5, $five),
                 };
             }
         }
@@ -183,7 +177,7 @@ pub(super) unsafe fn tiles_avx2<T: Term, L: Lines, const S: bool>(
     out: &mut [T::Sum],
 ) {
     // SAFETY: the caller has checked the sizes.
-    unsafe { walk_tiles!(micro_avx2, 512, lhs, right, panels, out, [], [], [], [2], [3], [4]) }
+    unsafe { walk_tiles!(micro_avx2, lhs, right, panels, out, [], [], [], [2], [3], [4]) }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -196,7 +190,7 @@ unsafe fn tiles_avx512<T: Term, L: Lines, const S: bool>(
 ) {
     // SAFETY: the caller has checked the sizes.
     unsafe {
-        walk_tiles!(micro_avx512, 128, lhs, right, panels, out, [4, 2], [4, 2], [4, 2], [4, 2], [4, 2], [8, 4, 2]);
+        walk_tiles!(micro_avx512, lhs, right, panels, out, [4, 2], [4, 2], [4, 2], [4, 2], [4, 2], [8, 4, 2]);
     }
 }
 
@@ -219,7 +213,6 @@ macro_rules! micro_by_lanes {
             right: Right<'_, T, L>,
             row: usize,
             p: usize,
-            (from, to): (usize, usize),
             out: &mut [T::Sum],
         ) {
             let n = right.n;
@@ -242,22 +235,7 @@ macro_rules! micro_by_lanes {
             // SAFETY: the CPU has the features of this function.
             let zero = unsafe { T::$lanes::zeros() };
             let mut sums = [[[zero; 2]; P]; R];
-            if from > 0 {
-                for r in 0..R {
-                    for q in 0..P {
-                        let column = (p + q) * PANEL;
-                        let place = &out[(row + r) * n + column..];
-                        let mut sum = [T::Sum::default(); PANEL];
-                        let width = PANEL.min(n - column);
-                        sum[..width].copy_from_slice(&place[..width]);
-                        for part in 0..parts {
-                            // SAFETY: the array has 16 places.
-                            sums[r][q][part] = unsafe { T::$lanes::load_sums(sum.as_ptr().add(part * T::$lanes::COUNT)) };
-                        }
-                    }
-                }
-            }
-            for i in from..to {
+            for i in 0..right.k {
                 let line = right.lines.at(i);
                 let mut lines = [[zero; 2]; P];
                 for q in 0..P {
@@ -318,7 +296,7 @@ pub(super) fn tiles_portable<T: Term, L: Lines, const S: bool>(
     panels: (usize, usize),
     out: &mut [T::Sum],
 ) {
-    walk_tiles!(micro, 512, lhs, right, panels, out, [], [], [], [2], [3], [4]);
+    walk_tiles!(micro, lhs, right, panels, out, [], [], [], [2], [3], [4]);
 }
 
 #[inline(always)]
@@ -328,7 +306,6 @@ fn micro<T: Term, const R: usize, const P: usize, L: Lines, const S: bool>(
     right: Right<'_, T, L>,
     row: usize,
     p: usize,
-    (from, to): (usize, usize),
     out: &mut [T::Sum],
 ) {
     let n = right.n;
@@ -337,12 +314,7 @@ fn micro<T: Term, const R: usize, const P: usize, L: Lines, const S: bool>(
         false => &lhs.data[(row + r) * lhs.stride..][..right.k],
     });
     let mut sums = [[[T::Sum::default(); PANEL]; P]; R];
-    for (r, q) in (0..R).flat_map(|r| (0..P).map(move |q| (r, q))).filter(|_| from > 0) {
-        let column = (p + q) * PANEL;
-        let width = PANEL.min(n - column);
-        sums[r][q][..width].copy_from_slice(&out[(row + r) * n + column..][..width]);
-    }
-    for i in from..to {
+    for i in 0..right.k {
         let line = right.lines.at(i);
         for q in 0..P {
             let at = (p + q - right.first) * right.stride + line;
