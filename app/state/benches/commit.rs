@@ -3,7 +3,8 @@
 //!
 //! `cargo bench --workspace --bench commit`; `PENSTOCK_STATE_SIZES=10000,1000000,10000000` names the sizes,
 //! `PENSTOCK_STATE_BACKENDS=fjall` the backends, `PENSTOCK_STATE_HISTORIES=4096,archive` how much of the past is kept,
-//! `PENSTOCK_STATE_BLOCKS=100` the blocks that are measured, `PENSTOCK_STATE_FOLDER` the disk.
+//! `PENSTOCK_STATE_BLOCKS=100` the blocks that are measured, `PENSTOCK_STATE_HOT=20000` how many of the accounts they
+//! change, `PENSTOCK_STATE_FOLDER` the disk.
 //!
 //! A state is filled by a process of its own, so that what is measured has only its own memory, and when the store has
 //! come to rest.
@@ -113,6 +114,12 @@ fn rest(store: &dyn Store) {
     }
 }
 
+/// The accounts that blocks change: so many of all, 0 for any.
+fn hot(size: u64) -> u64 {
+    let hot = std::env::var("PENSTOCK_STATE_HOT").map_or(0, |text| text.parse().unwrap());
+    if hot == 0 { size } else { size.min(hot) }
+}
+
 fn measure(backend: Backend, size: u64, folder: &Path, config: StateConfig, blocks_measured: u64) {
     let store = backend.open(folder).unwrap();
     let mut height = size.div_ceil(FILL);
@@ -130,7 +137,8 @@ fn measure(backend: Backend, size: u64, folder: &Path, config: StateConfig, bloc
         height += 1;
         let mut bundle = BundleState::default();
         for _ in 0..CHANGES {
-            let index = random.below(size);
+            // Spread over all that there are.
+            let index = random.below(hot(size)) * (size / hot(size));
             let nonce = nonces.entry(index).or_insert(1_u64);
             if !bundle.state.contains_key(&address(index)) {
                 *nonce += 1;
