@@ -21,7 +21,7 @@ pub struct RpcConfig {
     pub max_connections: u32,
     /// Requests of one connection that are under way at once; those after them are not read yet.
     pub max_requests_per_connection: usize,
-    /// How long a connection may be silent: over HTTP without a request, over WebSocket without an answer to a ping.
+    /// How long nothing may move on a connection, read or written, while no request of it runs. WebSockets are pinged.
     #[serde(with = "humantime_serde")]
     pub idle_time: Duration,
     /// Subscriptions of one WebSocket connection. reth's default.

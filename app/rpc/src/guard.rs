@@ -124,6 +124,11 @@ where
         counter!("penstock_rpc_requests_total", "method" => method, "ok" => if response.is_error() { "no" } else { "yes" })
             .increment(1);
         histogram!("penstock_rpc_seconds", "method" => method).record(begin.elapsed().as_secs_f64());
+        response
+    }
+
+    /// A response that the connection will write, and nothing else: what a batch leaves out is never written.
+    fn written(&self, response: MethodResponse) -> MethodResponse {
         self.around.flow.answers(response.as_json().get().len());
         response
     }
@@ -145,7 +150,11 @@ where
     type BatchResponse = MethodResponse;
 
     fn call<'a>(&self, request: Request<'a>) -> impl Future<Output = MethodResponse> + Send + 'a {
-        self.clone().answer(request)
+        let guard = self.clone();
+        async move {
+            let response = guard.clone().answer(request).await;
+            guard.written(response)
+        }
     }
 
     fn batch<'a>(&self, requests: Batch<'a>) -> impl Future<Output = MethodResponse> + Send + 'a {
@@ -168,13 +177,13 @@ where
                     }
                 };
                 if let Err(too_large) = answers.append(answer) {
-                    return too_large;
+                    return guard.written(too_large);
                 }
             }
             match answers.is_empty() && notified {
                 true => MethodResponse::notification(),
                 // An empty batch is an error, which `finish` knows.
-                false => MethodResponse::from_batch(answers.finish()),
+                false => guard.written(MethodResponse::from_batch(answers.finish())),
             }
         }
     }
