@@ -18,7 +18,9 @@ use parking_lot::{Mutex, RwLock};
 use penstock_evm::{BlockContext, Rules, StateError};
 use penstock_inference::InferenceNetwork;
 use penstock_pipe::{Account, Pool, PoolConfig, PoolHandle, PoolRules};
-use penstock_state::{Batch, State, StateConfig, StateReader, Store, StoreError, View, check_layout, clear, keys};
+use penstock_state::{
+    Batch, Fetcher, State, StateConfig, StateReader, Store, StoreError, View, check_layout, clear, keys,
+};
 use revm::{bytecode::Bytecode, database::BundleState, primitives::KECCAK_EMPTY, state::AccountInfo};
 use sha2::{Digest, Sha256};
 use tracing::info;
@@ -156,6 +158,7 @@ pub struct Chain {
     pub(crate) state: Mutex<State>,
     /// Reads what the state has committed, without its lock.
     pub(crate) reader: StateReader,
+    fetcher: Fetcher,
     pub(crate) head: Arc<RwLock<Option<Head>>>,
     pub(crate) network: Arc<InferenceNetwork>,
     pool: OnceLock<PoolHandle>,
@@ -216,6 +219,7 @@ impl Chain {
             genesis,
             genesis_digest,
             reader: state.reader(),
+            fetcher: Fetcher::start(state.reader())?,
             state: Mutex::new(state),
             head,
             network,
@@ -359,6 +363,8 @@ impl Chain {
 
     pub(crate) fn keep(&self, fingerprint: B256, decoded: Decoded, executed: Executed) {
         let block = KeptBlock { decoded: Arc::new(decoded), executed: Arc::new(executed) };
+        // While the validators vote.
+        self.fetcher.expect(&block.executed.changes);
         let mut kept = self.kept.lock();
         kept.retain(|other| other.fingerprint != fingerprint);
         kept.push_back(Kept { fingerprint, block });

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use alloy_primitives::{Address, B256, Log, keccak256};
-use penstock_state::{StoreError, keys};
+use penstock_state::{Range, StoreError, keys};
 
 use crate::{Chain, ChainError};
 
@@ -107,8 +107,8 @@ impl Chain {
     ) -> Result<(), ChainError> {
         let prefix = keys::log_mark(mark);
         let head = self.head()?;
-        head.view.snapshot().scan_from(&keys::log_mark_at(mark, from), &mut |key, _| {
-            let Some(number) = key.strip_prefix(prefix.as_slice()) else { return Ok(false) };
+        head.view.snapshot().scan_range(Range::rest(&prefix, &keys::log_mark_at(mark, from)), &mut |key, _| {
+            let number = &key[prefix.len()..];
             let number =
                 number.try_into().map(u64::from_be_bytes).map_err(|_| StoreError::damaged("an index of logs"))?;
             if number <= to {

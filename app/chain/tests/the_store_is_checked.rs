@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use alloy_primitives::Address;
 use penstock_chain::{Chain, ChainConfig};
 use penstock_inference::{InferenceNetwork, ModelStore, NetworkConfig};
-use penstock_state::{Backend, Batch, Report, Store, View, verify_records, verify_state};
+use penstock_state::{Backend, Batch, Range, Report, Store, View, verify_records, verify_state};
 use support::{TestChain, Tx};
 
 type Record = (Vec<u8>, Vec<u8>);
@@ -63,7 +63,7 @@ fn a_record_that_is_changed_or_gone_is_found_whatever_its_kind() {
     let mut by_letter: BTreeMap<u8, Vec<Record>> = BTreeMap::new();
     let snapshot = store.snapshot();
     snapshot
-        .scan_from(&[], &mut |key, value| {
+        .scan_range(Range::from(&[]), &mut |key, value| {
             by_letter.entry(key[0]).or_default().push((key.to_vec(), value.to_vec()));
             Ok(true)
         })
@@ -119,7 +119,7 @@ fn write_layout_1(from: &dyn Store, folder: &std::path::Path) {
     })
     .unwrap();
     from.snapshot()
-        .scan_from(&[], &mut |key, value| {
+        .scan_range(Range::from(&[]), &mut |key, value| {
             match key {
                 b"mversion" => put(key.to_vec(), &1_u32.to_be_bytes()),
                 b"mhistory" => {}

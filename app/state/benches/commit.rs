@@ -4,7 +4,8 @@
 //! `cargo bench --workspace --bench commit`; `PENSTOCK_STATE_SIZES=10000,1000000,10000000` names the sizes,
 //! `PENSTOCK_STATE_BACKENDS=fjall` the backends, `PENSTOCK_STATE_HISTORIES=4096,archive` how much of the past is kept,
 //! `PENSTOCK_STATE_BLOCKS=100` the blocks that are measured, `PENSTOCK_STATE_HOT=20000` how many of the accounts they
-//! change, `PENSTOCK_STATE_FOLDER` the disk.
+//! change, `PENSTOCK_STATE_VOTES=150` the milliseconds between a proposal and its decision (without it no block was
+//! proposed), `PENSTOCK_STATE_FOLDER` the disk.
 //!
 //! A state is filled by a process of its own, so that what is measured has only its own memory, and when the store has
 //! come to rest.
@@ -24,11 +25,15 @@ use std::{
 };
 
 use alloy_primitives::{Address, B256, U256, keccak256};
-use penstock_state::{Backend, Batch, State, StateConfig, Store, keys};
+use penstock_state::{Backend, Batch, Fetcher, State, StateConfig, Store, keys};
 use revm::{
     database::{AccountStatus, BundleAccount, BundleState},
     state::AccountInfo,
 };
+
+/// The program's allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Accounts that a block changes.
 const CHANGES: u64 = 2_000;
@@ -124,6 +129,8 @@ fn measure(backend: Backend, size: u64, folder: &Path, config: StateConfig, bloc
     let store = backend.open(folder).unwrap();
     let mut height = size.div_ceil(FILL);
     let mut state = State::open(store.clone(), height, config).unwrap();
+    let fetcher = Fetcher::start(state.reader()).unwrap();
+    let votes = std::env::var("PENSTOCK_STATE_VOTES").ok().map(|ms| Duration::from_millis(ms.parse().unwrap()));
     rest(&*store);
     let mut before = 0;
     let (mut random, mut applies, mut commits) = (Random(1), Vec::new(), Vec::new());
@@ -144,6 +151,10 @@ fn measure(backend: Backend, size: u64, folder: &Path, config: StateConfig, bloc
                 *nonce += 1;
                 bundle.state.extend(block(core::iter::once(index), *nonce, false).state);
             }
+        }
+        if let Some(votes) = votes {
+            fetcher.expect(&bundle);
+            std::thread::sleep(votes);
         }
         let begin = Instant::now();
         let mut batch = state.apply(height, &bundle).unwrap().batch;
@@ -170,7 +181,7 @@ fn measure(backend: Backend, size: u64, folder: &Path, config: StateConfig, bloc
     let past = reader.at(height - 20).unwrap().unwrap();
     let read_past = timed(&mut |index| assert!(past.account(address(index)).unwrap().is_some()));
     let prove = timed(&mut |index| drop(reader.prove(height, address(index), &[]).unwrap().unwrap()));
-    drop((past, reader, state));
+    drop((past, reader, fetcher, state));
     let begin = Instant::now();
     let state = State::open(store, height, config).unwrap();
     let started = begin.elapsed();

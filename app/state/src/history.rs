@@ -4,15 +4,14 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
-        mpsc,
     },
-    thread::{self, JoinHandle},
+    thread,
     time::Duration,
 };
 
 use tracing::warn;
 
-use crate::{Batch, Store, StoreError, keys, store::Durability};
+use crate::{Batch, Store, StoreError, beside::Beside, keys, store::Durability};
 
 /// The changes of one block to accounts and slots, with what was there before.
 #[derive(Debug)]
@@ -65,45 +64,32 @@ pub(crate) fn changed_keys(list: &[u8]) -> impl Iterator<Item = Option<&[u8]>> {
 #[derive(Debug)]
 pub(crate) struct Pruner {
     stop: Arc<AtomicBool>,
-    heights: Option<mpsc::Sender<u64>>,
-    thread: Option<JoinHandle<()>>,
+    heights: Beside<u64>,
 }
 
 impl Pruner {
     /// Keeps the state of the last `keep` heights.
     pub(crate) fn start(store: Arc<dyn Store>, keep: u64) -> Result<Self, StoreError> {
-        let (heights, receiver) = mpsc::channel::<u64>();
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
-        let work = move || {
-            while let Ok(mut height) = receiver.recv() {
-                height = receiver.try_iter().last().unwrap_or(height);
-                // What fails is tried again after the next block.
-                if let Err(error) = prune(&*store, height.saturating_sub(keep), &stopped) {
-                    warn!(%error, "old history could not be taken away");
-                }
+        let work = move |height: u64| {
+            // What fails is tried again after the next block.
+            if let Err(error) = prune(&*store, height.saturating_sub(keep), &stopped) {
+                warn!(%error, "old history could not be taken away");
             }
         };
-        let thread = thread::Builder::new().name("history".into()).spawn(work);
-        let thread = thread.map_err(|error| StoreError::Database(format!("cannot start a thread: {error}")))?;
-        Ok(Self { stop, heights: Some(heights), thread: Some(thread) })
+        Ok(Self { stop, heights: Beside::start("history", work)? })
     }
 
     /// A block is committed.
     pub(crate) fn committed(&self, height: u64) {
-        if let Some(heights) = &self.heights {
-            heights.send(height).ok();
-        }
+        self.heights.give(height);
     }
 }
 
 impl Drop for Pruner {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        self.heights = None;
-        if let Some(thread) = self.thread.take() {
-            thread.join().ok();
-        }
     }
 }
 

@@ -10,9 +10,12 @@
 //!
 //! Only a commit writes: one atomic batch a block, height included. After a crash the store is at
 //! some height, exactly. State sync is the exception: `Restore` fills an empty store chunk by chunk and gives it
-//! a height at the end; a store without one is emptied when it is opened. Old history goes on a thread of its own.
+//! a height at the end; a store without one is emptied when it is opened. Old history goes on a thread of its own,
+//! and another one reads ahead what a proposed block will change.
 
+mod beside;
 mod codes;
+mod fetcher;
 mod history;
 pub mod keys;
 mod migrate;
@@ -27,11 +30,12 @@ mod verify;
 mod view;
 mod what_if;
 
+pub use fetcher::Fetcher;
 pub use migrate::{AddIndexes, migrate};
 pub use reader::{AccountProof, SlotProof, StateReader, TrieMemory};
 pub use records::{decode_account, read_account, read_slot};
 pub use state::{Applied, State, StateConfig};
-pub use store::{Backend, Batch, Durability, Snapshot, Store, StoreError, Visit, check_layout, clear};
+pub use store::{Backend, Batch, Durability, Range, Snapshot, Store, StoreError, Visit, check_layout, clear};
 pub use sync::{Restore, RestoreError, write_snapshot};
 pub use trie::{Cache, Change, Leaves, NoLeaves, Trie, TrieBuilder, Updated, ZoneChange};
 pub use verify::{Report, Tell, verify_records, verify_state};

@@ -8,7 +8,7 @@ use crate::{
     Batch, NoLeaves, Snapshot, Store, StoreError, TrieBuilder, View, keys,
     records::{account_leaf, account_record, decode_account, slot_leaf, slot_record},
     state::put_zones,
-    store::{Backend, Durability},
+    store::{Backend, Durability, Range},
     verify::Tell,
 };
 
@@ -30,7 +30,7 @@ pub fn migrate(from: &Path, to: &dyn Store, add: &mut AddIndexes<'_>, tell: &mut
     let mut writer = Writer { to, batch: Batch::default(), records: 0, tell };
     match version {
         Some(1) => from_layout_1(&*snapshot, &mut writer, add)?,
-        Some(keys::LAYOUT_VERSION) => snapshot.scan_from(&[], &mut |key, value| {
+        Some(keys::LAYOUT_VERSION) => snapshot.scan_range(Range::from(&[]), &mut |key, value| {
             if key != keys::meta("version") {
                 writer.put(key.to_vec(), value.to_vec())?;
             }
@@ -74,7 +74,7 @@ impl Writer<'_, '_> {
 /// logs.
 fn from_layout_1(old: &dyn Snapshot, writer: &mut Writer<'_, '_>, add: &mut AddIndexes<'_>) -> Result<(), StoreError> {
     let mut failed = None;
-    old.scan_sealed(&[], &mut |key, value| {
+    old.scan_sealed(Range::from(&[]), &mut |key, value| {
         let result = match key.first() {
             Some(b'a') => Address::try_from(&key[1..])
                 .map_err(|_| StoreError::damaged("the key of an account"))

@@ -1,15 +1,19 @@
 //! Reading what is committed, while the chain goes on.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use alloy_primitives::{Address, B256, Bytes, U256, keccak256};
-use alloy_trie::{EMPTY_ROOT_HASH, TrieAccount};
+use alloy_trie::{EMPTY_ROOT_HASH, Nibbles, TrieAccount};
 use parking_lot::RwLock;
 use revm::DatabaseRef;
 
 use crate::{
     Store, StoreError, View,
     codes::Codes,
+    records::decode_account,
     trie::Trie,
     tries::{StorageTries, Version, bytes_of, load_storage},
     view::{AccountLeaves, SlotLeaves},
@@ -29,12 +33,22 @@ pub(crate) struct Committed {
     /// The newest last; never empty.
     pub(crate) versions: VecDeque<Version>,
     pub(crate) storage: StorageTries,
+    /// The update that the newest version is of.
+    pub(crate) epoch: u32,
+    /// Zones of the newest account trie that were fetched, and that the cache does not know of.
+    pub(crate) fetched: Vec<Nibbles>,
 }
 
 impl Committed {
     fn at(head: View, accounts: Trie) -> Self {
         let version = Version { height: head.height(), accounts, before: Default::default() };
-        Self { head, versions: VecDeque::from([version]), storage: StorageTries::default() }
+        Self {
+            head,
+            versions: VecDeque::from([version]),
+            storage: StorageTries::default(),
+            epoch: 0,
+            fetched: Vec::new(),
+        }
     }
 }
 
@@ -57,6 +71,12 @@ impl Shared {
         self.committed.read().head.clone()
     }
 
+    /// Zones that were fetched, and the update that their use counts for.
+    pub(crate) fn take_fetched(&self) -> (Vec<Nibbles>, u32) {
+        let mut committed = self.committed.write();
+        (core::mem::take(&mut committed.fetched), committed.epoch)
+    }
+
     /// The newest account trie.
     pub(crate) fn accounts(&self) -> Trie {
         self.committed.read().versions.back().map(|version| version.accounts.clone()).unwrap_or_default()
@@ -65,6 +85,42 @@ impl Shared {
     /// A storage trie of the newest height, if it is in memory.
     pub(crate) fn storage(&self, address_hash: &B256) -> Option<Trie> {
         self.committed.read().storage.get(address_hash)
+    }
+
+    /// Brings zones into the newest tries: those of accounts, and of their slots; all in order of their hashes. Reads
+    /// without holding anybody up. What a commit in between made old is thrown away.
+    pub(crate) fn fetch(&self, touched: &BTreeMap<B256, Vec<B256>>) -> Result<(), StoreError> {
+        let (view, epoch) = {
+            let committed = self.committed.read();
+            (committed.head.clone(), committed.epoch)
+        };
+        let mut accounts = self.accounts();
+        let root = accounts.root();
+        let keys: Vec<B256> = touched.keys().copied().collect();
+        let fetched = accounts.fetch(&keys, &AccountLeaves(&view), epoch)?;
+        let mut storage = Vec::new();
+        for (hash, slots) in touched.iter().filter(|(_, slots)| !slots.is_empty()) {
+            let account = accounts.get(*hash).flatten().map(decode_account).transpose()?;
+            let Some(root) = account.map(|account| account.storage_root) else { continue };
+            let mut trie = match self.storage(hash).filter(|trie| trie.root() == root) {
+                Some(trie) => trie,
+                None => load_storage(&view, *hash, root)?,
+            };
+            let fetched = trie.fetch(slots, &SlotLeaves(&view, *hash), epoch)?;
+            storage.push((*hash, trie, fetched));
+        }
+        let mut committed = self.committed.write();
+        if committed.epoch != epoch {
+            return Ok(());
+        }
+        if let Some(newest) = committed.versions.back_mut().filter(|version| version.accounts.root() == root) {
+            newest.accounts = accounts;
+            committed.fetched.extend(fetched);
+            for (hash, trie, fetched) in storage {
+                committed.storage.put(hash, trie, fetched, epoch);
+            }
+        }
+        Ok(())
     }
 }
 
@@ -105,7 +161,7 @@ const COMMITS_BETWEEN: usize = 3;
 /// Reads what is committed. Never waits for a block that is being applied.
 #[derive(Debug, Clone)]
 pub struct StateReader {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 impl StateReader {

@@ -51,6 +51,8 @@ pub struct Applied {
 struct Pending {
     accounts: Trie,
     account_zones: Vec<ZoneChange>,
+    /// Zones of the account trie that came into memory; what changed of them is in `account_zones`, too.
+    fetched: Vec<Nibbles>,
     storage: ByAccount<PendingStorage>,
 }
 
@@ -151,13 +153,15 @@ impl State {
             let address = slots.address;
             touched.entry(keccak256(address)).or_insert_with(|| Touched::new(address)).slots = Some(slots);
         }
-        let accounts = self.shared.accounts();
+        let mut accounts = self.shared.accounts();
+        let hashes: Vec<B256> = touched.keys().copied().collect();
+        let fetched = accounts.fetch(&hashes, &AccountLeaves(&view), self.epoch)?;
         let mut leaves = Vec::with_capacity(touched.len());
         let mut storage = ByAccount::default();
         for (hash, touched) in touched {
-            // The trie in memory is the faster reader.
             let before = match accounts.get(hash) {
                 Some(leaf) => leaf.map(decode_account).transpose()?,
+                // Not with the zones in memory.
                 None => view.account(touched.address)?,
             };
             let account = touched.account(before);
@@ -181,7 +185,7 @@ impl State {
         let accounts = accounts.update(&leaves, &AccountLeaves(&view), self.epoch)?;
         put_zones(&mut changes.batch, keys::ACCOUNT_ZONES, &accounts.zones);
         let root = accounts.trie.root();
-        self.pending = Some(Pending { accounts: accounts.trie, account_zones: accounts.zones, storage });
+        self.pending = Some(Pending { accounts: accounts.trie, account_zones: accounts.zones, fetched, storage });
         Ok(Applied { root, batch: changes.finish() })
     }
 
@@ -249,12 +253,17 @@ impl State {
         };
         self.store.commit(batch)?;
         let view = View::newest(height, self.store.snapshot(), self.shared.codes.clone());
-        self.cache.note(&pending.account_zones, self.epoch);
+        // In the order of their uses.
+        let (fetched, epoch) = self.shared.take_fetched();
+        self.cache.note(fetched, epoch);
+        self.cache.note(pending.fetched, self.epoch);
+        self.cache.note(ZoneChange::places(&pending.account_zones), self.epoch);
         shrink_accounts(&mut pending.accounts, &mut self.cache, self.config.trie_bytes / 2, self.epoch);
         self.shared.advance(|committed| {
+            committed.epoch = self.epoch;
             let mut before = ByAccount::default();
             for (hash, storage) in pending.storage {
-                committed.storage.put(hash, storage.after, &storage.zones, self.epoch);
+                committed.storage.put(hash, storage.after, ZoneChange::places(&storage.zones), self.epoch);
                 before.insert(hash, storage.before);
             }
             committed.storage.shrink(self.config.trie_bytes / 2, self.epoch);

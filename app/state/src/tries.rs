@@ -7,7 +7,7 @@ use alloy_trie::{EMPTY_ROOT_HASH, Nibbles};
 
 use crate::{
     Snapshot, StoreError, View, keys,
-    trie::{Cache, Trie, ZoneChange},
+    trie::{Cache, Trie},
     view::SlotLeaves,
 };
 
@@ -55,7 +55,8 @@ impl StorageTries {
         self.tries.get(address_hash).map(|stored| stored.trie.clone())
     }
 
-    pub(crate) fn put(&mut self, address_hash: B256, trie: Trie, zones: &[ZoneChange], epoch: u32) {
+    /// Keeps a trie whose zones at `used` an update used.
+    pub(crate) fn put(&mut self, address_hash: B256, trie: Trie, used: impl IntoIterator<Item = Nibbles>, epoch: u32) {
         if trie.is_empty() {
             self.take(&address_hash);
             return;
@@ -66,7 +67,7 @@ impl StorageTries {
         });
         self.weight = self.weight + weight(&trie) - weight(&stored.trie);
         stored.trie = trie;
-        stored.cache.note(zones, epoch);
+        stored.cache.note(used, epoch);
         // Nothing is given up here; but what the cache knows of uses that later ones made void is.
         stored.cache.shrink(&mut stored.trie, u64::MAX, 0, 0);
         stored.epoch = epoch;

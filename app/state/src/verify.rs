@@ -8,11 +8,11 @@ use alloy_trie::Nibbles;
 use revm::primitives::KECCAK_EMPTY;
 
 use crate::{
-    Cache, NoLeaves, Store, StoreError, Trie, TrieBuilder, View,
+    Cache, NoLeaves, Store, StoreError, Trie, TrieBuilder, View, ZoneChange,
     history::changed_keys,
     keys,
     records::{account_entry, account_leaf, decode_account, slot_entry, slot_leaf},
-    store::{name_of, unseal},
+    store::{Range, name_of, unseal},
     tries::{ByAccount, load_storage, read_zones},
     view::{AccountLeaves, SlotLeaves},
 };
@@ -76,7 +76,7 @@ const TELL_EVERY: u64 = 100_000;
 /// # Errors
 /// When the database fails.
 pub fn verify_records(store: &dyn Store, report: &mut Report, tell: &mut Tell<'_>) -> Result<(), StoreError> {
-    store.snapshot().scan_sealed(&[], &mut |key, sealed| {
+    store.snapshot().scan_sealed(Range::from(&[]), &mut |key, sealed| {
         match unseal(key, sealed) {
             Ok(_) => report.records += 1,
             Err(_) => report.problem(format!("the value of key {} is not what was written", name_of(key))),
@@ -269,7 +269,7 @@ fn history(store: &dyn Store, view: &View, report: &mut Report, tell: &mut Tell<
             };
             epoch += 1;
             let slots: Vec<_> = slots.into_iter().collect();
-            let before = trie.update(&slots, &SlotLeaves(&after, account), epoch)?.trie;
+            let before = trie.clone().update(&slots, &SlotLeaves(&after, account), epoch)?.trie;
             if let Some(Some(leaf)) = leaves.get(&account) {
                 let mut old = decode_account(leaf)?;
                 let named = old.storage_root;
@@ -286,9 +286,9 @@ fn history(store: &dyn Store, view: &View, report: &mut Report, tell: &mut Tell<
         }
         epoch += 1;
         let leaves: Vec<_> = leaves.into_iter().collect();
-        let updated = accounts.update(&leaves, &AccountLeaves(&after), epoch)?;
+        let updated = accounts.clone().update(&leaves, &AccountLeaves(&after), epoch)?;
         accounts = updated.trie;
-        cache.note(&updated.zones, epoch);
+        cache.note(ZoneChange::places(&updated.zones), epoch);
         // A zone that is given up is read again at the height where it is needed.
         cache.shrink(&mut accounts, MAX_LEAVES, epoch - 1, usize::MAX);
         let Some(header) = view.header(number - 1)? else {

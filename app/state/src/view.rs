@@ -20,7 +20,7 @@ use crate::{
     codes::Codes,
     keys,
     records::{account_entry, decode_account, read_account, read_slot, slot_entry, slot_leaf},
-    store::Visit,
+    store::{Range, Visit, after},
     trie::Leaves,
 };
 
@@ -151,18 +151,13 @@ impl View {
     /// Calls `visit` for the accounts or slots with keys in `from..to` at this height, in order, until it answers `false`.
     pub(crate) fn scan(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError> {
         if !self.past {
-            return self
-                .snapshot
-                .scan_from(from, &mut |key, record| if key < to { visit(key, record) } else { Ok(false) });
+            return self.snapshot.scan_range(Range::between(from, to), visit);
         }
         let mut from = from.to_vec();
         while from.as_slice() < to {
             let mut records = BTreeMap::new();
             let mut end = to.to_vec();
-            self.snapshot.scan_from(&from, &mut |key, record| {
-                if key >= to {
-                    return Ok(false);
-                }
+            self.snapshot.scan_range(Range::between(&from, to), &mut |key, record| {
                 if records.len() == SCAN_STEP {
                     end = key.to_vec();
                     return Ok(false);
@@ -172,11 +167,9 @@ impl View {
             })?;
             let mut last = Vec::new();
             let stop = keys::former(&end);
-            self.snapshot.scan_from(&keys::former(&from), &mut |key, old| {
+            self.snapshot.scan_range(Range::between(&keys::former(&from), &stop), &mut |key, old| {
                 // A key here is longer than its prefix by the number.
-                let Some((former, number)) = key.split_last_chunk::<8>().filter(|_| key < stop.as_slice()) else {
-                    return Ok(false);
-                };
+                let Some((former, number)) = key.split_last_chunk::<8>() else { return Ok(true) };
                 let own = &former[1..];
                 if u64::from_be_bytes(*number) > self.height && own != last.as_slice() {
                     last = own.to_vec();
@@ -204,7 +197,7 @@ impl View {
     /// # Errors
     /// When the store fails, or the first error of `visit`.
     pub fn accounts(&self, visit: &mut VisitAccount<'_>) -> Result<(), StoreError> {
-        self.scan(keys::ACCOUNTS, &after(keys::ACCOUNTS), &mut |key, record| {
+        self.scan(keys::ACCOUNTS, &end_of(keys::ACCOUNTS), &mut |key, record| {
             let (hash, address, leaf) = account_entry(key, record)?;
             visit(hash, address, &leaf)
         })
@@ -217,23 +210,17 @@ impl View {
     /// When the store fails, or the first error of `visit`.
     pub fn slots(&self, address_hash: B256, visit: &mut VisitSlot<'_>) -> Result<(), StoreError> {
         let prefix = keys::slots(address_hash);
-        self.scan(&prefix, &after(&prefix), &mut |key, record| {
+        self.scan(&prefix, &end_of(&prefix), &mut |key, record| {
             let (hash, slot, value) = slot_entry(address_hash, key, record)?;
             visit(hash, slot, value)
         })
     }
 }
 
-/// The first key behind all with a prefix. A prefix begins with a letter, so that there is one.
-pub(crate) fn after(prefix: &[u8]) -> Vec<u8> {
-    let mut end = prefix.to_vec();
-    while let Some(last) = end.pop() {
-        if last < u8::MAX {
-            end.push(last + 1);
-            break;
-        }
-    }
-    end
+/// The first key behind all with a prefix.
+fn end_of(prefix: &[u8]) -> Vec<u8> {
+    // A prefix begins with a letter, so that there is one.
+    after(prefix).unwrap_or_default()
 }
 
 /// The keys with a prefix whose rest begins with a path: the first one, and the first one behind them.
@@ -243,7 +230,7 @@ fn range_of(prefix: &[u8], path: &Nibbles) -> (Vec<u8>, Vec<u8>) {
         let bytes = nibbles.chunks(2).map(|pair| pair[0] << 4 | pair.get(1).copied().unwrap_or_default());
         prefix.iter().copied().chain(bytes).collect::<Vec<u8>>()
     };
-    (packed(path), path.increment().map_or_else(|| after(prefix), |next| packed(&next)))
+    (packed(path), path.increment().map_or_else(|| end_of(prefix), |next| packed(&next)))
 }
 
 /// The leaves of the account trie.

@@ -11,7 +11,7 @@ use alloy_trie::{
     proof::verify_proof,
     root::{state_root_unhashed, storage_root_unhashed},
 };
-use penstock_state::{Backend, State, StateConfig, StateReader, Store};
+use penstock_state::{Backend, Fetcher, State, StateConfig, StateReader, Store};
 use proptest::{collection::vec, prelude::*};
 use revm::{
     DatabaseRef,
@@ -68,6 +68,8 @@ struct Look {
 struct Step {
     /// A block that is applied and not committed before it.
     abandoned: Option<Changes>,
+    /// Whether the blocks are read ahead, and whether that is waited for.
+    expected: Option<bool>,
     changes: Changes,
     /// Whether the state is opened anew after it.
     reopens: bool,
@@ -85,8 +87,15 @@ fn changes() -> impl Strategy<Value = Changes> {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let look = (0..=HISTORY, 0..ACCOUNTS, 0..SLOTS).prop_map(|(back, account, slot)| Look { back, account, slot });
     let abandoned = proptest::option::weighted(0.3, changes());
-    let step = (abandoned, changes(), proptest::bool::weighted(0.08), vec(look, 6));
-    let step = step.prop_map(|(abandoned, changes, reopens, looks)| Step { abandoned, changes, reopens, looks });
+    let expected = proptest::option::of(proptest::bool::ANY);
+    let step = (abandoned, expected, changes(), proptest::bool::weighted(0.08), vec(look, 6));
+    let step = step.prop_map(|(abandoned, expected, changes, reopens, looks)| Step {
+        abandoned,
+        expected,
+        changes,
+        reopens,
+        looks,
+    });
     vec(step, 1..100)
 }
 
@@ -166,16 +175,29 @@ fn run(backend: Backend, trie_bytes: u64, steps: &[Step]) {
     let folder = tempfile::tempdir().unwrap();
     let store: Arc<dyn Store> = backend.open(folder.path()).unwrap();
     let mut state = State::open(store.clone(), 0, config).unwrap();
+    let mut fetcher = Fetcher::start(state.reader()).unwrap();
     let mut oracles = vec![Oracle::default()];
     let (mut opened, mut height) = (0, 0);
-    for step in steps {
+    for (index, step) in steps.iter().enumerate() {
         height += 1;
         let mut oracle = oracles[height as usize - 1].clone();
         // A block that is applied and not committed leaves nothing behind.
         if let Some(abandoned) = &step.abandoned {
-            state.apply(height, &block(abandoned, &mut oracle.clone())).unwrap();
+            let abandoned = block(abandoned, &mut oracle.clone());
+            if step.expected.is_some() {
+                fetcher.expect(&abandoned);
+            }
+            state.apply(height, &abandoned).unwrap();
         }
         let changes = block(&step.changes, &mut oracle);
+        if let Some(waits) = step.expected {
+            fetcher.expect(&changes);
+            if waits {
+                // It ends when it is done.
+                drop(fetcher);
+                fetcher = Fetcher::start(state.reader()).unwrap();
+            }
+        }
         let what_if = state.reader().root_with(height - 1, &changes).unwrap();
         assert_eq!(what_if, Some(oracle.root()), "{backend}, height {height}: without applying it");
         let applied = state.apply(height, &changes).unwrap();
@@ -184,9 +206,11 @@ fn run(backend: Backend, trie_bytes: u64, steps: &[Step]) {
         batch.put(penstock_state::keys::meta("height"), height.to_be_bytes().to_vec());
         state.commit(height, batch).unwrap();
         oracles.push(oracle);
-        if step.reopens {
-            drop(state);
+        // Not after the last one: old history goes with the next block then, and there is none.
+        if step.reopens && index + 1 < steps.len() {
+            drop((state, fetcher));
             state = State::open(store.clone(), height, config).unwrap();
+            fetcher = Fetcher::start(state.reader()).unwrap();
             assert_eq!(state.root(), oracles[height as usize].root(), "{backend}: opened at {height}");
             opened = height;
         }

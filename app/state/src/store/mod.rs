@@ -6,6 +6,7 @@
 //! ```
 
 mod fjall;
+mod range;
 mod sled;
 
 use core::{fmt, str::FromStr};
@@ -14,6 +15,8 @@ use std::{path::Path, sync::Arc};
 use crate::keys;
 
 use fjall::FjallStore;
+pub use range::Range;
+pub(crate) use range::after;
 use sled::SledStore;
 
 /// The storage failed, or holds what cannot be read. The node cannot go on.
@@ -154,40 +157,38 @@ pub trait Snapshot: Send + Sync {
     /// When the database fails, or the value is not what was written.
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
 
-    /// Calls `visit` for every key from `from` on, in order, until it answers `false`.
+    /// Calls `visit` for every key in a range, in order, until it answers `false`.
     ///
     /// # Errors
     /// When the database fails, a value is not what was written, or the first error of `visit`.
-    fn scan_from(&self, from: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError> {
-        self.scan_sealed(from, &mut |key, sealed| visit(key, unseal(key, sealed)?))
+    fn scan_range(&self, range: Range<'_>, visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        self.scan_sealed(range, &mut |key, sealed| visit(key, unseal(key, sealed)?))
     }
 
-    /// As [`Self::scan_from`], with values as they are on the disk, checksum and all, and unchecked.
+    /// As [`Self::scan_range`], with values as they are on the disk, checksum and all, and unchecked.
     ///
     /// # Errors
     /// When the database fails, or the first error of `visit`.
-    fn scan_sealed(&self, from: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError>;
+    fn scan_sealed(&self, range: Range<'_>, visit: &mut Visit<'_>) -> Result<(), StoreError>;
 }
 
 impl dyn Snapshot + '_ {
     /// Calls `visit` for every key that begins with `prefix`, in order, until it answers `false`.
     ///
     /// # Errors
-    /// As [`Snapshot::scan_from`].
+    /// As [`Snapshot::scan_range`].
     pub fn scan(&self, prefix: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError> {
-        self.scan_from(prefix, &mut |key, value| if key.starts_with(prefix) { visit(key, value) } else { Ok(false) })
+        self.scan_range(Range::of(prefix), visit)
     }
 
     /// The first key from `from` on that begins with `prefix`, and its value.
     ///
     /// # Errors
-    /// As [`Snapshot::scan_from`].
+    /// As [`Snapshot::scan_range`].
     pub fn first(&self, prefix: &[u8], from: &[u8]) -> Result<Option<Record>, StoreError> {
         let mut found = None;
-        self.scan_from(from, &mut |key, value| {
-            if key.starts_with(prefix) {
-                found = Some((key.to_vec(), value.to_vec()));
-            }
+        self.scan_range(Range::rest(prefix, from), &mut |key, value| {
+            found = Some((key.to_vec(), value.to_vec()));
             Ok(false)
         })?;
         Ok(found)
@@ -307,10 +308,7 @@ pub(crate) fn clear_prefix(store: &dyn Store, prefix: &[u8]) -> Result<(), Store
         let mut batch = Batch::default();
         let mut last = from.clone();
         // Also what is damaged, or has no checksum, goes.
-        store.snapshot().scan_sealed(&from, &mut |key, _| {
-            if !key.starts_with(prefix) {
-                return Ok(false);
-            }
+        store.snapshot().scan_sealed(Range::rest(prefix, &from), &mut |key, _| {
             batch.remove(key.to_vec());
             last = key.to_vec();
             Ok(batch.len() < CLEAR_STEP)

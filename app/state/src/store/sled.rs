@@ -13,7 +13,7 @@ use std::{
 
 use sled::{Config, Db, Mode, Tree};
 
-use super::{Batch, Durability, Snapshot, Store, StoreError, Visit, failed_write, unseal};
+use super::{Batch, Durability, Range, Snapshot, Store, StoreError, Visit, failed_write, unseal};
 
 /// sled keeps pages in memory without regard to this bound, but for the part that it can: it is kept small.
 const CACHE_BYTES: u64 = 64 << 20;
@@ -107,8 +107,15 @@ impl Snapshot for SledSnapshot {
         sealed.map(|sealed| unseal(key, &sealed).map(<[u8]>::to_vec)).transpose()
     }
 
-    fn scan_sealed(&self, from: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError> {
-        for entry in self.tree.range(from..) {
+    fn scan_sealed(&self, range: Range<'_>, visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        if range.is_empty() {
+            return Ok(());
+        }
+        let entries = match range.to {
+            Some(to) => self.tree.range(range.from..to.as_slice()),
+            None => self.tree.range(range.from..),
+        };
+        for entry in entries {
             let (key, sealed) = entry?;
             if !visit(&key, &sealed)? {
                 break;

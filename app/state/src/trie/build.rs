@@ -43,10 +43,10 @@ impl<'a> TrieBuilder<'a> {
 
     fn step(&mut self) -> Result<(), StoreError> {
         self.epoch += 1;
-        let updated = self.trie.update(&self.waiting, self.leaves, self.epoch)?;
+        let updated = core::mem::take(&mut self.trie).update(&self.waiting, self.leaves, self.epoch)?;
         self.waiting.clear();
         self.trie = updated.trie;
-        self.cache.note(&updated.zones, self.epoch);
+        self.cache.note(ZoneChange::places(&updated.zones), self.epoch);
         // The last zone of the step before may have grown; all others of it are behind.
         self.cache.shrink(&mut self.trie, 0, self.epoch - 1, usize::MAX);
         self.zones.extend(updated.zones);

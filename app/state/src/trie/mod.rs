@@ -20,6 +20,7 @@
 mod build;
 mod cell;
 mod edit;
+mod fetch;
 mod proof;
 mod settle;
 mod zones;
@@ -136,9 +137,9 @@ impl Trie {
     ///
     /// # Errors
     /// When leaves cannot be read or are not those of the trie.
-    pub fn update(&self, changes: &[Change], leaves: &dyn Leaves, epoch: u32) -> Result<Updated, StoreError> {
+    pub fn update(self, changes: &[Change], leaves: &dyn Leaves, epoch: u32) -> Result<Updated, StoreError> {
         debug_assert!(changes.is_sorted_by(|(a, _), (b, _)| a < b), "changes are in order, each key once");
-        let mut root = self.root.clone();
+        let mut root = self.root;
         let mut editor = Editor::new(leaves, epoch);
         if changes.len() >= PARALLEL_CHANGES
             && let Some(branch) = root.as_mut().and_then(|root| Arc::make_mut(root).as_branch_mut())

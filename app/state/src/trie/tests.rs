@@ -120,12 +120,12 @@ impl Subject {
         let changes: Vec<_> = changes.into_iter().collect();
         self.epoch += 1;
         // An update that is given up leaves nothing behind.
-        let given_up = self.trie.update(&changes[..changes.len() / 2], &self.map, self.epoch).unwrap();
+        let given_up = self.trie.clone().update(&changes[..changes.len() / 2], &self.map, self.epoch).unwrap();
         self.epoch += 1;
         drop(given_up);
-        let updated = self.trie.update(&changes, &self.map, self.epoch).unwrap();
+        let updated = self.trie.clone().update(&changes, &self.map, self.epoch).unwrap();
         self.trie = updated.trie;
-        self.cache.note(&updated.zones, self.epoch);
+        self.cache.note(ZoneChange::places(&updated.zones), self.epoch);
         for zone in updated.zones {
             match zone.record {
                 Some(record) => self.records.insert(zone.path.to_vec(), record),
@@ -232,7 +232,7 @@ fn leaves_that_are_not_those_of_the_trie_are_found_when_their_zone_is_needed() {
     subject.map.insert(changed, vec![1]);
     let error = subject.trie.prove(changed, &subject.map).unwrap_err();
     assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
-    let error = subject.trie.update(&[(changed, None)], &subject.map, 99).unwrap_err();
+    let error = subject.trie.clone().update(&[(changed, None)], &subject.map, 99).unwrap_err();
     assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
 }
 

@@ -21,6 +21,11 @@ pub struct ZoneChange {
 }
 
 impl ZoneChange {
+    /// Where zones are that are there after changes.
+    pub fn places(changes: &[Self]) -> impl Iterator<Item = Nibbles> + '_ {
+        changes.iter().filter(|zone| zone.record.is_some()).map(|zone| zone.path)
+    }
+
     pub(super) fn gone(path: Nibbles) -> Self {
         Self { path, record: None }
     }
@@ -191,9 +196,9 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// An update changed zones.
-    pub fn note(&mut self, zones: &[ZoneChange], epoch: u32) {
-        self.used.extend(zones.iter().filter(|zone| zone.record.is_some()).map(|zone| (epoch, zone.path)));
+    /// An update used the zones at these places.
+    pub fn note(&mut self, used: impl IntoIterator<Item = Nibbles>, epoch: u32) {
+        self.used.extend(used.into_iter().map(|path| (epoch, path)));
     }
 
     /// Gives up zones, those that are unused for longest first, until at most `target` leaves are in memory; at most
