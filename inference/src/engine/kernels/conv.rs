@@ -3,13 +3,12 @@
 //!
 //! The patches are never written out. The input plane is copied once, padded, and split by stride into phases, so that
 //! the elements that one kernel position meets at neighbouring outputs are neighbours in memory; a table of offsets
-//! then is all that the product needs. Outputs are computed over the padded width, some rows of the image at a time, so
-//! that sums are still in a cache when they are finished; the surplus is dropped.
+//! then is all that the product needs.
 //!
 //! Of small integers two channels are one: [`Pair`]s.
 
 use super::{
-    matmul::{PANEL, matmul_taps, stripes},
+    matmul::{Lined, PANEL, Rows, matmul_taps, stripes},
     term::{Pair, Term},
 };
 
@@ -77,8 +76,9 @@ impl Geometry {
     pub(crate) fn scratch(&self) -> u64 {
         let layout = Layout::new(self);
         let planes = (layout.plane as u64).saturating_mul(self.in_group() as u64);
-        let wide = (self.outputs as u64).saturating_mul(layout.columns as u64);
-        planes.saturating_add(wide).saturating_mul(4)
+        // The sums of a block of rows, at most.
+        let sums = (self.outputs as u64).saturating_mul(layout.columns as u64);
+        planes.saturating_add(sums).saturating_mul(4)
     }
 }
 
@@ -188,9 +188,20 @@ impl Pixel for f32 {
     #[inline(always)]
     fn put(first: &[f32], _: Option<&[f32]>, step: usize, _: i16, out: &mut [f32]) {
         match step {
-            1 => out.copy_from_slice(&first[..out.len()]),
+            1 => copy_row(&first[..out.len()], out),
             step => out.iter_mut().zip(first.iter().step_by(step)).for_each(|(out, x)| *out = *x),
         }
+    }
+}
+
+/// A copy without a call: rows are short, and there are many.
+#[inline(always)]
+fn copy_row(from: &[f32], to: &mut [f32]) {
+    let (blocks, rest) = from.as_chunks::<8>();
+    let (to_blocks, to_rest) = to.as_chunks_mut::<8>();
+    to_blocks.iter_mut().zip(blocks).for_each(|(to, from)| *to = *from);
+    for (to, from) in to_rest.iter_mut().zip(rest) {
+        *to = *from;
     }
 }
 
@@ -258,21 +269,18 @@ impl<T: Term> Weights<T> {
 }
 
 /// A convolution of images of one size, with the memory that it needs.
-pub(crate) struct Convolution<'g, P: Pixel, O> {
+pub(crate) struct Convolution<'g, P: Pixel> {
     g: &'g Geometry,
     layout: Layout,
     taps: Vec<usize>,
+    columns: Lined,
     /// The channels of a group. What is padding stays zero from one image to the next.
     planes: Vec<P::Term>,
-    wide: Vec<<P::Term as Term>::Sum>,
-    /// What has become of the sums of one output.
-    finished: Vec<O>,
-    /// Rows of the image whose sums are computed at a time.
-    rows: usize,
 }
 
-impl<'g, P: Pixel, O: Copy + Default> Convolution<'g, P, O> {
-    pub(crate) fn new(g: &'g Geometry) -> Self {
+impl<'g, P: Pixel> Convolution<'g, P> {
+    /// Of images whose outputs are computed some rows at a time: no more rows of the image than `rows`.
+    fn of(g: &'g Geometry, rows: usize) -> Self {
         let layout = Layout::new(g);
         // Offset of each kernel position from the patch of output 0.
         let kernel = g.kernel();
@@ -295,68 +303,127 @@ impl<'g, P: Pixel, O: Copy + Default> Convolution<'g, P, O> {
         let taps = (0..terms).flat_map(|c| positions.iter().map(move |at| c * layout.plane + at)).collect();
         // The product reads whole panels beyond the last column.
         let planes = vec![P::Term::default(); terms * layout.plane + layout.columns + 2 * PANEL];
+        let columns = Lined::new(rows.min(layout.rows.output), layout.columns_axis.output, layout.phase.1);
+        Self { g, layout, taps, columns, planes }
+    }
+
+    /// Puts the channels of a group in.
+    fn fill(&mut self, image: &[P], group: usize, zero: i16) {
+        let (in_group, size) = (self.g.in_group(), self.g.input_pixels());
+        let channels = &image[group * in_group * size..(group + 1) * in_group * size];
+        for c in (0..in_group).step_by(P::CHANNELS) {
+            let plane = &mut self.planes[c / P::CHANNELS * self.layout.plane..][..self.layout.plane];
+            let first = &channels[c * size..(c + 1) * size];
+            let second = channels.get((c + 1) * size..(c + 2) * size).filter(|_| P::CHANNELS > 1);
+            self.layout.fill(self.g, first, second, zero, plane);
+        }
+    }
+
+    /// Where the patches of each slice of outputs begin.
+    fn slices(&self) -> impl Iterator<Item = usize> + '_ {
+        let outer = &self.g.axes[..self.layout.outer.len()];
+        (0..outer.iter().map(|axis| axis.output).product()).map(move |s: usize| {
+            let (mut rest, mut at, mut stride) = (s, 0, 1);
+            for (axis, size) in outer.iter().zip(&self.layout.outer).rev() {
+                at += rest % axis.output * axis.stride * stride;
+                rest /= axis.output;
+                stride *= size;
+            }
+            at * self.layout.slice
+        })
+    }
+}
+
+impl<'g> Convolution<'g, f32> {
+    pub(crate) fn new(g: &'g Geometry) -> Self {
+        Self::of(g, usize::MAX)
+    }
+
+    /// Convolves one image `[channels, …]` with its weights, and adds to the finished sums of each output its bias, if
+    /// `bias` is not empty. Writes `[outputs, …]`.
+    pub(crate) fn run(&mut self, image: &[f32], weights: &Weights<f32>, bias: &[f32], out: &mut [f32], threads: usize) {
+        let (g, depth) = (self.g, self.taps.len());
+        let (out_group, pixels) = (g.out_group(), g.pixels());
+        if pixels == 0 || out_group == 0 {
+            return;
+        }
+        if depth == 0 {
+            out.chunks_exact_mut(pixels).enumerate().for_each(|(o, out)| out.fill(bias.get(o).copied().unwrap_or(0.0)));
+            return;
+        }
+        let slice = self.layout.rows.output * self.layout.columns_axis.output;
+        for group in 0..g.groups {
+            self.fill(image, group, 0);
+            let rows = Rows {
+                stripes: &weights.0[group * out_group * depth..(group + 1) * out_group * depth],
+                count: out_group,
+                bias: bias.get(group * out_group..(group + 1) * out_group).unwrap_or_default(),
+            };
+            let out = &mut out[group * out_group * pixels..(group + 1) * out_group * pixels];
+            for (s, at) in self.slices().enumerate() {
+                let out = (&mut out[s * slice..], pixels);
+                matmul_taps(rows, &self.planes[at..], &self.taps, &self.columns, out, threads);
+            }
+        }
+    }
+}
+
+/// A convolution of quantised images, whose sums become something else before they leave the cache.
+pub(crate) struct Requantised<'g, P: Pixel> {
+    convolution: Convolution<'g, P>,
+    /// The columns of the last block of rows, which may have fewer.
+    last: Lined,
+    sums: Vec<i32>,
+    /// Rows of the image whose sums are computed at a time.
+    rows: usize,
+}
+
+impl<'g, P: Pixel<Term = Pair>> Requantised<'g, P> {
+    pub(crate) fn new(g: &'g Geometry) -> Self {
+        let (height, width) = match g.axes.as_slice() {
+            [.., rows, columns] => (rows.output, columns.output),
+            [columns] => (1, columns.output),
+            [] => (1, 1),
+        };
         let columns = (BLOCK / g.out_group().max(1)).max(MIN_COLUMNS);
-        let rows = (columns / layout.phase.1.max(1)).clamp(1, layout.rows.output.max(1));
-        let wide = vec![<P::Term as Term>::Sum::default(); g.out_group() * rows * layout.phase.1];
-        let finished = vec![O::default(); rows * layout.phase.1];
-        Self { g, layout, taps, planes, wide, finished, rows }
+        let rows = (columns / width.max(1)).clamp(1, height.max(1));
+        let convolution = Convolution::of(g, rows);
+        let rest = (height % rows + rows * usize::from(height.is_multiple_of(rows))).min(height);
+        let last = Lined::new(rest, width, convolution.layout.phase.1);
+        Self { convolution, last, sums: vec![0; g.out_group() * rows * width], rows }
     }
 
     /// Convolves one image `[channels, …]`, of which `zero` is the zero point, with its weights. Writes
     /// `[outputs, …]`: `finish` gets the number of an output, some of its sums, and the place for what becomes of them.
-    pub(crate) fn run(
+    pub(crate) fn run<O>(
         &mut self,
         image: &[P],
         zero: i16,
-        weights: &Weights<P::Term>,
+        weights: &Weights<Pair>,
         out: &mut [O],
         threads: usize,
-        finish: impl Fn(usize, &[<P::Term as Term>::Sum], &mut [O]),
+        finish: impl Fn(usize, &[i32], &mut [O]),
     ) {
-        let (g, layout) = (self.g, &self.layout);
-        let (in_group, out_group, pixels, size) = (g.in_group(), g.out_group(), g.pixels(), g.input_pixels());
-        let depth = self.taps.len();
+        let (g, depth) = (self.convolution.g, self.convolution.taps.len());
+        let (out_group, pixels) = (g.out_group(), g.pixels());
         if pixels == 0 || out_group == 0 {
             return;
         }
-        let outer = &g.axes[..layout.outer.len()];
-        let slices: usize = outer.iter().map(|axis| axis.output).product();
-        let (height, width) = (layout.rows.output, layout.columns_axis.output);
+        let (height, width) = (self.convolution.layout.rows.output, self.convolution.layout.columns_axis.output);
         for group in 0..g.groups {
-            let channels = &image[group * in_group * size..(group + 1) * in_group * size];
-            for c in (0..in_group).step_by(P::CHANNELS) {
-                let plane = &mut self.planes[c / P::CHANNELS * layout.plane..][..layout.plane];
-                let first = &channels[c * size..(c + 1) * size];
-                let second = channels.get((c + 1) * size..(c + 2) * size).filter(|_| P::CHANNELS > 1);
-                layout.fill(g, first, second, zero, plane);
-            }
-            let rows = &weights.0[group * out_group * depth..(group + 1) * out_group * depth];
-            for s in 0..slices {
-                let (mut rest, mut at, mut stride) = (s, 0, 1);
-                for (axis, size) in outer.iter().zip(&layout.outer).rev() {
-                    at += rest % axis.output * axis.stride * stride;
-                    rest /= axis.output;
-                    stride *= size;
-                }
+            self.convolution.fill(image, group, zero);
+            let stripes = &weights.0[group * out_group * depth..(group + 1) * out_group * depth];
+            let rows = Rows { stripes, count: out_group, bias: &[] };
+            for (s, at) in self.convolution.slices().enumerate() {
                 for y in (0..height).step_by(self.rows) {
                     let lines = self.rows.min(height - y);
-                    let columns = (lines - 1) * layout.phase.1 + width;
-                    let data = &self.planes[at * layout.slice + y * layout.phase.1..];
-                    let wide = &mut self.wide[..out_group * columns];
-                    matmul_taps(rows, data, &self.taps, columns, wide, threads);
-                    for (o, sums) in wide.chunks_exact(columns).enumerate() {
+                    let data = &self.convolution.planes[at + y * self.convolution.layout.phase.1..];
+                    let columns = if y + lines < height { &self.convolution.columns } else { &self.last };
+                    let sums = &mut self.sums[..out_group * lines * width];
+                    matmul_taps(rows, data, &self.convolution.taps, columns, (sums, lines * width), threads);
+                    for (o, sums) in self.sums.chunks_exact(lines * width).take(out_group).enumerate() {
                         let o = group * out_group + o;
-                        let target = &mut out[o * pixels + (s * height + y) * width..][..lines * width];
-                        if width == layout.phase.1 {
-                            finish(o, sums, target);
-                            continue;
-                        }
-                        // The surplus is finished, too: one long row is faster than many short ones.
-                        let finished = &mut self.finished[..columns];
-                        finish(o, sums, finished);
-                        for (row, target) in finished.chunks(layout.phase.1).zip(target.chunks_exact_mut(width)) {
-                            target.copy_from_slice(&row[..width]);
-                        }
+                        finish(o, sums, &mut out[o * pixels + (s * height + y) * width..][..lines * width]);
                     }
                 }
             }
@@ -438,7 +505,7 @@ mod tests {
             let zero = 131;
             let mut out = vec![0i32; outputs * g.pixels()];
             let packed = Weights::pairs(&weights, &[outputs, g.in_group(), g.kernel()], groups);
-            Convolution::<u8, i32>::new(&g)
+            Requantised::<u8>::new(&g)
                 .run(&image, zero, &packed, &mut out, 1, |_, sums, out| out.copy_from_slice(sums));
             // All of it is exact in float32, so that the definition there is the definition here.
             let image: Vec<f32> = image.iter().map(|x| f32::from(*x) - f32::from(zero)).collect();
@@ -454,15 +521,18 @@ mod tests {
             let image = numbers(channels * g.input_pixels(), 1);
             let plain = numbers(outputs * channels / groups * g.kernel(), 2);
             let mut out = vec![f32::NAN; outputs * g.pixels()];
-            let mut convolution = Convolution::<f32, f32>::new(&g);
-            let copy = |_: usize, sums: &[f32], out: &mut [f32]| out.copy_from_slice(sums);
+            let mut convolution = Convolution::new(&g);
+            let bias = numbers(outputs, 4);
             // Another image first: nothing of it may stay.
             let shape = [outputs, g.in_group(), g.kernel()];
             let weights = Weights::new(&plain, &shape, groups);
-            convolution.run(&numbers(image.len(), 3), 0, &weights, &mut out, 1, copy);
-            convolution.run(&image, 0, &weights, &mut out, 1, copy);
+            convolution.run(&numbers(image.len(), 3), &weights, &[], &mut out, 1);
+            convolution.run(&image, &weights, &[], &mut out, 1);
             let expected = defined(&image, &plain, &g);
             assert!(out.iter().zip(&expected).all(|(a, b)| a.to_bits() == b.to_bits()), "{g:?}");
+            convolution.run(&image, &weights, &bias, &mut out, 1);
+            let expected = expected.iter().enumerate().map(|(i, sum)| sum + bias[i / g.pixels()]);
+            assert!(out.iter().zip(expected).all(|(a, b)| a.to_bits() == b.to_bits()), "{g:?} with a bias");
         }
     }
 }

@@ -7,10 +7,12 @@
 //! | pairs of integers | products of two added, then added to the sum | both at once |
 
 use core::arch::x86_64::{
-    __m256, __m256i, __m512, __m512i, _mm256_add_epi32, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256,
-    _mm256_madd_epi16, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps, _mm256_setzero_si256, _mm256_storeu_ps,
-    _mm256_storeu_si256, _mm512_dpwssd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_set1_epi32,
-    _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_storeu_ps, _mm512_storeu_si512,
+    __m256, __m256i, __m512, __m512i, _mm256_add_epi32, _mm256_add_ps, _mm256_fmadd_ps, _mm256_loadu_ps,
+    _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maskstore_epi32, _mm256_maskstore_ps, _mm256_set1_epi32,
+    _mm256_set1_ps, _mm256_setzero_ps, _mm256_setzero_si256, _mm256_storeu_ps, _mm256_storeu_si256, _mm512_add_epi32,
+    _mm512_add_ps, _mm512_dpwssd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_storeu_epi32,
+    _mm512_mask_storeu_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512,
+    _mm512_storeu_ps, _mm512_storeu_si512,
 };
 
 use super::term::{Pair, Term};
@@ -41,9 +43,30 @@ pub(crate) trait Lanes<T: Term>: Copy {
     /// As of the trait.
     unsafe fn add_products(a: Self, b: Self, sums: Self) -> Self;
 
+    /// [`Term::add`] of each lane.
+    ///
+    /// # Safety
+    /// As of the trait.
+    unsafe fn add_to_all(sums: Self, bias: T::Sum) -> Self;
+
     /// # Safety
     /// As of the trait; there are [`Self::COUNT`] places.
     unsafe fn store(to: *mut T::Sum, sums: Self);
+
+    /// Stores the first lanes.
+    ///
+    /// # Safety
+    /// As of the trait; `count` is not more than [`Self::COUNT`], and there are so many places.
+    unsafe fn store_first(to: *mut T::Sum, count: usize, sums: Self);
+}
+
+/// The mask of the first `count` lanes of a register of 8: from where it begins here.
+const FIRST: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
+
+#[inline(always)]
+unsafe fn first_of_8(count: usize) -> __m256i {
+    // SAFETY: the caller promises AVX2 and a count of 8 at most, so that 8 numbers follow.
+    unsafe { _mm256_loadu_si256(FIRST.as_ptr().add(8 - count).cast()) }
 }
 
 impl Lanes<f32> for __m256 {
@@ -78,6 +101,18 @@ impl Lanes<f32> for __m256 {
         // SAFETY: as promised.
         unsafe { _mm256_storeu_ps(to, sums) }
     }
+
+    #[inline(always)]
+    unsafe fn add_to_all(sums: Self, bias: f32) -> Self {
+        // SAFETY: as promised.
+        unsafe { _mm256_add_ps(sums, _mm256_set1_ps(bias)) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_first(to: *mut f32, count: usize, sums: Self) {
+        // SAFETY: as promised.
+        unsafe { _mm256_maskstore_ps(to, first_of_8(count), sums) }
+    }
 }
 
 impl Lanes<f32> for __m512 {
@@ -111,6 +146,18 @@ impl Lanes<f32> for __m512 {
     unsafe fn store(to: *mut f32, sums: Self) {
         // SAFETY: as promised.
         unsafe { _mm512_storeu_ps(to, sums) }
+    }
+
+    #[inline(always)]
+    unsafe fn add_to_all(sums: Self, bias: f32) -> Self {
+        // SAFETY: as promised.
+        unsafe { _mm512_add_ps(sums, _mm512_set1_ps(bias)) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_first(to: *mut f32, count: usize, sums: Self) {
+        // SAFETY: as promised.
+        unsafe { _mm512_mask_storeu_ps(to, ((1_u32 << count) - 1) as u16, sums) }
     }
 }
 
@@ -150,6 +197,18 @@ impl Lanes<Pair> for Pairs256 {
         // SAFETY: as promised.
         unsafe { _mm256_storeu_si256(to.cast(), sums.0) }
     }
+
+    #[inline(always)]
+    unsafe fn add_to_all(sums: Self, bias: i32) -> Self {
+        // SAFETY: as promised.
+        unsafe { Self(_mm256_add_epi32(sums.0, _mm256_set1_epi32(bias))) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_first(to: *mut i32, count: usize, sums: Self) {
+        // SAFETY: as promised.
+        unsafe { _mm256_maskstore_epi32(to, first_of_8(count), sums.0) }
+    }
 }
 
 /// Of AVX-512.
@@ -187,5 +246,17 @@ impl Lanes<Pair> for Pairs512 {
     unsafe fn store(to: *mut i32, sums: Self) {
         // SAFETY: as promised.
         unsafe { _mm512_storeu_si512(to.cast(), sums.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn add_to_all(sums: Self, bias: i32) -> Self {
+        // SAFETY: as promised.
+        unsafe { Self(_mm512_add_epi32(sums.0, _mm512_set1_epi32(bias))) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_first(to: *mut i32, count: usize, sums: Self) {
+        // SAFETY: as promised.
+        unsafe { _mm512_mask_storeu_epi32(to, ((1_u32 << count) - 1) as u16, sums.0) }
     }
 }

@@ -7,7 +7,9 @@
 pub(crate) use super::tiles::PANEL;
 use super::{
     term::Term,
-    tiles::{Dense, Left, Lines, Right, TILE, Table, all_tiles, reads_anywhere, tiles},
+    tiles::{
+        Columns, Dense, Left, Lines, Neighbours, Piece, Place, Right, TILE, Table, all_tiles, reads_anywhere, tiles,
+    },
 };
 
 /// A `[k, n]` matrix as panels of [`PANEL`] columns, each `[k, PANEL]`, padded with zeros.
@@ -99,23 +101,107 @@ pub(crate) fn matmul<T: Term>(lhs: &[T], rhs: &Packed<T>, out: &mut [T::Sum], th
 
 /// [`matmul`] with rows of the left-hand side that begin `stride` elements apart.
 pub(crate) fn matmul_strided<T: Term>(lhs: &[T], stride: usize, rhs: &Packed<T>, out: &mut [T::Sum], threads: usize) {
-    let right = Right { data: &rhs.panels, first: 0, stride: rhs.k * PANEL, lines: Dense, k: rhs.k, n: rhs.n };
-    product(Left::<T, false> { data: lhs, stride }, right, out, threads, all_tiles);
+    let (k, n) = (rhs.k, rhs.n);
+    let rows = out.len().checked_div(n).unwrap_or(0);
+    let columns = Neighbours { first: 0, stride: k * PANEL, n };
+    let right = Right { data: &rhs.panels, columns, lines: Dense, k, apart: n };
+    product(Left::<T, false> { data: lhs, stride, rows, bias: &[] }, right, out, threads, all_tiles);
 }
 
-/// `lhs[m, taps]`, as [`stripes`], times the matrix whose column j has in row i the element `data[taps[i] + j]`, for j below `n`; written to
-/// `out[m, n]`. `data` must reach [`PANEL`] elements beyond the last one that is used.
+/// The columns of a product by [`matmul_taps`], as panels: image rows of `width` outputs, which begin `apart` elements from
+/// each other in the data. Each image row has panels of its own, whose last may be narrow; or panels go on from row to row,
+/// where that makes them fewer by far, and what lies between the outputs of two rows is computed for nothing.
+#[derive(Debug)]
+pub(crate) struct Lined {
+    panels: Vec<(usize, Place)>,
+    /// Of each panel, if they go on.
+    pieces: Vec<Vec<Piece>>,
+}
+
+impl Lined {
+    pub(crate) fn new(height: usize, width: usize, apart: usize) -> Self {
+        let each = width.div_ceil(PANEL);
+        let all = (height.saturating_sub(1) * apart + width).div_ceil(PANEL);
+        if width == 0 || height * each <= all + all / 8 {
+            let panels = (0..height).flat_map(|y| (0..each).map(move |q| (y, q * PANEL)));
+            let panel = |(y, x): (usize, usize)| {
+                let place = Place::Together { column: y * width + x, width: PANEL.min(width - x) };
+                (y * apart + x, place)
+            };
+            return Self { panels: panels.map(panel).collect(), pieces: Vec::new() };
+        }
+        let pieces = |p: usize| {
+            let mut pieces: Vec<Piece> = Vec::new();
+            for lane in 0..PANEL {
+                let (y, x) = ((p * PANEL + lane) / apart, (p * PANEL + lane) % apart);
+                if y >= height || x >= width {
+                    continue;
+                }
+                let column = y * width + x;
+                match pieces.last_mut() {
+                    Some(last) if last.lane + last.width == lane => last.width += 1,
+                    _ => pieces.push(Piece { lane, width: 1, column }),
+                }
+            }
+            pieces
+        };
+        let panels = (0..all).map(|p| (p * PANEL, Place::Apart)).collect();
+        Self { panels, pieces: (0..all).map(pieces).collect() }
+    }
+}
+
+impl Columns for &Lined {
+    fn panels(self) -> usize {
+        self.panels.len()
+    }
+
+    #[inline(always)]
+    fn at(self, p: usize) -> usize {
+        self.panels[p].0
+    }
+
+    fn last(self) -> usize {
+        self.panels.last().map_or(0, |(at, _)| *at)
+    }
+
+    #[inline(always)]
+    fn place(self, p: usize) -> Place {
+        self.panels[p].1
+    }
+
+    #[inline(always)]
+    fn pieces(&self, p: usize) -> &[Piece] {
+        self.pieces.get(p).map_or(&[], |pieces| pieces)
+    }
+}
+
+/// The left-hand side of [`matmul_taps`].
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rows<'a, T: Term> {
+    /// As [`stripes`].
+    pub(crate) stripes: &'a [T],
+    /// How many.
+    pub(crate) count: usize,
+    /// Added to the finished sums of each; empty: nothing is.
+    pub(crate) bias: &'a [T::Sum],
+}
+
+/// Rows of `taps` elements times the matrix whose column that begins at `j` has in row i the element `data[taps[i] + j]`.
+/// Rows of `out` begin `apart` elements from each other. `data` must reach [`PANEL`] elements beyond the last one that is
+/// used.
 pub(crate) fn matmul_taps<T: Term>(
-    lhs: &[T],
+    rows: Rows<'_, T>,
     data: &[T],
     taps: &[usize],
-    n: usize,
-    out: &mut [T::Sum],
+    columns: &Lined,
+    (out, apart): (&mut [T::Sum], usize),
     threads: usize,
 ) {
-    let right = Right { data, first: 0, stride: PANEL, lines: Table(taps), k: taps.len(), n };
-    product(Left::<T, true> { data: lhs, stride: taps.len() }, right, out, threads, |lhs, right, out| {
-        if out.len() / n < GATHERED_ROWS || reads_anywhere() {
+    let k = taps.len();
+    let left = Left::<T, true> { data: rows.stripes, stride: k, rows: rows.count, bias: rows.bias };
+    let right = Right { data, columns, lines: Table(taps), k, apart };
+    product(left, right, out, threads, |lhs, right, out| {
+        if lhs.rows < GATHERED_ROWS || reads_anywhere() {
             all_tiles(lhs, right, out);
         } else {
             gathered(lhs, right, out);
@@ -123,35 +209,36 @@ pub(crate) fn matmul_taps<T: Term>(
     });
 }
 
-fn product<T: Term, L: Lines + Send + Sync, const S: bool>(
+fn product<T: Term, L: Lines + Send + Sync, C: Columns + Send + Sync, const S: bool>(
     lhs: Left<'_, T, S>,
-    right: Right<'_, T, L>,
+    right: Right<'_, T, L, C>,
     out: &mut [T::Sum],
     threads: usize,
-    tiles: impl Fn(Left<'_, T, S>, Right<'_, T, L>, &mut [T::Sum]) + Sync,
+    tiles: impl Fn(Left<'_, T, S>, Right<'_, T, L, C>, &mut [T::Sum]) + Sync,
 ) {
-    let (k, n) = (right.k, right.n);
-    if n == 0 || out.is_empty() {
+    let (k, m, apart) = (right.k, lhs.rows, right.apart);
+    if m == 0 || right.columns.panels() == 0 {
         return;
     }
     if k == 0 {
+        // Nobody calls with a bias and without terms.
         out.fill(T::Sum::default());
         return;
     }
-    let m = out.len() / n;
     // What the micro-kernels read without looking.
-    let last = (n.div_ceil(PANEL) - 1) * right.stride;
-    let reach = right.lines.reach(k);
-    let enough = lhs.data.len() >= m.saturating_sub(1) * lhs.stride + k && right.data.len() >= last + reach + PANEL;
+    let (last, reach) = (right.columns.last(), right.lines.reach(k));
+    let enough = lhs.data.len() >= (m - 1) * lhs.stride + k && right.data.len() >= last + reach + PANEL;
     assert!(enough, "operands are smaller than their shapes");
-    let work = (m as u64).saturating_mul(k as u64).saturating_mul(n as u64);
+    let work = (m as u64).saturating_mul(k as u64).saturating_mul((right.columns.panels() * PANEL) as u64);
     let threads = if work > 1 << 21 { threads.min(m / TILE).max(1) } else { 1 };
     if threads > 1 {
         // Each thread has rows of its own.
         let rows = m.div_ceil(threads).next_multiple_of(TILE);
-        let parts = out.chunks_mut(rows * n).enumerate();
+        let parts = out.chunks_mut(rows * apart).take(m.div_ceil(rows)).enumerate();
         super::spread(parts, |(i, out)| {
-            tiles(Left::<T, S> { data: &lhs.data[i * rows * lhs.stride..], ..lhs }, right, out);
+            let (first, data) = (i * rows, &lhs.data[i * rows * lhs.stride..]);
+            let bias = lhs.bias.get(first..).unwrap_or_default();
+            tiles(Left::<T, S> { data, rows: rows.min(m - first), bias, ..lhs }, right, out);
         });
         return;
     }
@@ -167,22 +254,60 @@ const GATHERED_BYTES: usize = 512 << 10;
 /// Panels that are gathered at once, at most: as many as the micro-kernels take at a time.
 const GATHERED_PANELS: usize = 4;
 
+/// Panels of [`Lined`] columns whose lines were gathered: `first` is the one that they begin with.
+#[derive(Clone, Copy)]
+struct Gathered<'a> {
+    columns: &'a Lined,
+    first: usize,
+    stride: usize,
+}
+
+impl Columns for Gathered<'_> {
+    fn panels(self) -> usize {
+        self.columns.panels()
+    }
+
+    #[inline(always)]
+    fn at(self, p: usize) -> usize {
+        (p - self.first) * self.stride
+    }
+
+    fn last(self) -> usize {
+        self.columns.panels().saturating_sub(1) * self.stride
+    }
+
+    #[inline(always)]
+    fn place(self, p: usize) -> Place {
+        self.columns.place(p)
+    }
+
+    #[inline(always)]
+    fn pieces(&self, p: usize) -> &[Piece] {
+        self.columns.pieces.get(p).map_or(&[], |pieces| pieces)
+    }
+}
+
 /// [`tiles`] of many rows with lines anywhere: some panels at a time, gathered.
-fn gathered<T: Term>(lhs: Left<'_, T, true>, right: Right<'_, T, Table<'_>>, out: &mut [T::Sum]) {
-    let (k, n) = (right.k, right.n);
+fn gathered<T: Term>(lhs: Left<'_, T, true>, right: Right<'_, T, Table<'_>, &Lined>, out: &mut [T::Sum]) {
+    let (k, panels) = (right.k, right.columns.panels());
     let block = (GATHERED_BYTES / 4 / k).max(GATHERED_ROWS).next_multiple_of(TILE);
-    let mut gathered = vec![T::default(); GATHERED_PANELS.min(n.div_ceil(PANEL)) * k * PANEL];
-    for (lhs, out) in lhs.data.chunks(block * k).zip(out.chunks_mut(block * n)) {
-        for first in (0..n).step_by(GATHERED_PANELS * PANEL) {
-            let count = (n - first).div_ceil(PANEL).min(GATHERED_PANELS);
+    let mut gathered = vec![T::default(); GATHERED_PANELS.min(panels) * k * PANEL];
+    for first_row in (0..lhs.rows).step_by(block) {
+        let rows = block.min(lhs.rows - first_row);
+        let data = &lhs.data[first_row * k..][..rows * k];
+        let lhs = Left { data, rows, bias: lhs.bias.get(first_row..).unwrap_or_default(), ..lhs };
+        let out = &mut out[first_row * right.apart..];
+        for first in (0..panels).step_by(GATHERED_PANELS) {
+            let count = (panels - first).min(GATHERED_PANELS);
             for (p, panel) in gathered.chunks_exact_mut(k * PANEL).take(count).enumerate() {
+                let begin = right.columns.at(first + p);
                 for (line, at) in panel.as_chunks_mut::<PANEL>().0.iter_mut().zip(right.lines.0) {
-                    line.copy_from_slice(&right.data[first + p * PANEL + at..][..PANEL]);
+                    line.copy_from_slice(&right.data[begin + at..][..PANEL]);
                 }
             }
-            let begin = first / PANEL;
-            let right = Right { data: &gathered, first: begin, stride: k * PANEL, lines: Dense, k, n };
-            tiles(Left::<T, true> { data: lhs, stride: k }, right, (begin, begin + count), out);
+            let columns = Gathered { columns: right.columns, first, stride: k * PANEL };
+            let right = Right { data: &gathered, columns, lines: Dense, k, apart: right.apart };
+            tiles(lhs, right, (first, first + count), out);
         }
     }
 }
@@ -197,13 +322,12 @@ mod tests {
     };
 
     /// What the machine code for any CPU gives, and that for AVX2, which a CPU with AVX-512 does not choose.
-    fn otherwise<T: Term, L: Lines, const S: bool>(
+    fn otherwise<T: Term, L: Lines, C: Columns, const S: bool>(
         lhs: Left<'_, T, S>,
-        right: Right<'_, T, L>,
-        m: usize,
+        right: Right<'_, T, L, C>,
     ) -> Vec<Vec<T::Sum>> {
-        let panels = (0, right.n.div_ceil(PANEL));
-        let mut outs = vec![vec![T::Sum::default(); m * right.n]; 2];
+        let panels = (0, right.columns.panels());
+        let mut outs = vec![vec![T::Sum::default(); lhs.rows * right.apart]; 2];
         tiles_portable(lhs, right, panels, &mut outs[0]);
         #[cfg(target_arch = "x86_64")]
         if has_avx2() {
@@ -257,8 +381,9 @@ mod tests {
             matmul(&a, &packed, &mut spread, 3);
             assert_eq!(bits(&out), bits(&spread), "threads: {m}x{k}x{n}");
             if k > 0 {
-                let right = Right { data: &packed.panels, first: 0, stride: k * PANEL, lines: Dense, k, n };
-                for other in otherwise(Left::<_, false> { data: &a, stride: k }, right, m) {
+                let columns = Neighbours { first: 0, stride: k * PANEL, n };
+                let right = Right { data: &packed.panels, columns, lines: Dense, k, apart: n };
+                for other in otherwise(Left::<_, false> { data: &a, stride: k, rows: m, bias: &[] }, right) {
                     assert_eq!(bits(&out), bits(&other), "machine code for this CPU, and for others: {m}x{k}x{n}");
                 }
             }
@@ -290,9 +415,10 @@ mod tests {
             let packed = Packed::of(half, n, |i, j| Pair::new(line(2 * i, j), line(2 * i + 1, j)));
             let mut out = vec![7; m * n];
             matmul(&rows, &packed, &mut out, 1);
-            let right = Right { data: &packed.panels, first: 0, stride: half * PANEL, lines: Dense, k: half, n };
+            let columns = Neighbours { first: 0, stride: half * PANEL, n };
+            let right = Right { data: &packed.panels, columns, lines: Dense, k: half, apart: n };
             if k > 0 {
-                for other in otherwise(Left::<_, false> { data: &rows, stride: half }, right, m) {
+                for other in otherwise(Left::<_, false> { data: &rows, stride: half, rows: m, bias: &[] }, right) {
                     assert_eq!(out, other, "machine code for this CPU, and for others: {m}x{k}x{n}");
                 }
             }
@@ -324,29 +450,37 @@ mod tests {
         assert_eq!(bits(&Packed::new(&b, k, n, n, 1).panels), bits(&Packed::new(&transposed, k, n, 1, k).panels));
         let few = vec![3, 0, 17, 60];
         let many: Vec<usize> = (0..600).map(|i| i * 37 % 101).collect();
-        for (m, taps) in [1, 2, 3, 6, 11, 24, 77].into_iter().flat_map(|m| [(m, &few), (m, &many)]) {
-            let (data, k, n) = (numbers(300, 4), taps.len(), 70);
-            let a = numbers(m * k, 5);
-            let mut out = vec![0.0; m * n];
+        // Image rows of their own panels, and such that share them.
+        let images = [(1, 70, 70), (3, 30, 31), (5, 7, 9), (2, 16, 20)];
+        let sizes = [1, 2, 3, 6, 11, 24, 77].into_iter().flat_map(|m| [(m, &few), (m, &many)]);
+        for ((m, taps), (height, width, apart)) in sizes.flat_map(|size| images.map(|image| (size, image))) {
+            let (data, k, n) = (numbers(300, 4), taps.len(), height * width);
+            let (a, bias) = (numbers(m * k, 5), numbers(m, 6));
+            // What lies between the rows of the output stays as it was.
+            let stride = n + 3;
+            let mut out = vec![7.0; m * stride];
             let mut rows = vec![];
             stripes(&a, k, &mut rows);
-            matmul_taps(&rows, &data, taps, n, &mut out, 1);
+            let columns = Lined::new(height, width, apart);
+            let left = Rows { stripes: &rows, count: m, bias: &bias };
+            matmul_taps(left, &data, taps, &columns, (&mut out, stride), 1);
             let (left, right) = (
-                Left { data: &rows, stride: k },
-                Right { data: &data, first: 0, stride: PANEL, lines: Table(taps), k, n },
+                Left { data: &rows, stride: k, rows: m, bias: &bias },
+                Right { data: &data, columns: &columns, lines: Table(taps), k, apart: stride },
             );
-            let mut others = otherwise(left, right, m);
-            let mut with_gathered = vec![0.0; m * n];
-            gathered(left, right, &mut with_gathered);
-            others.push(with_gathered);
-            for other in others {
-                assert_eq!(bits(&out), bits(&other));
-            }
+            let mut others = otherwise(left, right);
+            others.push(vec![0.0; m * stride]);
+            gathered(left, right, others.last_mut().unwrap());
             for i in 0..m {
                 for j in 0..n {
-                    let expected = (0..k).fold(0.0f32, |sum, l| a[i * k + l].mul_add(data[taps[l] + j], sum));
-                    assert_eq!(out[i * n + j].to_bits(), expected.to_bits());
+                    let at = j / width * apart + j % width;
+                    let sum = (0..k).fold(0.0f32, |sum, l| a[i * k + l].mul_add(data[taps[l] + at], sum)) + bias[i];
+                    assert_eq!(out[i * stride + j].to_bits(), sum.to_bits(), "{height}x{width}, {m} rows");
+                    for other in &others {
+                        assert_eq!(other[i * stride + j].to_bits(), sum.to_bits(), "{height}x{width}, {m} rows");
+                    }
                 }
+                assert_eq!(out[i * stride + n..][..3], [7.0; 3]);
             }
         }
     }

@@ -58,6 +58,9 @@ pub(crate) fn fold<T: Copy, A: Copy>(
     }
 }
 
+/// Outputs that a register has.
+const LANES: usize = 8;
+
 /// [`fold`] with windows of two by two that lie side by side, as most do: an output at once.
 #[inline(always)]
 fn halve<T: Copy, A: Copy>(plane: &[T], columns: &Axis, start: A, join: impl Fn(A, T) -> A, out: &mut [A]) {
@@ -65,8 +68,18 @@ fn halve<T: Copy, A: Copy>(plane: &[T], columns: &Axis, start: A, join: impl Fn(
     for (out, lines) in out.chunks_exact_mut(columns.output.max(1)).zip(plane.chunks_exact((2 * width).max(1))) {
         let (upper, lower) = lines.split_at(width);
         let (upper, lower) = (upper.as_chunks::<2>().0, lower.as_chunks::<2>().0);
-        for ((out, a), b) in out.iter_mut().zip(upper).zip(lower) {
-            *out = join(join(join(join(start, a[0]), a[1]), b[0]), b[1]);
+        let mut some = |first: usize, end: usize| {
+            for ((out, a), b) in out[first..end].iter_mut().zip(&upper[first..end]).zip(&lower[first..end]) {
+                *out = join(join(join(join(start, a[0]), a[1]), b[0]), b[1]);
+            }
+        };
+        let all = columns.output;
+        if all < LANES {
+            some(0, all);
+        } else {
+            some(0, all / LANES * LANES);
+            // The rest with some that are done already: one by one they would take longer than all others.
+            some(all - LANES, all);
         }
     }
 }

@@ -14,6 +14,9 @@ pub(crate) trait Term: Copy + Default + Send + Sync {
     /// `sum + self · other`.
     fn add_product(self, other: Self, sum: Self::Sum) -> Self::Sum;
 
+    /// A sum and a bias.
+    fn add(sum: Self::Sum, bias: Self::Sum) -> Self::Sum;
+
     /// Registers of AVX2.
     #[cfg(target_arch = "x86_64")]
     type Avx2: Lanes<Self>;
@@ -33,6 +36,11 @@ impl Term for f32 {
     #[inline(always)]
     fn add_product(self, other: f32, sum: f32) -> f32 {
         self.mul_add(other, sum)
+    }
+
+    #[inline(always)]
+    fn add(sum: f32, bias: f32) -> f32 {
+        sum + bias
     }
 }
 
@@ -67,5 +75,10 @@ impl Term for Pair {
         let first = i32::from(self.0 as i16) * i32::from(other.0 as i16);
         let second = (self.0 >> 16) * (other.0 >> 16);
         sum.wrapping_add(first.wrapping_add(second))
+    }
+
+    #[inline(always)]
+    fn add(sum: i32, bias: i32) -> i32 {
+        sum.wrapping_add(bias)
     }
 }

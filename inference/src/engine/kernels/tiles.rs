@@ -48,38 +48,105 @@ impl Lines for Table<'_> {
     }
 }
 
-/// The right-hand side: panels with `k` lines each, panel p beginning at `(p - first) · stride` of `data`.
+/// Where panels of the right-hand side begin, and where their columns go.
+pub(super) trait Columns: Copy {
+    /// Number of panels.
+    fn panels(self) -> usize;
+    /// Where panel `p` begins in the data.
+    fn at(self, p: usize) -> usize;
+    /// The greatest beginning.
+    fn last(self) -> usize;
+    /// Where the columns of panel `p` go in a row of the output.
+    fn place(self, p: usize) -> Place;
+    /// The pieces of a panel that is [`Place::Apart`]; none of another.
+    fn pieces(&self, p: usize) -> &[Piece];
+}
+
+/// Where the columns of a panel go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// The first `width` of them, as neighbours from `column` on.
+    Together { column: usize, width: usize },
+    /// To several places.
+    Apart,
+}
+
+/// Some neighbours of a panel's columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Piece {
+    /// The first of them in the panel.
+    pub(super) lane: usize,
+    pub(super) width: usize,
+    /// Where it goes in a row of the output.
+    pub(super) column: usize,
+}
+
+/// `n` columns one after another; `data` begins with panel `first`, and panels are `stride` apart.
 #[derive(Clone, Copy)]
-pub(super) struct Right<'a, T, L> {
-    pub(super) data: &'a [T],
-    /// The panel that `data` begins with.
+pub(super) struct Neighbours {
     pub(super) first: usize,
     pub(super) stride: usize,
+    pub(super) n: usize,
+}
+
+impl Columns for Neighbours {
+    fn panels(self) -> usize {
+        self.n.div_ceil(PANEL)
+    }
+
+    #[inline(always)]
+    fn at(self, p: usize) -> usize {
+        (p - self.first) * self.stride
+    }
+
+    fn last(self) -> usize {
+        self.panels().saturating_sub(1) * self.stride
+    }
+
+    #[inline(always)]
+    fn place(self, p: usize) -> Place {
+        Place::Together { column: p * PANEL, width: PANEL.min(self.n - p * PANEL) }
+    }
+
+    #[inline(always)]
+    fn pieces(&self, _: usize) -> &[Piece] {
+        &[]
+    }
+}
+
+/// The right-hand side: panels with `k` lines each.
+#[derive(Clone, Copy)]
+pub(super) struct Right<'a, T, L, C> {
+    pub(super) data: &'a [T],
+    pub(super) columns: C,
     pub(super) lines: L,
     pub(super) k: usize,
-    /// Columns.
-    pub(super) n: usize,
+    /// How far apart rows of the output begin.
+    pub(super) apart: usize,
 }
 
 /// The left-hand side. Row i begins at `i · stride` and its elements are neighbours; or the rows are [`stripes`].
 #[derive(Clone, Copy)]
-pub(super) struct Left<'a, T, const STRIPES: bool> {
+pub(super) struct Left<'a, T: Term, const STRIPES: bool> {
     pub(super) data: &'a [T],
     pub(super) stride: usize,
+    pub(super) rows: usize,
+    /// What is added to the finished sums of each row; empty: nothing.
+    pub(super) bias: &'a [T::Sum],
 }
 
-pub(super) fn all_tiles<T: Term, L: Lines, const S: bool>(
+pub(super) fn all_tiles<T: Term, L: Lines, C: Columns, const S: bool>(
     lhs: Left<'_, T, S>,
-    right: Right<'_, T, L>,
+    right: Right<'_, T, L, C>,
     out: &mut [T::Sum],
 ) {
-    tiles(lhs, right, (0, right.n.div_ceil(PANEL)), out);
+    tiles(lhs, right, (0, right.columns.panels()), out);
 }
 
 /// Computes the columns of some panels: from the first, up to the second.
-pub(super) fn tiles<T: Term, L: Lines, const S: bool>(
+pub(super) fn tiles<T: Term, L: Lines, C: Columns, const S: bool>(
     lhs: Left<'_, T, S>,
-    right: Right<'_, T, L>,
+    right: Right<'_, T, L, C>,
     panels: (usize, usize),
     out: &mut [T::Sum],
 ) {
@@ -122,11 +189,11 @@ macro_rules! tile {
     ($micro:ident, $lhs:ident, $right:ident, $row:expr, $p:ident, $panels:ident, $out:ident, $rows:literal, [$($width:literal),*]) => {
         match $panels - $p {
             $($width.. => {
-                $micro::<T, $rows, $width, L, S>($lhs, $right, $row, $p, $out);
+                $micro::<T, $rows, $width, L, C, S>($lhs, $right, $row, $p, $out);
                 $width
             })*
             _ => {
-                $micro::<T, $rows, 1, L, S>($lhs, $right, $row, $p, $out);
+                $micro::<T, $rows, 1, L, C, S>($lhs, $right, $row, $p, $out);
                 1
             }
         }
@@ -137,8 +204,7 @@ macro_rules! tile {
 /// panels at a time is by the number of rows: enough sums to hide the latency of each, and no more than there are registers.
 macro_rules! walk_tiles {
     ($micro:ident, $lhs:ident, $right:ident, $panels:ident, $out:ident, $six:tt, $five:tt, $four:tt, $three:tt, $two:tt, $one:tt) => {{
-        let (k, n) = ($right.k, $right.n);
-        let m = $out.len() / n;
+        let (k, m) = ($right.k, $lhs.rows);
         let (begin, panels) = $panels;
         let block = (ROW_BYTES / 4 / k).max(TILE).next_multiple_of(TILE);
         for first in (0..m).step_by(block) {
@@ -170,9 +236,9 @@ macro_rules! walk_tiles {
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-pub(super) unsafe fn tiles_avx2<T: Term, L: Lines, const S: bool>(
+pub(super) unsafe fn tiles_avx2<T: Term, L: Lines, C: Columns, const S: bool>(
     lhs: Left<'_, T, S>,
-    right: Right<'_, T, L>,
+    right: Right<'_, T, L, C>,
     panels: (usize, usize),
     out: &mut [T::Sum],
 ) {
@@ -182,9 +248,9 @@ pub(super) unsafe fn tiles_avx2<T: Term, L: Lines, const S: bool>(
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-unsafe fn tiles_avx512<T: Term, L: Lines, const S: bool>(
+unsafe fn tiles_avx512<T: Term, L: Lines, C: Columns, const S: bool>(
     lhs: Left<'_, T, S>,
-    right: Right<'_, T, L>,
+    right: Right<'_, T, L, C>,
     panels: (usize, usize),
     out: &mut [T::Sum],
 ) {
@@ -208,14 +274,13 @@ macro_rules! micro_by_lanes {
         /// within the data.
         #[cfg(target_arch = "x86_64")]
         #[target_feature(enable = $features)]
-        unsafe fn $name<T: Term, const R: usize, const P: usize, L: Lines, const S: bool>(
+        unsafe fn $name<T: Term, const R: usize, const P: usize, L: Lines, C: Columns, const S: bool>(
             lhs: Left<'_, T, S>,
-            right: Right<'_, T, L>,
+            right: Right<'_, T, L, C>,
             row: usize,
             p: usize,
             out: &mut [T::Sum],
         ) {
-            let n = right.n;
             // Registers of a line of a panel: one or two.
             let parts = PANEL / T::$lanes::COUNT;
             // Loops rather than `from_fn`: what that calls is not compiled for these features, and would not become part of
@@ -230,7 +295,7 @@ macro_rules! micro_by_lanes {
             let mut panels = [right.data.as_ptr(); P];
             for (q, panel) in panels.iter_mut().enumerate() {
                 // SAFETY: the caller promises that the panel is there.
-                *panel = unsafe { panel.add((p + q - right.first) * right.stride) };
+                *panel = unsafe { panel.add(right.columns.at(p + q)) };
             }
             // SAFETY: the CPU has the features of this function.
             let zero = unsafe { T::$lanes::zeros() };
@@ -257,27 +322,68 @@ macro_rules! micro_by_lanes {
                 }
             }
             for r in 0..R {
+                if let Some(bias) = lhs.bias.get(row + r) {
+                    for q in 0..P {
+                        for part in 0..parts {
+                            // SAFETY: the CPU has the features.
+                            sums[r][q][part] = unsafe { T::$lanes::add_to_all(sums[r][q][part], *bias) };
+                        }
+                    }
+                }
+            }
+            // Where each panel's sums go: their first row, how far apart rows are, and the width. Found before they are stored,
+            // so that storing is short enough to be unrolled: sums that a loop picks by a number are on the stack.
+            let mut apart = [[[T::Sum::default(); PANEL]; P]; R];
+            let (scratch, all) = (apart.as_mut_ptr().cast::<T::Sum>(), out.as_mut_ptr());
+            let mut targets = [(scratch, 0, 0); P];
+            for (q, target) in targets.iter_mut().enumerate() {
+                *target = match right.columns.place(p + q) {
+                    Place::Together { column, width } => {
+                        let last = (row + R - 1) * right.apart + column;
+                        assert!(width <= PANEL && last + width <= out.len(), "the output is smaller than its shape");
+                        // SAFETY: the last row has its places, and so do those before it.
+                        (unsafe { all.add(row * right.apart + column) }, right.apart, width)
+                    }
+                    // SAFETY: there are `P` panels.
+                    Place::Apart => (unsafe { scratch.add(q * PANEL) }, P * PANEL, PANEL),
+                };
+            }
+            for r in 0..R {
                 for q in 0..P {
-                    let column = (p + q) * PANEL;
-                    let target = &mut out[(row + r) * n + column..];
-                    if n - column >= PANEL && target.len() >= PANEL {
-                        for part in 0..parts {
-                            // SAFETY: there are 16 places.
-                            unsafe { T::$lanes::store(target.as_mut_ptr().add(part * T::$lanes::COUNT), sums[r][q][part]) };
+                    let (target, stride, width) = targets[q];
+                    for part in 0..parts {
+                        let lanes = part * T::$lanes::COUNT;
+                        // SAFETY: each row has `width` places from there on, which is 16 at most.
+                        unsafe {
+                            let to = target.add(r * stride + lanes);
+                            if width >= lanes + T::$lanes::COUNT {
+                                T::$lanes::store(to, sums[r][q][part]);
+                            } else if width > lanes {
+                                T::$lanes::store_first(to, width - lanes, sums[r][q][part]);
+                            }
                         }
-                    } else {
-                        let mut sum = [T::Sum::default(); PANEL];
-                        for part in 0..parts {
-                            // SAFETY: the array has 16 places.
-                            unsafe { T::$lanes::store(sum.as_mut_ptr().add(part * T::$lanes::COUNT), sums[r][q][part]) };
-                        }
-                        let width = PANEL.min(n - column);
-                        target[..width].copy_from_slice(&sum[..width]);
+                    }
+                }
+            }
+            for q in 0..P {
+                let pieces = right.columns.pieces(p + q);
+                if !pieces.is_empty() {
+                    for (r, sums) in apart.iter().enumerate() {
+                        put_pieces(pieces, &sums[q], &mut out[(row + r) * right.apart..]);
                     }
                 }
             }
         }
     };
+}
+
+/// Puts the pieces of a panel into a row of the output.
+#[inline(always)]
+fn put_pieces<S: Copy>(pieces: &[Piece], sums: &[S; PANEL], row: &mut [S]) {
+    for Piece { lane, width, column } in pieces {
+        let from = &sums[*lane..][..*width];
+        row[*column..][..*width].iter_mut().zip(from).for_each(|(to, sum)| *to = *sum);
+    }
 }
 
 micro_by_lanes! {
@@ -290,9 +396,9 @@ micro_by_lanes! {
     micro_avx512, "avx512f,avx512bw,avx512vnni", Avx512
 }
 
-pub(super) fn tiles_portable<T: Term, L: Lines, const S: bool>(
+pub(super) fn tiles_portable<T: Term, L: Lines, C: Columns, const S: bool>(
     lhs: Left<'_, T, S>,
-    right: Right<'_, T, L>,
+    right: Right<'_, T, L, C>,
     panels: (usize, usize),
     out: &mut [T::Sum],
 ) {
@@ -301,14 +407,13 @@ pub(super) fn tiles_portable<T: Term, L: Lines, const S: bool>(
 
 #[inline(always)]
 #[allow(clippy::needless_range_loop, reason = "indices that say what the intrinsics' version says")]
-fn micro<T: Term, const R: usize, const P: usize, L: Lines, const S: bool>(
+fn micro<T: Term, const R: usize, const P: usize, L: Lines, C: Columns, const S: bool>(
     lhs: Left<'_, T, S>,
-    right: Right<'_, T, L>,
+    right: Right<'_, T, L, C>,
     row: usize,
     p: usize,
     out: &mut [T::Sum],
 ) {
-    let n = right.n;
     let rows: [&[T]; R] = core::array::from_fn(|r| match S {
         true => &lhs.data[row * right.k..][..R * right.k],
         false => &lhs.data[(row + r) * lhs.stride..][..right.k],
@@ -317,7 +422,7 @@ fn micro<T: Term, const R: usize, const P: usize, L: Lines, const S: bool>(
     for i in 0..right.k {
         let line = right.lines.at(i);
         for q in 0..P {
-            let at = (p + q - right.first) * right.stride + line;
+            let at = right.columns.at(p + q) + line;
             let line = &right.data[at..at + PANEL];
             for r in 0..R {
                 let x = rows[r][if S { i * R + r } else { i }];
@@ -329,9 +434,14 @@ fn micro<T: Term, const R: usize, const P: usize, L: Lines, const S: bool>(
     }
     for r in 0..R {
         for q in 0..P {
-            let column = (p + q) * PANEL;
-            let width = PANEL.min(n - column);
-            out[(row + r) * n + column..][..width].copy_from_slice(&sums[r][q][..width]);
+            if let Some(bias) = lhs.bias.get(row + r) {
+                sums[r][q].iter_mut().for_each(|sum| *sum = T::add(*sum, *bias));
+            }
+            let out = &mut out[(row + r) * right.apart..];
+            match right.columns.place(p + q) {
+                Place::Together { column, width } => out[column..][..width].copy_from_slice(&sums[r][q][..width]),
+                Place::Apart => put_pieces(right.columns.pieces(p + q), &sums[r][q], out),
+            }
         }
     }
 }

@@ -14,11 +14,11 @@ use crate::{
         array::{Array, Element, with_floats, with_integers},
         cx::{Cx, Inputs, Stop},
         kernels::{
-            conv::{Axis, Convolution, Geometry, Pixel, Weights},
+            conv::{Axis, Convolution, Geometry, Pixel, Requantised, Weights},
             matmul::{Packed, matmul},
             product::{Sum, product},
             quant::Byte,
-            term::{Pair, Term},
+            term::Pair,
         },
         numeric::Real,
         program::Eval,
@@ -100,17 +100,16 @@ fn conv(node: &Node<'_>) -> Result<Eval, String> {
                     Some(weights) => weights.clone(),
                     None => Arc::new(Weights::new(&inputs.values::<f32>(1)?, w, groups)),
                 };
-                if !inputs.has(2) {
-                    return Ok(images(&x, 0, &weights, &g, threads, |_, sums, out: &mut [f32]| {
-                        out.copy_from_slice(sums);
-                    }));
-                }
-                // The bias is added to the finished sums.
-                let bias = inputs.values::<f32>(2)?;
-                Ok(images(&x, 0, &weights, &g, threads, |o, sums, out: &mut [f32]| {
-                    let bias = bias[o];
-                    out.iter_mut().zip(sums).for_each(|(x, sum)| *x = sum + bias);
-                }))
+                let bias = if inputs.has(2) { inputs.values::<f32>(2)? } else { Default::default() };
+                Ok(images(
+                    &x,
+                    &g,
+                    threads,
+                    || Convolution::new(&g),
+                    |convolution, image, out, threads| {
+                        convolution.run(image, &weights, &bias, out, threads);
+                    },
+                ))
             });
         }
         with_floats!(dtype, T => cx.emit::<T>(inputs, dtype, out, ops, || {
@@ -128,14 +127,13 @@ fn conv(node: &Node<'_>) -> Result<Eval, String> {
     })
 }
 
-/// Each image by itself; see [`Convolution::run`].
-fn images<P: Pixel + Sync, O: Copy + Default + Send>(
+/// Each image by itself: several at a time, or one by several threads. What convolves them is made once for each thread.
+fn images<P: Sync, O: Copy + Default + Send, C>(
     x: &[P],
-    zero: i16,
-    weights: &Weights<P::Term>,
     g: &Geometry,
     threads: usize,
-    finish: impl Fn(usize, &[<P::Term as Term>::Sum], &mut [O]) + Sync,
+    new: impl Fn() -> C + Sync,
+    run: impl Fn(&mut C, &[P], &mut [O], usize) + Sync,
 ) -> Vec<O> {
     let (size, pixels) = (g.channels * g.input_pixels(), g.pixels());
     let batch = x.len().checked_div(size).unwrap_or(0);
@@ -148,14 +146,29 @@ fn images<P: Pixel + Sync, O: Copy + Default + Send>(
         let mut lists: Vec<Vec<_>> = (0..threads).map(|_| Vec::new()).collect();
         parts.enumerate().for_each(|(i, part)| lists[i % threads].push(part));
         crate::engine::kernels::spread(lists.into_iter().filter(|list| !list.is_empty()), |list| {
-            let mut convolution = Convolution::<P, O>::new(g);
-            list.into_iter().for_each(|(image, out)| convolution.run(image, zero, weights, out, 1, &finish));
+            let mut convolution = new();
+            list.into_iter().for_each(|(image, out)| run(&mut convolution, image, out, 1));
         });
     } else {
-        let mut convolution = Convolution::<P, O>::new(g);
-        parts.for_each(|(image, out)| convolution.run(image, zero, weights, out, threads, &finish));
+        let mut convolution = new();
+        parts.for_each(|(image, out)| run(&mut convolution, image, out, threads));
     }
     out
+}
+
+/// [`images`] of bytes with a zero point; see [`Requantised::run`].
+fn sums_of_images<P: Pixel<Term = Pair> + Sync, O: Copy + Default + Send>(
+    x: &[P],
+    zero: i16,
+    weights: &Weights<Pair>,
+    g: &Geometry,
+    threads: usize,
+    finish: impl Fn(usize, &[i32], &mut [O]) + Sync,
+) -> Vec<O> {
+    let new = || Requantised::new(g);
+    images(x, g, threads, new, |convolution, image, out, threads| {
+        convolution.run(image, zero, weights, out, threads, &finish);
+    })
 }
 
 /// The same for other types: patches are written out, the product is the plain one.
@@ -250,8 +263,8 @@ fn integer(node: &Node<'_>, scaled: bool) -> Result<Eval, String> {
             if let Some((zero, weights)) = narrow()? {
                 let copy = |_: usize, sums: &[i32], out: &mut [i32]| out.copy_from_slice(sums);
                 return Ok(match array.dtype() {
-                    DType::Int8 => images(&array.values::<i8>(), zero, &weights, &g, threads, copy),
-                    _ => images(&array.values::<u8>(), zero, &weights, &g, threads, copy),
+                    DType::Int8 => sums_of_images(&array.values::<i8>(), zero, &weights, &g, threads, copy),
+                    _ => sums_of_images(&array.values::<u8>(), zero, &weights, &g, threads, copy),
                 });
             }
             let x = centred(array, zero(x_zero)?, 0)?;
@@ -327,8 +340,8 @@ impl Requantized {
         };
         let array = inputs.read(0)?;
         Ok(match array.dtype() {
-            DType::Int8 => images(&array.values::<i8>(), x_zero, &weights, g, threads, finish),
-            _ => images(&array.values::<u8>(), x_zero, &weights, g, threads, finish),
+            DType::Int8 => sums_of_images(&array.values::<i8>(), x_zero, &weights, g, threads, finish),
+            _ => sums_of_images(&array.values::<u8>(), x_zero, &weights, g, threads, finish),
         })
     }
 

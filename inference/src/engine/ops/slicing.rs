@@ -161,7 +161,17 @@ fn pad(node: &Node<'_>) -> Result<Eval, String> {
                 };
                 let values = array.values::<T>();
                 let mut result = Vec::with_capacity(out.iter().product());
-                gather(&table, Some(0), &mut |at| result.push(at.map_or(fill, |at| values[at])));
+                // Row by row: runs of elements, and of what is put in.
+                let (row, outer) = table.split_last().map_or((&[Some(0)][..], &[][..]), |(row, outer)| (row, outer));
+                let runs = runs(row);
+                gather(outer, Some(0), &mut |at| {
+                    for (first, length) in &runs {
+                        match at.zip(*first).map(|(at, first)| at + first) {
+                            Some(from) => result.extend_from_slice(&values[from..from + length]),
+                            None => result.resize(result.len() + length, fill),
+                        }
+                    }
+                });
                 Array::new(dtype, out, result)
             }, {
                 let fill = if inputs.has(2) { inputs.read(2)?.texts().first().cloned() } else { None }.unwrap_or_default();
@@ -180,6 +190,18 @@ fn gather(table: &[Vec<Option<usize>>], at: Option<usize>, f: &mut impl FnMut(Op
             axis.iter().for_each(|offset| gather(rest, at.zip(*offset).map(|(at, offset)| at + offset), f));
         }
     }
+}
+
+/// Neighbours among offsets: the first of them (`None`: of what has no offset), and how many.
+fn runs(row: &[Option<usize>]) -> Vec<(Option<usize>, usize)> {
+    let mut runs: Vec<(Option<usize>, usize)> = Vec::new();
+    for offset in row {
+        match runs.last_mut() {
+            Some((first, length)) if *offset == first.map(|first| first + *length) => *length += 1,
+            _ => runs.push((*offset, 1)),
+        }
+    }
+    runs
 }
 
 fn reverse_sequence(node: &Node<'_>) -> Result<Eval, String> {
@@ -238,6 +260,13 @@ mod tests {
             assert_eq!(bounds(start, end, step, size), Ok(expected), "{start}:{end}:{step} of {size}");
         }
         assert!(bounds(0, 1, 0, 4).is_err());
+    }
+
+    #[test]
+    fn neighbours_are_one_run() {
+        let row = [None, None, Some(4), Some(5), Some(6), Some(6), Some(5), None];
+        let expected = [(None, 2), (Some(4), 3), (Some(6), 1), (Some(5), 1), (None, 1)];
+        assert_eq!(runs(&row), expected);
     }
 
     #[test]
