@@ -188,6 +188,64 @@ fn sizes_ranks_and_rounds_are_bounded_before_anything_is_allocated() {
     assert!(fault(file_of(vec![node("Identity", &["x"], "y", vec![])], vec![huge])).contains("elements"));
 }
 
+fn attribute(name: &str, values: &[i64]) -> AttributeProto {
+    AttributeProto { name: name.into(), ints: values.to_vec(), r#type: 7, ..Default::default() }
+}
+
+/// A file whose input is shaped to an image, which goes through one operator.
+fn windowed(op: &str, image: &[i64], weights: Option<&[usize]>, attributes: Vec<AttributeProto>) -> Vec<u8> {
+    let mut constants = vec![ints("image", image)];
+    let mut inputs = vec!["shaped"];
+    if let Some(shape) = weights {
+        let count = shape.iter().product();
+        let values = match op {
+            "ConvInteger" => TensorValues::Uint8(vec![1; count]),
+            _ => TensorValues::Float32(vec![1.0; count]),
+        };
+        constants.push(write_tensor("w", &Tensor::new(shape.to_vec(), values).unwrap()));
+        inputs.push("w");
+    }
+    let to = AttributeProto { name: "to".into(), i: Some(2), r#type: 2, ..Default::default() };
+    let mut nodes = vec![node("Expand", &["x", "image"], "expanded", vec![])];
+    nodes.push(match op {
+        "ConvInteger" => node("Cast", &["expanded"], "shaped", vec![to]),
+        _ => node("Identity", &["expanded"], "shaped", vec![]),
+    });
+    nodes.push(node(op, &inputs, "y", attributes));
+    file_of(nodes, constants)
+}
+
+#[test]
+fn windows_whose_sizes_overflow_or_take_too_much_are_refused() {
+    const GREAT: i64 = (1 << 31) - 1;
+    // Padded sizes whose product is 2^64.
+    let wrapped = vec![
+        attribute("strides", &[8, 1 << 31, 1 << 31]),
+        attribute("dilations", &[3, GREAT, GREAT]),
+        attribute("pads", &[4, GREAT, GREAT, 0, 0, 0]),
+    ];
+    assert!(fault(windowed("Conv", &[1, 1, 1, 1, 1], Some(&[1, 1, 2, 2, 2]), wrapped)).contains("bytes"));
+    // Two outputs a long way from each other.
+    let apart = || vec![attribute("strides", &[1 << 20, 1 << 20]), attribute("pads", &[0, 0, 1 << 20, 1 << 20])];
+    for op in ["Conv", "ConvInteger"] {
+        assert!(fault(windowed(op, &[1, 1, 1, 1], Some(&[1, 1, 1, 1]), apart())).contains("bytes"), "{op}");
+    }
+    // A window over padding alone.
+    let wide = || vec![attribute("kernel_shape", &[1 << 30]), attribute("pads", &[1 << 29, 1 << 29])];
+    for op in ["MaxPool", "AveragePool", "LpPool"] {
+        assert!(fault(windowed(op, &[1, 1, 1], None, wide())).contains("too large"), "{op}");
+    }
+}
+
+#[test]
+fn a_great_stride_over_one_output_costs_nothing() {
+    let group = AttributeProto { name: "group".into(), i: Some(1000), r#type: 2, ..Default::default() };
+    let attributes = vec![attribute("strides", &[1, 1 << 28]), group];
+    let model = Model::load(windowed("Conv", &[1, 1000, 1, 1], Some(&[1000, 1, 1, 1]), attributes)).unwrap();
+    let x = Tensor::new(vec![], TensorValues::Float32(vec![3.0])).unwrap();
+    assert_eq!(model.run(&[x]).unwrap()[0].values(), &TensorValues::Float32(vec![3.0; 1000]));
+}
+
 #[test]
 fn a_loop_without_end_is_refused_and_a_long_one_has_no_price() {
     let body = |condition: &str| GraphProto {

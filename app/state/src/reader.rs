@@ -90,23 +90,38 @@ impl Shared {
     /// Brings zones into the newest tries: those of accounts, and of their slots; all in order of their hashes. Reads
     /// without holding anybody up. What a commit in between made old is thrown away.
     pub(crate) fn fetch(&self, touched: &BTreeMap<B256, Vec<B256>>) -> Result<(), StoreError> {
-        let (view, epoch) = {
+        // Together: a commit in between would pair tries with records of before it.
+        let (view, epoch, mut accounts) = {
             let committed = self.committed.read();
-            (committed.head.clone(), committed.epoch)
+            let newest = committed.versions.back();
+            (committed.head.clone(), committed.epoch, newest.map(|v| v.accounts.clone()).unwrap_or_default())
         };
-        let mut accounts = self.accounts();
+        match self.fetch_into(&view, epoch, &mut accounts, touched) {
+            // Of a store whose views are not frozen some records may be newer than the rest.
+            Err(_) if self.committed.read().epoch != epoch => Ok(()),
+            done => done,
+        }
+    }
+
+    fn fetch_into(
+        &self,
+        view: &View,
+        epoch: u32,
+        accounts: &mut Trie,
+        touched: &BTreeMap<B256, Vec<B256>>,
+    ) -> Result<(), StoreError> {
         let root = accounts.root();
         let keys: Vec<B256> = touched.keys().copied().collect();
-        let fetched = accounts.fetch(&keys, &AccountLeaves(&view), epoch)?;
+        let fetched = accounts.fetch(&keys, &AccountLeaves(view), epoch)?;
         let mut storage = Vec::new();
         for (hash, slots) in touched.iter().filter(|(_, slots)| !slots.is_empty()) {
             let account = accounts.get(*hash).flatten().map(decode_account).transpose()?;
             let Some(root) = account.map(|account| account.storage_root) else { continue };
             let mut trie = match self.storage(hash).filter(|trie| trie.root() == root) {
                 Some(trie) => trie,
-                None => load_storage(&view, *hash, root)?,
+                None => load_storage(view, *hash, root)?,
             };
-            let fetched = trie.fetch(slots, &SlotLeaves(&view, *hash), epoch)?;
+            let fetched = trie.fetch(slots, &SlotLeaves(view, *hash), epoch)?;
             storage.push((*hash, trie, fetched));
         }
         let mut committed = self.committed.write();
@@ -114,7 +129,7 @@ impl Shared {
             return Ok(());
         }
         if let Some(newest) = committed.versions.back_mut().filter(|version| version.accounts.root() == root) {
-            newest.accounts = accounts;
+            newest.accounts = accounts.clone();
             committed.fetched.extend(fetched);
             for (hash, trie, fetched) in storage {
                 committed.storage.put(hash, trie, fetched, epoch);

@@ -1,7 +1,7 @@
 //! From a file's graph to a [`Program`]: names become slots, functions are written out, constants are folded.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -9,6 +9,7 @@ use super::{
     Packs,
     array::Array,
     cx::{Cx, Inputs},
+    fuse::{Dequantized, fuse, rectified},
     ops::{self, Body},
     program::{Program, Slot, Step},
     rows::Rule,
@@ -71,6 +72,8 @@ pub(crate) fn compile(model: &ModelProto, graph: &GraphProto) -> Result<Program,
         program: Program::default(),
         packs: Packs::default(),
         prefix: String::new(),
+        dequantized: HashMap::new(),
+        rectified: HashSet::new(),
     };
     builder.graph(&mut compiler, graph, &opsets, 0, true)?;
     builder.program.finish();
@@ -171,6 +174,10 @@ struct Builder<'p> {
     packs: Packs,
     /// Before the names inside a function that is written out.
     prefix: String,
+    /// By the slot of the output: what was dequantised so far.
+    dequantized: HashMap<Slot, Dequantized>,
+    /// Outputs of convolutions whose Relu is part of them.
+    rectified: HashSet<Slot>,
 }
 
 impl Builder<'_> {
@@ -234,7 +241,8 @@ impl Builder<'_> {
             let slot = self.define("input", &info.name, None)?;
             self.program.inputs.push(slot);
         }
-        self.nodes(compiler, &graph.node, opsets, depth)?;
+        let outputs: Vec<&str> = graph.output.iter().map(|info| info.name.as_str()).collect();
+        self.nodes(compiler, (&graph.node, &outputs), opsets, depth)?;
         for info in &graph.output {
             let slot = self
                 .resolve(&info.name)
@@ -247,10 +255,11 @@ impl Builder<'_> {
     fn nodes(
         &mut self,
         compiler: &mut Compiler<'_>,
-        nodes: &[NodeProto],
+        (nodes, outputs): (&[NodeProto], &[&str]),
         opsets: &Opsets,
         depth: usize,
     ) -> Result<(), ModelError> {
+        let rectified = rectified(nodes, outputs.iter().copied());
         for (index, proto) in nodes.iter().enumerate() {
             compiler.nodes += 1;
             if compiler.nodes > MAX_NODES {
@@ -260,7 +269,10 @@ impl Builder<'_> {
             let label = format!("{index} {}{space}{}", proto.op_type, proto.name);
             match compiler.function(proto) {
                 Some(function) => self.call(compiler, proto, function, &label, depth)?,
-                None => self.node(compiler, proto, opsets, label, depth)?,
+                None => {
+                    let rectified = proto.output.first().is_some_and(|output| rectified.contains(output));
+                    self.node(compiler, (proto, rectified), opsets, label, depth)?;
+                }
             }
         }
         Ok(())
@@ -269,7 +281,7 @@ impl Builder<'_> {
     fn node(
         &mut self,
         compiler: &mut Compiler<'_>,
-        proto: &NodeProto,
+        (proto, rectified): (&NodeProto, bool),
         opsets: &Opsets,
         label: String,
         depth: usize,
@@ -287,6 +299,14 @@ impl Builder<'_> {
             };
             inputs.push(slot);
         }
+        if let ("Relu", [Some(slot)], [output]) = (proto.op_type.as_str(), inputs.as_slice(), proto.output.as_slice())
+            && self.rectified.remove(slot)
+        {
+            if !output.is_empty() && self.names.own.insert(format!("{}{output}", self.prefix), *slot).is_some() {
+                return Err(ModelError::value("node output", output, "the name is defined twice"));
+            }
+            return Ok(());
+        }
         let mut bodies = Vec::new();
         for (name, graph) in Node::graphs(proto) {
             let outer = Names { own: HashMap::new(), outer: Some((&self.names, &self.program)) };
@@ -295,6 +315,8 @@ impl Builder<'_> {
                 program: Program::default(),
                 packs: self.packs.inner(),
                 prefix: self.prefix.clone(),
+                dequantized: HashMap::new(),
+                rectified: HashSet::new(),
             };
             inner.graph(compiler, graph, opsets, depth + 1, false)?;
             inner.program.finish();
@@ -311,17 +333,29 @@ impl Builder<'_> {
             }
             bodies.push(Body { name: name.to_owned(), program: Arc::new(program), first });
         }
-        let (eval, rule) = {
+        let (eval, rule, fused, dequantized) = {
             let constant = |slot: &Option<Slot>| match self.program.constants[(*slot)?].as_ref()? {
                 Value::Known(array) => Some(array),
                 _ => None,
             };
             let constants: Vec<Option<&Array>> = inputs.iter().map(constant).collect();
-            let node = Node { proto, opset, constants: &constants, slots: &inputs, packs: &self.packs };
-            let parse = ops::find(name, &proto.op_type)
-                .ok_or_else(|| ModelError::UnsupportedOperators(vec![proto.op_type.clone()]))?;
-            (parse(&node, &bodies).map_err(error)?, Rule::of(&node))
+            let node = Node { proto, opset, constants: &constants, slots: &inputs, packs: &self.packs, rectified };
+            let fused = if name.is_empty() { fuse(&node, &self.dequantized, &self.program.constants) } else { None };
+            match fused.zip(ops::dequantized::find(&proto.op_type)) {
+                Some(((proto, inputs), parse)) => {
+                    let constants: Vec<Option<&Array>> = inputs.iter().map(constant).collect();
+                    let node = Node { proto: &proto, constants: &constants, slots: &inputs, ..node };
+                    (parse(&node, &bodies).map_err(error)?, Rule::First, Some(inputs), None)
+                }
+                None => {
+                    let parse = ops::find(name, &proto.op_type)
+                        .ok_or_else(|| ModelError::UnsupportedOperators(vec![proto.op_type.clone()]))?;
+                    let dequantized = if name.is_empty() { Dequantized::of(&node) } else { None };
+                    (parse(&node, &bodies).map_err(error)?, Rule::of(&node), None, dequantized)
+                }
+            }
         };
+        let (fused, inputs) = (fused.is_some(), fused.unwrap_or(inputs));
         let mut step = Step {
             label: label.clone(),
             operator: proto.op_type.clone(),
@@ -333,9 +367,17 @@ impl Builder<'_> {
             takes: ops::takes(name, &proto.op_type, opset),
         };
         let folded = self.fold(compiler, &step);
+        // A convolution of dequantised numbers leaves its Relu to itself.
+        let rectified = rectified && !fused;
         for (index, name) in proto.output.iter().enumerate() {
             let constant = folded.as_ref().and_then(|values| values.get(index).cloned());
             let slot = if name.is_empty() { None } else { Some(self.define("node output", name, constant)?) };
+            if let (Some(slot), true) = (slot, rectified) {
+                self.rectified.insert(slot);
+            }
+            if let (Some(slot), Some(dequantized)) = (slot, &dequantized) {
+                self.dequantized.insert(slot, dequantized.clone());
+            }
             step.outputs.push(slot);
         }
         if step.outputs.is_empty() {
@@ -403,7 +445,8 @@ impl Builder<'_> {
             .map(|node| substitute(node, proto, function, &inside, &self.names))
             .collect::<Vec<_>>();
         self.prefix = inside.clone();
-        let result = self.nodes(compiler, &nodes, &opsets, depth + 1);
+        let outputs: Vec<&str> = function.output.iter().map(String::as_str).collect();
+        let result = self.nodes(compiler, (&nodes, &outputs), &opsets, depth + 1);
         self.prefix = outside;
         result?;
         for (name, formal) in proto.output.iter().zip(&function.output) {

@@ -33,6 +33,11 @@ pub(crate) const NODE_OPS: u64 = 4_000;
 /// Cost of each element of an output besides what the operator says: it goes to memory and back.
 const ELEMENT_OPS: u64 = 6;
 
+/// Sizes of values whose memory is kept, in elements: small ones are had as fast from the allocator.
+const SPARE_FLOATS: core::ops::Range<usize> = 1 << 12..1 << 22;
+/// So many of them are kept at most.
+const MAX_SPARE: usize = 4;
+
 /// Why an evaluation ended without a value. The texts are for people who load a model: they never reach consensus.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Stop {
@@ -89,6 +94,8 @@ pub(crate) struct Cx<'a> {
     cancelled: Option<&'a AtomicBool>,
     /// Nodes done, for whoever watches.
     progress: Option<&'a core::sync::atomic::AtomicU64>,
+    /// Memory of values that nobody reads any more, for those to come.
+    spare: Vec<Vec<f32>>,
 }
 
 impl<'a> Cx<'a> {
@@ -105,6 +112,7 @@ impl<'a> Cx<'a> {
             threads: 1,
             cancelled: None,
             progress: None,
+            spare: vec![],
         }
     }
 
@@ -125,6 +133,7 @@ impl<'a> Cx<'a> {
             threads,
             cancelled,
             progress,
+            spare: vec![],
         }
     }
 
@@ -182,6 +191,28 @@ impl<'a> Cx<'a> {
         self.bytes = self.bytes.saturating_sub(bytes);
     }
 
+    /// Keeps the memory of a value that nobody reads any more.
+    pub(crate) fn reuse(&mut self, value: Value) {
+        let Value::Known(array) = value else { return };
+        if array.dtype() != DType::Float32 || !SPARE_FLOATS.contains(&array.count()) || !array.is_own() {
+            return;
+        }
+        if self.spare.len() == MAX_SPARE {
+            self.spare.remove(0);
+        }
+        self.spare.push(array.into_vec());
+    }
+
+    /// So many numbers, whatever they are.
+    fn buffer(&mut self, count: usize) -> Vec<f32> {
+        let fits = |spare: &Vec<f32>| spare.capacity() >= count && spare.capacity() / 4 <= count;
+        let fitting = self.spare.iter().enumerate().filter(|(_, spare)| fits(spare));
+        let Some((index, _)) = fitting.min_by_key(|(_, spare)| spare.capacity()) else { return vec![0.0; count] };
+        let mut buffer = self.spare.swap_remove(index);
+        buffer.resize(count, 0.0);
+        buffer
+    }
+
     /// The output of an operator: its type and cost are known before anything is computed or allocated. While tracing
     /// the elements are computed only if the inputs are known and it is cheap.
     pub(crate) fn emit<T: Element>(
@@ -193,6 +224,24 @@ impl<'a> Cx<'a> {
         compute: impl FnOnce() -> Result<Vec<T>, Stop>,
     ) -> Result<Value, Stop> {
         self.emit_with(inputs, dtype, shape, ops, |shape| Ok(Array::new(dtype, shape, compute()?)))
+    }
+
+    /// [`Self::emit`] of float32, where the computation gets the output's elements to write over, all of them: what is in
+    /// them is of some other value.
+    pub(crate) fn emit_over(
+        &mut self,
+        inputs: &Inputs<'_>,
+        shape: Vec<usize>,
+        ops: u64,
+        compute: impl FnOnce(&mut [f32]) -> Result<(), Stop>,
+    ) -> Result<Value, Stop> {
+        if !self.admit(inputs, DType::Float32, &shape, ops)? {
+            return Ok(Value::Unknown(DType::Float32, shape));
+        }
+        // What is admitted can be counted.
+        let mut out = self.buffer(shape.iter().product());
+        compute(&mut out)?;
+        Ok(Value::Known(Array::new(DType::Float32, shape, out)))
     }
 
     /// [`Self::emit`] for texts.
@@ -215,22 +264,30 @@ impl<'a> Cx<'a> {
         ops: u64,
         compute: impl FnOnce(Vec<usize>) -> Result<Array, Stop>,
     ) -> Result<Value, Stop> {
+        if !self.admit(inputs, dtype, &shape, ops)? {
+            return Ok(Value::Unknown(dtype, shape));
+        }
+        Ok(Value::Known(compute(shape)?))
+    }
+
+    /// Whether an output of this type and cost is to be computed now. An error when it is beyond a bound.
+    fn admit(&mut self, inputs: &Inputs<'_>, dtype: DType, shape: &[usize], ops: u64) -> Result<bool, Stop> {
         if shape.len() > MAX_RANK {
             return Err(Stop::Limit(format!("a tensor has more than {MAX_RANK} dimensions")));
         }
-        let bytes = size(dtype, &shape);
+        let bytes = size(dtype, shape);
         // Checked here, counted by whoever keeps the value.
         if self.bytes.saturating_add(bytes) > MAX_RUN_BYTES {
             return Err(Stop::Limit(format!("a run needs more than {MAX_RUN_BYTES} bytes")));
         }
-        self.charge(ops.saturating_add(count(&shape).saturating_mul(ELEMENT_OPS)))?;
+        self.charge(ops.saturating_add(count(shape).saturating_mul(ELEMENT_OPS)))?;
         if self.tracing {
             if !inputs.known() || ops > self.fold_left || bytes > MAX_FOLD_BYTES {
-                return Ok(Value::Unknown(dtype, shape));
+                return Ok(false);
             }
             self.fold_left -= ops;
         }
-        Ok(Value::Known(compute(shape)?))
+        Ok(true)
     }
 }
 

@@ -21,6 +21,7 @@ pub(crate) mod array;
 mod compile;
 mod cx;
 mod describe;
+mod fuse;
 mod kernels;
 mod model;
 mod numeric;

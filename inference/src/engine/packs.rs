@@ -10,6 +10,7 @@ use std::{
 
 use super::{
     kernels::{
+        bytes::ByteMatrix,
         conv::Weights,
         matmul::Packed,
         term::{Pair, Term},
@@ -28,8 +29,8 @@ type Kept<K, V> = RefCell<HashMap<K, Arc<V>>>;
 pub(crate) struct Packs {
     /// Matrices as they are and transposed.
     matrices: Kept<(Slot, bool), Packed>,
-    /// Matrices of integers, with their zero point.
-    integers: Kept<(Slot, Option<Slot>), Packed<Pair>>,
+    /// Matrices of bytes with their zero points, as they are and transposed.
+    byte_matrices: Kept<(Slot, Option<Slot>, bool), ByteMatrix>,
     /// Weights of convolutions, with the number of groups.
     weights: Kept<(Slot, usize), Weights<f32>>,
     /// The same of integers, with their zero point.
@@ -66,15 +67,15 @@ impl Packs {
         self.keep(&self.matrices, (slot, transposed), Packed::<f32>::bytes(k, n), || Some(make()))
     }
 
-    /// The layout of a matrix of integers of `[k, n]` pairs; `None` when it does not fit, or `make` says no.
-    pub(crate) fn pack_integers(
+    /// The layout of a `[k, n]` matrix of bytes; `None` when it does not fit, or `make` says no.
+    pub(crate) fn pack_bytes(
         &self,
-        key: (Slot, Option<Slot>),
+        key: (Slot, Option<Slot>, bool),
         k: usize,
         n: usize,
-        make: impl FnOnce() -> Option<Packed<Pair>>,
-    ) -> Option<Arc<Packed<Pair>>> {
-        self.keep(&self.integers, key, Packed::<Pair>::bytes(k, n), make)
+        make: impl FnOnce() -> Option<ByteMatrix>,
+    ) -> Option<Arc<ByteMatrix>> {
+        self.keep(&self.byte_matrices, key, ByteMatrix::bytes(k, n), make)
     }
 
     /// The layout of the weights of a convolution; `None` when it does not fit.

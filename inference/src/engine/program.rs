@@ -90,8 +90,15 @@ pub(crate) struct Trace {
 pub(crate) type Types = Vec<Option<Value>>;
 
 impl Program {
-    /// Computes when it is finished which values die where.
+    /// Computes when it is finished which values die where; and leaves out what nothing reads since products of dequantised
+    /// numbers are those of their integers.
     pub(crate) fn finish(&mut self) {
+        let mut read = vec![false; self.constants.len()];
+        let inputs = self.steps.iter().flat_map(|step| step.inputs.iter().flatten());
+        inputs.chain(&self.outputs).for_each(|slot| read[*slot] = true);
+        let unread = |step: &Step| step.outputs.iter().flatten().all(|slot| !read[*slot]);
+        self.steps.retain(|step| step.operator != "DequantizeLinear" || !unread(step));
+        self.constants.iter_mut().zip(&read).filter(|(_, read)| !**read).for_each(|(constant, _)| *constant = None);
         let mut last = vec![None; self.constants.len()];
         for (index, step) in self.steps.iter().enumerate() {
             step.inputs.iter().flatten().for_each(|slot| last[*slot] = Some(index));
@@ -205,6 +212,7 @@ impl Program {
             for slot in &step.dead {
                 if let Some(value) = slots[*slot].take() {
                     cx.release(value.bytes());
+                    cx.reuse(value);
                 }
             }
         }

@@ -46,6 +46,9 @@ impl Rule {
             };
         }
         match node.op() {
+            // Scales and zero points are the same for all rows.
+            "MatMulInteger" | "QLinearMatMul" | "QLinearConv" | "QLinearAveragePool" => Self::First,
+            "QGemm" if !node.flag("transA", false) => Self::First,
             "Add" | "Sub" | "Mul" | "Div" | "Pow" | "Mod" | "PRelu" | "Sum" | "Mean" | "Max" | "Min" | "Equal"
             | "Greater" | "Less" | "GreaterOrEqual" | "LessOrEqual" | "And" | "Or" | "Xor" | "Where" | "BitwiseAnd"
             | "BitwiseOr" | "BitwiseXor" | "BitShift" | "Clip" | "Cast" | "CastLike" | "Not" | "Neg" | "Abs"

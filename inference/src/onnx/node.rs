@@ -20,6 +20,8 @@ pub(crate) struct Node<'a> {
     pub(crate) slots: &'a [Option<usize>],
     /// Constants of the program that are laid out for the kernels already.
     pub(crate) packs: &'a Packs,
+    /// Whether the Relu behind it is part of it: of a Conv alone.
+    pub(crate) rectified: bool,
 }
 
 impl<'a> Node<'a> {

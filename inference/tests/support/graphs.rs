@@ -14,14 +14,14 @@ use prost::Message;
 
 /// An ONNX file in the making: one float32 input `x` of rows, one output.
 #[derive(Default)]
-struct Graph {
+pub(crate) struct Graph {
     nodes: Vec<NodeProto>,
     constants: Vec<TensorProto>,
 }
 
 impl Graph {
     /// Adds a node; answers the name of its output.
-    fn node(&mut self, op: &str, inputs: &[&str], attributes: Vec<AttributeProto>) -> String {
+    pub(crate) fn node(&mut self, op: &str, inputs: &[&str], attributes: Vec<AttributeProto>) -> String {
         let output = format!("v{}", self.nodes.len());
         self.nodes.push(NodeProto {
             op_type: op.into(),
@@ -33,7 +33,18 @@ impl Graph {
         output
     }
 
-    fn constant(&mut self, values: TensorValues, shape: &[usize]) -> String {
+    /// The same with three outputs.
+    #[allow(dead_code, reason = "for one test program alone")]
+    pub(crate) fn node_of_three(&mut self, op: &str, inputs: &[&str]) -> [String; 3] {
+        let first = self.node(op, inputs, vec![]);
+        let names = [first.clone(), format!("{first}b"), format!("{first}c")];
+        if let Some(node) = self.nodes.last_mut() {
+            node.output = names.to_vec();
+        }
+        names
+    }
+
+    pub(crate) fn constant(&mut self, values: TensorValues, shape: &[usize]) -> String {
         let name = format!("c{}", self.constants.len());
         self.constants.push(write_tensor(&name, &Tensor::new(shape.to_vec(), values).unwrap()));
         name
@@ -56,7 +67,7 @@ impl Graph {
     }
 
     /// The file, for an input of `[batch, row…]`.
-    fn file(self, row: &[i64], output: &str) -> Vec<u8> {
+    pub(crate) fn file(self, row: &[i64], output: &str) -> Vec<u8> {
         let batch = DimensionProto { dim_value: None, dim_param: Some("batch".into()) };
         let fixed = |size: &i64| DimensionProto { dim_value: Some(*size), dim_param: None };
         let shape = TensorShapeProto { dim: core::iter::once(batch).chain(row.iter().map(fixed)).collect() };
@@ -85,11 +96,11 @@ impl Graph {
     }
 }
 
-fn int(name: &str, value: i64) -> AttributeProto {
+pub(crate) fn int(name: &str, value: i64) -> AttributeProto {
     AttributeProto { name: name.into(), i: Some(value), r#type: 2, ..Default::default() }
 }
 
-fn ints(name: &str, values: &[i64]) -> AttributeProto {
+pub(crate) fn ints(name: &str, values: &[i64]) -> AttributeProto {
     AttributeProto { name: name.into(), ints: values.to_vec(), r#type: 7, ..Default::default() }
 }
 
@@ -102,6 +113,7 @@ pub(crate) fn all() -> Vec<(&'static str, Vec<u8>)> {
         ("recurrent", recurrent()),
         ("attention", attention()),
         ("quantised", quantised()),
+        ("dequantised", dequantised()),
         ("halves", cast_through(10)),
         ("doubles", cast_through(11)),
         ("norms", norms()),
@@ -246,6 +258,32 @@ fn quantised() -> Vec<u8> {
     let floats = graph.node("Cast", &[&product], vec![int("to", 1)]);
     let y = graph.node("Mul", &[&floats, &scale], vec![]);
     graph.file(&[12], &y)
+}
+
+/// Products of what was quantised and dequantised, as exporters write them.
+fn dequantised() -> Vec<u8> {
+    let mut graph = Graph::default();
+    let scale = graph.constant(TensorValues::Float32(vec![0.0237]), &[]);
+    let zero = graph.constant(TensorValues::Int8(vec![-11]), &[]);
+    let both = |graph: &mut Graph, x: &str| {
+        let q = graph.node("QuantizeLinear", &[x, &scale, &zero], vec![]);
+        graph.node("DequantizeLinear", &[&q, &scale, &zero], vec![])
+    };
+    let weights = |graph: &mut Graph, shape: &[usize], axis: usize| {
+        let count = shape.iter().product::<usize>();
+        let w = graph.constant(TensorValues::Int8((0..count).map(|i| ((i * 61) % 253) as u8 as i8).collect()), shape);
+        let scales = (0..shape[axis]).map(|i| 0.002 + 0.0001 * i as f32).collect();
+        let scales = graph.constant(TensorValues::Float32(scales), &[shape[axis]]);
+        graph.node("DequantizeLinear", &[&w, &scales], vec![int("axis", axis as i64)])
+    };
+    let (x, w, b) = (both(&mut graph, "x"), weights(&mut graph, &[4, 2, 3, 3], 0), graph.weights(&[4]));
+    let a = graph.node("Conv", &[&x, &w, &b], vec![ints("pads", &[1, 1, 1, 1])]);
+    let flat = graph.node("Flatten", &[&a], vec![]);
+    let (c, w, b) = (both(&mut graph, &flat), weights(&mut graph, &[22, 120], 0), graph.weights(&[22]));
+    let d = graph.node("Gemm", &[&c, &w, &b], vec![int("transB", 1)]);
+    let (e, w) = (both(&mut graph, &d), weights(&mut graph, &[22, 7], 1));
+    let y = graph.node("MatMul", &[&e, &w], vec![]);
+    graph.file(&[2, 5, 6], &y)
 }
 
 /// A product and some functions in another type.

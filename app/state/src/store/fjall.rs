@@ -17,7 +17,8 @@ const KEYSPACE: &str = "penstock";
 const BLOCK_CACHE: u64 = 256 << 20;
 
 /// Threads that write memory out and merge files. Of more than one, fjall 3.1's first spins until the others have merged,
-/// which takes a core from the chain.
+/// which takes a core from the chain. One cannot help itself: if the disk is full while writers wait for it, they wait until
+/// the program is ended, which loses nothing.
 const WORKERS: usize = 1;
 
 /// A store in a folder.

@@ -72,13 +72,23 @@ impl Geometry {
         self.outputs / self.groups.max(1)
     }
 
-    /// Bytes that a [`Convolution`] needs beside its output, saturating.
+    /// Bytes that a [`Convolution`] needs beside its output, saturating. Where that is less than what a run may take, no size
+    /// of its layout overflows.
     pub(crate) fn scratch(&self) -> u64 {
         let layout = Layout::new(self);
         let planes = (layout.plane as u64).saturating_mul(self.in_group() as u64);
-        // The sums of a block of rows, at most.
-        let sums = (self.outputs as u64).saturating_mul(layout.columns as u64);
+        // The sums of a block of rows, at most, and where its columns go.
+        let columns = layout.columns as u64;
+        let sums = (self.outputs as u64).saturating_mul(columns).saturating_add(columns.saturating_mul(8));
         planes.saturating_add(sums).saturating_mul(4)
+    }
+
+    /// What it costs to put one image in: every row of every channel is looked at once for each phase of its columns.
+    pub(crate) fn filling(&self) -> u64 {
+        let phases =
+            self.axes.last().map_or(1, |axis| if axis.output > 1 { axis.kernel.min(axis.stride) } else { 1 }) as u64;
+        let rows: u64 = self.axes.iter().rev().skip(1).map(|axis| axis.input as u64).fold(1, u64::saturating_mul);
+        (self.channels as u64).saturating_mul(rows).saturating_mul(phases)
     }
 }
 
@@ -109,13 +119,21 @@ impl Layout {
             [columns] => (ONE, *columns),
             _ => (ONE, ONE),
         };
-        // Enough for every output and kernel position.
-        let padded = |axis: &Axis| (axis.output.max(1) - 1) * axis.stride + (axis.kernel - 1) * axis.dilation + 1;
+        // With one output there is nothing to step over.
+        let plain = |axis: Axis| Axis { stride: if axis.output > 1 { axis.stride } else { 1 }, ..axis };
+        let (rows, columns_axis) = (plain(rows), plain(columns_axis));
+        // Enough for every output and kernel position. Nothing here is zero, so that what is too large for a product is too
+        // large for `plane`.
+        let padded = |axis: &Axis| {
+            let outputs = (axis.output.max(1) - 1).saturating_mul(axis.stride);
+            outputs.saturating_add((axis.kernel - 1).saturating_mul(axis.dilation)).saturating_add(1)
+        };
+        let product = |sizes: &[usize]| sizes.iter().fold(1usize, |product, size| product.saturating_mul(*size));
         let phase = (padded(&rows).div_ceil(rows.stride), padded(&columns_axis).div_ceil(columns_axis.stride));
-        let slice = phase.0 * phase.1 * rows.stride * columns_axis.stride;
+        let slice = product(&[phase.0, phase.1, rows.stride, columns_axis.stride]);
         let outer: Vec<usize> = outer.iter().map(padded).collect();
-        let plane = outer.iter().product::<usize>() * slice;
-        Self { rows, columns_axis, phase, slice, outer, plane, columns: rows.output * phase.1 }
+        let plane = product(&outer).saturating_mul(slice);
+        Self { rows, columns_axis, phase, slice, outer, plane, columns: rows.output.saturating_mul(phase.1) }
     }
 
     /// Offset of padded row `y` and column `x` in a slice.
@@ -124,9 +142,16 @@ impl Layout {
         (((y % sy) * sx + x % sx) * self.phase.0 + y / sy) * self.phase.1 + x / sx
     }
 
-    /// Puts a channel in, or two at once.
+    /// Puts a channel in, or two at once. `met` are the phases of rows and of columns that a kernel position meets.
     #[inline(always)]
-    fn fill<P: Pixel>(&self, g: &Geometry, first: &[P], second: Option<&[P]>, zero: i16, plane: &mut [P::Term]) {
+    fn fill<P: Pixel>(
+        &self,
+        g: &Geometry,
+        met: &(Vec<usize>, Vec<usize>),
+        (first, second): (&[P], Option<&[P]>),
+        zero: i16,
+        plane: &mut [P::Term],
+    ) {
         let (height, width) = (self.rows.input, self.columns_axis.input);
         let (sy, sx) = (self.rows.stride, self.columns_axis.stride);
         let (padded_height, padded_width) = (self.phase.0 * sy, self.phase.1 * sx);
@@ -134,29 +159,42 @@ impl Layout {
         let slices: usize = outer.iter().map(|axis| axis.input).product();
         for s in 0..slices {
             // Where the slice lies among the padded ones; one that no output meets is left out.
-            let (mut rest, mut at, mut stride, mut met) = (s, 0, 1, true);
+            let (mut rest, mut at, mut stride, mut seen) = (s, 0, 1, true);
             for (axis, size) in outer.iter().zip(&self.outer).rev() {
                 let i = rest % axis.input + axis.before;
                 rest /= axis.input;
-                met &= i < *size;
+                seen &= i < *size;
                 at += i * stride;
                 stride *= size;
             }
-            if !met {
+            if !seen {
                 continue;
             }
             let target = &mut plane[at * self.slice..(at + 1) * self.slice];
             for y in 0..height {
                 let row = (s * height + y) * width;
                 let padded_y = y + self.rows.before;
-                if padded_y >= padded_height || !meets(&self.rows, padded_y) {
+                if padded_y >= padded_height || (sy > 1 && met.0.binary_search(&(padded_y % sy)).is_err()) {
+                    continue;
+                }
+                if sx == 1 {
+                    let room = padded_width.saturating_sub(self.columns_axis.before).min(width);
+                    if room == 0 {
+                        continue;
+                    }
+                    let at = self.at(padded_y, self.columns_axis.before);
+                    let second = second.map(|second| &second[row..row + width]);
+                    P::put(&first[row..row + width], second, 1, zero, &mut target[at..at + room]);
                     continue;
                 }
                 // The columns of each phase are neighbours.
-                for phase in (0..sx).filter(|phase| meets(&self.columns_axis, *phase)) {
+                for phase in &met.1 {
                     let skipped = (phase + sx - self.columns_axis.before % sx) % sx;
                     let padded_x = skipped + self.columns_axis.before;
                     let room = padded_width.saturating_sub(padded_x).min(width.saturating_sub(skipped)).div_ceil(sx);
+                    if room == 0 {
+                        continue;
+                    }
                     let at = self.at(padded_y, padded_x);
                     let (from, to) = (row + skipped.min(width), row + width);
                     let second = second.map(|second| &second[from..to]);
@@ -167,10 +205,14 @@ impl Layout {
     }
 }
 
-/// Whether a kernel position of any output meets the phase that a padded coordinate is in.
-fn meets(axis: &Axis, padded: usize) -> bool {
-    axis.stride == 1
-        || (0..axis.kernel.min(axis.stride)).any(|k| k * axis.dilation % axis.stride == padded % axis.stride)
+/// The phases of padded coordinates that a kernel position of any output meets.
+fn met(axis: &Axis) -> Vec<usize> {
+    // Positions that are a stride apart meet the same one.
+    let mut met: Vec<usize> =
+        (0..axis.kernel.min(axis.stride)).map(|k| k.wrapping_mul(axis.dilation) % axis.stride).collect();
+    met.sort_unstable();
+    met.dedup();
+    met
 }
 
 /// What can be convolved: the elements of an image, and the terms that their products are made of.
@@ -194,12 +236,21 @@ impl Pixel for f32 {
     }
 }
 
-/// A copy without a call: rows are short, and there are many.
+/// A copy without a call: rows are short, and there are many. The last elements go together with some that went before.
 #[inline(always)]
 fn copy_row(from: &[f32], to: &mut [f32]) {
-    let (blocks, rest) = from.as_chunks::<8>();
-    let (to_blocks, to_rest) = to.as_chunks_mut::<8>();
-    to_blocks.iter_mut().zip(blocks).for_each(|(to, from)| *to = *from);
+    const LANES: usize = 8;
+    let (blocks, rest) = from.as_chunks::<LANES>();
+    let (to_blocks, to_rest) = to.as_chunks_mut::<LANES>();
+    if !blocks.is_empty() {
+        to_blocks.iter_mut().zip(blocks).for_each(|(to, from)| *to = *from);
+        if !rest.is_empty()
+            && let (Some(from), Some(to)) = (from.last_chunk::<LANES>(), to.last_chunk_mut::<LANES>())
+        {
+            *to = *from;
+        }
+        return;
+    }
     for (to, from) in to_rest.iter_mut().zip(rest) {
         *to = *from;
     }
@@ -274,6 +325,8 @@ pub(crate) struct Convolution<'g, P: Pixel> {
     layout: Layout,
     taps: Vec<usize>,
     columns: Lined,
+    /// The phases of rows that a kernel position meets, and those of columns, in order.
+    met: (Vec<usize>, Vec<usize>),
     /// The channels of a group. What is padding stays zero from one image to the next.
     planes: Vec<P::Term>,
 }
@@ -304,7 +357,8 @@ impl<'g, P: Pixel> Convolution<'g, P> {
         // The product reads whole panels beyond the last column.
         let planes = vec![P::Term::default(); terms * layout.plane + layout.columns + 2 * PANEL];
         let columns = Lined::new(rows.min(layout.rows.output), layout.columns_axis.output, layout.phase.1);
-        Self { g, layout, taps, columns, planes }
+        let met = (met(&layout.rows), met(&layout.columns_axis));
+        Self { g, layout, taps, columns, met, planes }
     }
 
     /// Puts the channels of a group in.
@@ -315,7 +369,7 @@ impl<'g, P: Pixel> Convolution<'g, P> {
             let plane = &mut self.planes[c / P::CHANNELS * self.layout.plane..][..self.layout.plane];
             let first = &channels[c * size..(c + 1) * size];
             let second = channels.get((c + 1) * size..(c + 2) * size).filter(|_| P::CHANNELS > 1);
-            self.layout.fill(self.g, first, second, zero, plane);
+            self.layout.fill(self.g, &self.met, (first, second), zero, plane);
         }
     }
 
@@ -340,15 +394,24 @@ impl<'g> Convolution<'g, f32> {
     }
 
     /// Convolves one image `[channels, …]` with its weights, and adds to the finished sums of each output its bias, if
-    /// `bias` is not empty. Writes `[outputs, …]`.
-    pub(crate) fn run(&mut self, image: &[f32], weights: &Weights<f32>, bias: &[f32], out: &mut [f32], threads: usize) {
+    /// `bias` is not empty; makes what is less than zero zero, if it is `rectified`. Writes `[outputs, …]`.
+    pub(crate) fn run(
+        &mut self,
+        image: &[f32],
+        weights: &Weights<f32>,
+        (bias, rectified): (&[f32], bool),
+        out: &mut [f32],
+        threads: usize,
+    ) {
         let (g, depth) = (self.g, self.taps.len());
         let (out_group, pixels) = (g.out_group(), g.pixels());
         if pixels == 0 || out_group == 0 {
             return;
         }
         if depth == 0 {
-            out.chunks_exact_mut(pixels).enumerate().for_each(|(o, out)| out.fill(bias.get(o).copied().unwrap_or(0.0)));
+            let value = |o: usize| bias.get(o).copied().unwrap_or(0.0);
+            let value = |o: usize| if rectified && value(o) < 0.0 { 0.0 } else { value(o) };
+            out.chunks_exact_mut(pixels).enumerate().for_each(|(o, out)| out.fill(value(o)));
             return;
         }
         let slice = self.layout.rows.output * self.layout.columns_axis.output;
@@ -358,6 +421,7 @@ impl<'g> Convolution<'g, f32> {
                 stripes: &weights.0[group * out_group * depth..(group + 1) * out_group * depth],
                 count: out_group,
                 bias: bias.get(group * out_group..(group + 1) * out_group).unwrap_or_default(),
+                rectified,
             };
             let out = &mut out[group * out_group * pixels..(group + 1) * out_group * pixels];
             for (s, at) in self.slices().enumerate() {
@@ -413,7 +477,7 @@ impl<'g, P: Pixel<Term = Pair>> Requantised<'g, P> {
         for group in 0..g.groups {
             self.convolution.fill(image, group, zero);
             let stripes = &weights.0[group * out_group * depth..(group + 1) * out_group * depth];
-            let rows = Rows { stripes, count: out_group, bias: &[] };
+            let rows = Rows { stripes, count: out_group, bias: &[], rectified: false };
             for (s, at) in self.convolution.slices().enumerate() {
                 for y in (0..height).step_by(self.rows) {
                     let lines = self.rows.min(height - y);
@@ -491,6 +555,9 @@ mod tests {
             (1, 2, 2, vec![axis(6, 1, 2, 1, 0, 0), axis(5, 1, 2, 1, 0, 0)]),
             (1, 8, 70, vec![axis(40, 3, 1, 1, 1, 1), axis(40, 3, 1, 1, 1, 1)]),
             (2, 6, 4, vec![axis(30, 3, 1, 1, 0, 0), axis(1, 1, 1, 1, 0, 0)]),
+            (1, 2, 3, vec![axis(4, 1, 9, 1, 5, 0), axis(6, 2, 20, 3, 8, 1)]),
+            (1, 1, 2, vec![axis(4, 3, 2, 1, 7, 9), axis(3, 1, 1, 1, 4, 4)]),
+            (1, 3, 7, vec![axis(9, 5, 3, 2, 4, 4), axis(21, 4, 3, 1, 2, 2)]),
         ]
     }
 
@@ -526,13 +593,17 @@ mod tests {
             // Another image first: nothing of it may stay.
             let shape = [outputs, g.in_group(), g.kernel()];
             let weights = Weights::new(&plain, &shape, groups);
-            convolution.run(&numbers(image.len(), 3), &weights, &[], &mut out, 1);
-            convolution.run(&image, &weights, &[], &mut out, 1);
+            convolution.run(&numbers(image.len(), 3), &weights, (&[], false), &mut out, 1);
+            convolution.run(&image, &weights, (&[], false), &mut out, 1);
             let expected = defined(&image, &plain, &g);
             assert!(out.iter().zip(&expected).all(|(a, b)| a.to_bits() == b.to_bits()), "{g:?}");
-            convolution.run(&image, &weights, &bias, &mut out, 1);
-            let expected = expected.iter().enumerate().map(|(i, sum)| sum + bias[i / g.pixels()]);
-            assert!(out.iter().zip(expected).all(|(a, b)| a.to_bits() == b.to_bits()), "{g:?} with a bias");
+            convolution.run(&image, &weights, (&bias, false), &mut out, 1);
+            let expected: Vec<f32> =
+                expected.iter().enumerate().map(|(i, sum)| sum + bias[i / g.pixels().max(1)]).collect();
+            assert!(out.iter().zip(&expected).all(|(a, b)| a.to_bits() == b.to_bits()), "{g:?} with a bias");
+            convolution.run(&image, &weights, (&bias, true), &mut out, 1);
+            let rectified = expected.iter().map(|x| if *x < 0.0 { 0.0 } else { *x });
+            assert!(out.iter().zip(rectified).all(|(a, b)| a.to_bits() == b.to_bits()), "{g:?} rectified");
         }
     }
 }

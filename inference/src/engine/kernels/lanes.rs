@@ -5,17 +5,20 @@
 //! | features | `avx2`, `fma` | `avx512f`, `avx512bw`, `avx512vnni` |
 //! | float32 | fused multiply-add of 8 | of 16 |
 //! | pairs of integers | products of two added, then added to the sum | both at once |
+//! | quads of bytes | as two pairs | four products added at once |
 
 use core::arch::x86_64::{
-    __m256, __m256i, __m512, __m512i, _mm256_add_epi32, _mm256_add_ps, _mm256_fmadd_ps, _mm256_loadu_ps,
-    _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maskstore_epi32, _mm256_maskstore_ps, _mm256_set1_epi32,
-    _mm256_set1_ps, _mm256_setzero_ps, _mm256_setzero_si256, _mm256_storeu_ps, _mm256_storeu_si256, _mm512_add_epi32,
-    _mm512_add_ps, _mm512_dpwssd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_storeu_epi32,
-    _mm512_mask_storeu_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512,
-    _mm512_storeu_ps, _mm512_storeu_si512,
+    __m256, __m256i, __m512, __m512i, _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256, _mm256_fmadd_ps,
+    _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maskstore_epi32, _mm256_maskstore_ps,
+    _mm256_max_epi32, _mm256_max_ps, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps,
+    _mm256_setzero_si256, _mm256_slli_epi16, _mm256_srai_epi16, _mm256_srli_epi16, _mm256_storeu_ps,
+    _mm256_storeu_si256, _mm512_add_epi32, _mm512_add_ps, _mm512_dpbusd_epi32, _mm512_dpwssd_epi32, _mm512_fmadd_ps,
+    _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_storeu_epi32, _mm512_mask_storeu_ps, _mm512_max_epi32,
+    _mm512_max_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_storeu_ps,
+    _mm512_storeu_si512,
 };
 
-use super::term::{Pair, Term};
+use super::term::{Pair, Quad, Term};
 
 /// A register of terms, or of as many sums. All terms have 32 bits.
 ///
@@ -48,6 +51,12 @@ pub(crate) trait Lanes<T: Term>: Copy {
     /// # Safety
     /// As of the trait.
     unsafe fn add_to_all(sums: Self, bias: T::Sum) -> Self;
+
+    /// [`Term::rectify`] of each lane.
+    ///
+    /// # Safety
+    /// As of the trait.
+    unsafe fn rectify(sums: Self) -> Self;
 
     /// # Safety
     /// As of the trait; there are [`Self::COUNT`] places.
@@ -103,6 +112,12 @@ impl Lanes<f32> for __m256 {
     }
 
     #[inline(always)]
+    unsafe fn rectify(sums: Self) -> Self {
+        // SAFETY: as promised. The second operand stays if one is NaN, and of two zeros.
+        unsafe { _mm256_max_ps(_mm256_setzero_ps(), sums) }
+    }
+
+    #[inline(always)]
     unsafe fn add_to_all(sums: Self, bias: f32) -> Self {
         // SAFETY: as promised.
         unsafe { _mm256_add_ps(sums, _mm256_set1_ps(bias)) }
@@ -149,6 +164,12 @@ impl Lanes<f32> for __m512 {
     }
 
     #[inline(always)]
+    unsafe fn rectify(sums: Self) -> Self {
+        // SAFETY: as promised. The second operand stays if one is NaN, and of two zeros.
+        unsafe { _mm512_max_ps(_mm512_setzero_ps(), sums) }
+    }
+
+    #[inline(always)]
     unsafe fn add_to_all(sums: Self, bias: f32) -> Self {
         // SAFETY: as promised.
         unsafe { _mm512_add_ps(sums, _mm512_set1_ps(bias)) }
@@ -161,102 +182,112 @@ impl Lanes<f32> for __m512 {
     }
 }
 
+/// Registers of terms that are integers of 32 bits to a register, and of their sums.
+macro_rules! integers {
+    ($(#[$meta:meta])* $name:ident($register:ident): $count:literal of $term:ident, $zeros:ident, $load:ident, $splat:ident, $store:ident, $add:ident, $max:ident,
+     |$to:ident, $first:ident, $kept:ident| $store_first:expr, |$a:ident, $b:ident, $sums:ident| $products:expr) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy)]
+        pub(crate) struct $name($register);
+
+        impl Lanes<$term> for $name {
+            const COUNT: usize = $count;
+
+            #[inline(always)]
+            unsafe fn zeros() -> Self {
+                // SAFETY: as promised.
+                unsafe { Self($zeros()) }
+            }
+
+            #[inline(always)]
+            unsafe fn load(from: *const $term) -> Self {
+                // SAFETY: as promised; a term has 32 bits.
+                unsafe { Self($load(from.cast())) }
+            }
+
+            #[inline(always)]
+            unsafe fn splat(term: $term) -> Self {
+                // SAFETY: as promised.
+                unsafe { Self($splat(term.bits())) }
+            }
+
+            #[inline(always)]
+            unsafe fn add_products(Self($a): Self, Self($b): Self, Self($sums): Self) -> Self {
+                // SAFETY: as promised.
+                unsafe { Self($products) }
+            }
+
+            #[inline(always)]
+            unsafe fn store(to: *mut i32, sums: Self) {
+                // SAFETY: as promised.
+                unsafe { $store(to.cast(), sums.0) }
+            }
+
+            #[inline(always)]
+            unsafe fn add_to_all(sums: Self, bias: i32) -> Self {
+                // SAFETY: as promised.
+                unsafe { Self($add(sums.0, $splat(bias))) }
+            }
+
+            #[inline(always)]
+            unsafe fn rectify(sums: Self) -> Self {
+                // SAFETY: as promised.
+                unsafe { Self($max(sums.0, $zeros())) }
+            }
+
+            #[inline(always)]
+            unsafe fn store_first($to: *mut i32, $first: usize, Self($kept): Self) {
+                // SAFETY: as promised.
+                unsafe { $store_first }
+            }
+        }
+    };
+}
+
 /// Of AVX2.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Pairs256(__m256i);
-
-impl Lanes<Pair> for Pairs256 {
-    const COUNT: usize = 8;
-
-    #[inline(always)]
-    unsafe fn zeros() -> Self {
-        // SAFETY: as promised.
-        unsafe { Self(_mm256_setzero_si256()) }
-    }
-
-    #[inline(always)]
-    unsafe fn load(from: *const Pair) -> Self {
-        // SAFETY: as promised; a pair is an i32.
-        unsafe { Self(_mm256_loadu_si256(from.cast())) }
-    }
-
-    #[inline(always)]
-    unsafe fn splat(term: Pair) -> Self {
-        // SAFETY: as promised.
-        unsafe { Self(_mm256_set1_epi32(term.bits())) }
-    }
-
-    #[inline(always)]
-    unsafe fn add_products(a: Self, b: Self, sums: Self) -> Self {
-        // SAFETY: as promised.
-        unsafe { Self(_mm256_add_epi32(sums.0, _mm256_madd_epi16(a.0, b.0))) }
-    }
-
-    #[inline(always)]
-    unsafe fn store(to: *mut i32, sums: Self) {
-        // SAFETY: as promised.
-        unsafe { _mm256_storeu_si256(to.cast(), sums.0) }
-    }
-
-    #[inline(always)]
-    unsafe fn add_to_all(sums: Self, bias: i32) -> Self {
-        // SAFETY: as promised.
-        unsafe { Self(_mm256_add_epi32(sums.0, _mm256_set1_epi32(bias))) }
-    }
-
-    #[inline(always)]
-    unsafe fn store_first(to: *mut i32, count: usize, sums: Self) {
-        // SAFETY: as promised.
-        unsafe { _mm256_maskstore_epi32(to, first_of_8(count), sums.0) }
-    }
+macro_rules! integers_256 {
+    ($(#[$meta:meta])* $name:ident of $term:ident, |$a:ident, $b:ident, $sums:ident| $products:expr) => {
+        integers! {
+            $(#[$meta])*
+            $name(__m256i): 8 of $term, _mm256_setzero_si256, _mm256_loadu_si256, _mm256_set1_epi32, _mm256_storeu_si256, _mm256_add_epi32, _mm256_max_epi32,
+            |to, count, sums| _mm256_maskstore_epi32(to, first_of_8(count), sums), |$a, $b, $sums| $products
+        }
+    };
 }
 
 /// Of AVX-512.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Pairs512(__m512i);
+macro_rules! integers_512 {
+    ($(#[$meta:meta])* $name:ident of $term:ident, |$a:ident, $b:ident, $sums:ident| $products:expr) => {
+        integers! {
+            $(#[$meta])*
+            $name(__m512i): 16 of $term, _mm512_setzero_si512, _mm512_loadu_si512, _mm512_set1_epi32, _mm512_storeu_si512, _mm512_add_epi32, _mm512_max_epi32,
+            |to, count, sums| _mm512_mask_storeu_epi32(to, ((1_u32 << count) - 1) as u16, sums), |$a, $b, $sums| $products
+        }
+    };
+}
 
-impl Lanes<Pair> for Pairs512 {
-    const COUNT: usize = 16;
+integers_256! {
+    /// Of pairs, with AVX2.
+    Pairs256 of Pair, |a, b, sums| _mm256_add_epi32(sums, _mm256_madd_epi16(a, b))
+}
 
-    #[inline(always)]
-    unsafe fn zeros() -> Self {
-        // SAFETY: as promised.
-        unsafe { Self(_mm512_setzero_si512()) }
+integers_512! {
+    /// Of pairs, with AVX-512.
+    Pairs512 of Pair, |a, b, sums| _mm512_dpwssd_epi32(sums, a, b)
+}
+
+integers_256! {
+    /// Of quads, with AVX2: bytes of even and of odd places as numbers of 16 bits. (An instruction that multiplies bytes would
+    /// saturate.)
+    Quads256 of Quad, |a, b, sums| {
+        let low = _mm256_set1_epi16(0xff);
+        let even = _mm256_madd_epi16(_mm256_and_si256(a, low), _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(b)));
+        let odd = _mm256_madd_epi16(_mm256_srli_epi16::<8>(a), _mm256_srai_epi16::<8>(b));
+        _mm256_add_epi32(sums, _mm256_add_epi32(even, odd))
     }
+}
 
-    #[inline(always)]
-    unsafe fn load(from: *const Pair) -> Self {
-        // SAFETY: as promised; a pair is an i32.
-        unsafe { Self(_mm512_loadu_si512(from.cast())) }
-    }
-
-    #[inline(always)]
-    unsafe fn splat(term: Pair) -> Self {
-        // SAFETY: as promised.
-        unsafe { Self(_mm512_set1_epi32(term.bits())) }
-    }
-
-    #[inline(always)]
-    unsafe fn add_products(a: Self, b: Self, sums: Self) -> Self {
-        // SAFETY: as promised.
-        unsafe { Self(_mm512_dpwssd_epi32(sums.0, a.0, b.0)) }
-    }
-
-    #[inline(always)]
-    unsafe fn store(to: *mut i32, sums: Self) {
-        // SAFETY: as promised.
-        unsafe { _mm512_storeu_si512(to.cast(), sums.0) }
-    }
-
-    #[inline(always)]
-    unsafe fn add_to_all(sums: Self, bias: i32) -> Self {
-        // SAFETY: as promised.
-        unsafe { Self(_mm512_add_epi32(sums.0, _mm512_set1_epi32(bias))) }
-    }
-
-    #[inline(always)]
-    unsafe fn store_first(to: *mut i32, count: usize, sums: Self) {
-        // SAFETY: as promised.
-        unsafe { _mm512_mask_storeu_epi32(to, ((1_u32 << count) - 1) as u16, sums.0) }
-    }
+integers_512! {
+    /// Of quads, with AVX-512.
+    Quads512 of Quad, |a, b, sums| _mm512_dpbusd_epi32(sums, a, b)
 }

@@ -38,10 +38,6 @@ impl<T: Term> Packed<T> {
         (n.div_ceil(PANEL) as u64).saturating_mul((PANEL * size_of::<T>()) as u64).saturating_mul(k as u64)
     }
 
-    pub(crate) fn rows(&self) -> usize {
-        self.k
-    }
-
     pub(crate) fn columns(&self) -> usize {
         self.n
     }
@@ -105,7 +101,7 @@ pub(crate) fn matmul_strided<T: Term>(lhs: &[T], stride: usize, rhs: &Packed<T>,
     let rows = out.len().checked_div(n).unwrap_or(0);
     let columns = Neighbours { first: 0, stride: k * PANEL, n };
     let right = Right { data: &rhs.panels, columns, lines: Dense, k, apart: n };
-    product(Left::<T, false> { data: lhs, stride, rows, bias: &[] }, right, out, threads, all_tiles);
+    product(Left::<T, false> { data: lhs, stride, rows, bias: &[], rectified: false }, right, out, threads, all_tiles);
 }
 
 /// The columns of a product by [`matmul_taps`], as panels: image rows of `width` outputs, which begin `apart` elements from
@@ -114,8 +110,10 @@ pub(crate) fn matmul_strided<T: Term>(lhs: &[T], stride: usize, rhs: &Packed<T>,
 #[derive(Debug)]
 pub(crate) struct Lined {
     panels: Vec<(usize, Place)>,
-    /// Of each panel, if they go on.
-    pieces: Vec<Vec<Piece>>,
+    /// Those of all panels, if they go on.
+    pieces: Vec<Piece>,
+    /// Where the pieces of each panel end.
+    ends: Vec<usize>,
 }
 
 impl Lined {
@@ -128,25 +126,33 @@ impl Lined {
                 let place = Place::Together { column: y * width + x, width: PANEL.min(width - x) };
                 (y * apart + x, place)
             };
-            return Self { panels: panels.map(panel).collect(), pieces: Vec::new() };
+            return Self { panels: panels.map(panel).collect(), pieces: vec![], ends: vec![] };
         }
-        let pieces = |p: usize| {
-            let mut pieces: Vec<Piece> = Vec::new();
+        let (mut pieces, mut ends) = (Vec::<Piece>::new(), Vec::with_capacity(all));
+        for p in 0..all {
+            let first = pieces.len();
             for lane in 0..PANEL {
                 let (y, x) = ((p * PANEL + lane) / apart, (p * PANEL + lane) % apart);
                 if y >= height || x >= width {
                     continue;
                 }
                 let column = y * width + x;
-                match pieces.last_mut() {
+                match pieces[first..].last_mut() {
                     Some(last) if last.lane + last.width == lane => last.width += 1,
                     _ => pieces.push(Piece { lane, width: 1, column }),
                 }
             }
-            pieces
-        };
-        let panels = (0..all).map(|p| (p * PANEL, Place::Apart)).collect();
-        Self { panels, pieces: (0..all).map(pieces).collect() }
+            ends.push(pieces.len());
+        }
+        Self { panels: (0..all).map(|p| (p * PANEL, Place::Apart)).collect(), pieces, ends }
+    }
+
+    #[inline(always)]
+    fn pieces_of(&self, p: usize) -> &[Piece] {
+        match self.ends.get(p) {
+            Some(end) => &self.pieces[if p == 0 { 0 } else { self.ends[p - 1] }..*end],
+            None => &[],
+        }
     }
 }
 
@@ -171,7 +177,7 @@ impl Columns for &Lined {
 
     #[inline(always)]
     fn pieces(&self, p: usize) -> &[Piece] {
-        self.pieces.get(p).map_or(&[], |pieces| pieces)
+        self.pieces_of(p)
     }
 }
 
@@ -184,6 +190,8 @@ pub(crate) struct Rows<'a, T: Term> {
     pub(crate) count: usize,
     /// Added to the finished sums of each; empty: nothing is.
     pub(crate) bias: &'a [T::Sum],
+    /// Whether sums that are less than zero become zero in the end.
+    pub(crate) rectified: bool,
 }
 
 /// Rows of `taps` elements times the matrix whose column that begins at `j` has in row i the element `data[taps[i] + j]`.
@@ -198,7 +206,8 @@ pub(crate) fn matmul_taps<T: Term>(
     threads: usize,
 ) {
     let k = taps.len();
-    let left = Left::<T, true> { data: rows.stripes, stride: k, rows: rows.count, bias: rows.bias };
+    let Rows { stripes, count, bias, rectified } = rows;
+    let left = Left::<T, true> { data: stripes, stride: k, rows: count, bias, rectified };
     let right = Right { data, columns, lines: Table(taps), k, apart };
     product(left, right, out, threads, |lhs, right, out| {
         if lhs.rows < GATHERED_ROWS || reads_anywhere() {
@@ -227,7 +236,9 @@ fn product<T: Term, L: Lines + Send + Sync, C: Columns + Send + Sync, const S: b
     }
     // What the micro-kernels read without looking.
     let (last, reach) = (right.columns.last(), right.lines.reach(k));
-    let enough = lhs.data.len() >= (m - 1) * lhs.stride + k && right.data.len() >= last + reach + PANEL;
+    let left = (m - 1).checked_mul(lhs.stride).and_then(|begin| begin.checked_add(k));
+    let behind = last.checked_add(reach).and_then(|begin| begin.checked_add(PANEL));
+    let enough = left.is_some_and(|len| lhs.data.len() >= len) && behind.is_some_and(|len| right.data.len() >= len);
     assert!(enough, "operands are smaller than their shapes");
     let work = (m as u64).saturating_mul(k as u64).saturating_mul((right.columns.panels() * PANEL) as u64);
     let threads = if work > 1 << 21 { threads.min(m / TILE).max(1) } else { 1 };
@@ -283,7 +294,7 @@ impl Columns for Gathered<'_> {
 
     #[inline(always)]
     fn pieces(&self, p: usize) -> &[Piece] {
-        self.columns.pieces.get(p).map_or(&[], |pieces| pieces)
+        self.columns.pieces_of(p)
     }
 }
 
@@ -317,7 +328,10 @@ mod tests {
     #[cfg(target_arch = "x86_64")]
     use super::super::tiles::{has_avx2, tiles_avx2};
     use super::{
-        super::{term::Pair, tiles::tiles_portable},
+        super::{
+            term::{Pair, Quad},
+            tiles::tiles_portable,
+        },
         *,
     };
 
@@ -383,7 +397,9 @@ mod tests {
             if k > 0 {
                 let columns = Neighbours { first: 0, stride: k * PANEL, n };
                 let right = Right { data: &packed.panels, columns, lines: Dense, k, apart: n };
-                for other in otherwise(Left::<_, false> { data: &a, stride: k, rows: m, bias: &[] }, right) {
+                for other in
+                    otherwise(Left::<_, false> { data: &a, stride: k, rows: m, bias: &[], rectified: false }, right)
+                {
                     assert_eq!(bits(&out), bits(&other), "machine code for this CPU, and for others: {m}x{k}x{n}");
                 }
             }
@@ -418,7 +434,10 @@ mod tests {
             let columns = Neighbours { first: 0, stride: half * PANEL, n };
             let right = Right { data: &packed.panels, columns, lines: Dense, k: half, apart: n };
             if k > 0 {
-                for other in otherwise(Left::<_, false> { data: &rows, stride: half, rows: m, bias: &[] }, right) {
+                for other in otherwise(
+                    Left::<_, false> { data: &rows, stride: half, rows: m, bias: &[], rectified: false },
+                    right,
+                ) {
                     assert_eq!(out, other, "machine code for this CPU, and for others: {m}x{k}x{n}");
                 }
             }
@@ -426,6 +445,39 @@ mod tests {
                 let (i, j) = (at / n, at % n);
                 let product = |l: usize| i32::from(a[i * k + l]).wrapping_mul(i32::from(b[l * n + j]));
                 assert_eq!(*sum, (0..k).fold(0i32, |sum, l| sum.wrapping_add(product(l))), "{m}x{k}x{n} at {i},{j}");
+            }
+        }
+    }
+
+    #[test]
+    fn quads_of_bytes_give_the_exact_sum() {
+        for (m, quads, n) in [(1, 1, 1), (1, 5, 170), (7, 33, 17), (13, 20, 50), (6, 4, 100), (7, 300, 70)] {
+            let bytes = |count: usize, seed| -> Vec<[u8; 4]> {
+                let bytes: Vec<u8> = numbers(4 * count, seed).iter().map(|x| (x * 127.9 + 128.0) as u8).collect();
+                // The greatest there are, too: their products do not fit 16 bits.
+                let great = |(i, x): (usize, &u8)| if i % 3 == 0 { 255 } else { *x };
+                bytes.iter().enumerate().map(great).collect::<Vec<u8>>().as_chunks().0.to_vec()
+            };
+            let (a, mut b) = (bytes(m * quads, 1), bytes(quads * n, 2));
+            b.iter_mut().for_each(|quad| quad[0] = 0x80);
+            let rows: Vec<Quad> = a.iter().map(|bytes| Quad::new(*bytes)).collect();
+            let packed = Packed::of(quads, n, |i, j| Quad::new(b[i * n + j]));
+            let mut out = vec![7; m * n];
+            matmul(&rows, &packed, &mut out, 1);
+            let columns = Neighbours { first: 0, stride: quads * PANEL, n };
+            let right = Right { data: &packed.panels, columns, lines: Dense, k: quads, apart: n };
+            for other in
+                otherwise(Left::<_, false> { data: &rows, stride: quads, rows: m, bias: &[], rectified: false }, right)
+            {
+                assert_eq!(out, other, "machine code for this CPU, and for others: {m}x{quads}x{n}");
+            }
+            for (at, sum) in out.iter().enumerate() {
+                let (i, j) = (at / n, at % n);
+                let product = |l: usize| {
+                    let pairs = a[i * quads + l].into_iter().zip(b[l * n + j]);
+                    pairs.map(|(x, w)| i32::from(x) * i32::from(w as i8)).sum::<i32>()
+                };
+                assert_eq!(*sum, (0..quads).map(product).sum::<i32>(), "{m}x{quads}x{n} at {i},{j}");
             }
         }
     }
@@ -462,10 +514,10 @@ mod tests {
             let mut rows = vec![];
             stripes(&a, k, &mut rows);
             let columns = Lined::new(height, width, apart);
-            let left = Rows { stripes: &rows, count: m, bias: &bias };
+            let left = Rows { stripes: &rows, count: m, bias: &bias, rectified: m % 2 == 0 };
             matmul_taps(left, &data, taps, &columns, (&mut out, stride), 1);
             let (left, right) = (
-                Left { data: &rows, stride: k, rows: m, bias: &bias },
+                Left { data: &rows, stride: k, rows: m, bias: &bias, rectified: m % 2 == 0 },
                 Right { data: &data, columns: &columns, lines: Table(taps), k, apart: stride },
             );
             let mut others = otherwise(left, right);
@@ -475,6 +527,7 @@ mod tests {
                 for j in 0..n {
                     let at = j / width * apart + j % width;
                     let sum = (0..k).fold(0.0f32, |sum, l| a[i * k + l].mul_add(data[taps[l] + at], sum)) + bias[i];
+                    let sum = if m % 2 == 0 && sum < 0.0 { 0.0 } else { sum };
                     assert_eq!(out[i * stride + j].to_bits(), sum.to_bits(), "{height}x{width}, {m} rows");
                     for other in &others {
                         assert_eq!(other[i * stride + j].to_bits(), sum.to_bits(), "{height}x{width}, {m} rows");

@@ -1,6 +1,7 @@
 //! Kernels over slices, whose bits are defined in `NUMERICS.md`. `is_x86_feature_detected!` selects machine code, not
 //! arithmetic: without FMA hardware `mul_add` is slow and gives the same bits.
 
+pub(crate) mod bytes;
 pub(crate) mod conv;
 #[cfg(target_arch = "x86_64")]
 mod lanes;

@@ -82,6 +82,48 @@ macro_rules! bytes {
         }
     };
 }
+
+vectorized! {
+    /// Sums in float32, each column times its factor.
+    pub(crate) fn scale_columns(sums: &[i32], factors: &[f32], out: &mut [f32]) {
+        let n = factors.len().max(1);
+        for (out, sums) in out.chunks_exact_mut(n).zip(sums.chunks_exact(n)) {
+            for ((out, sum), factor) in out.iter_mut().zip(sums).zip(factors) {
+                *out = *sum as f32 * factor;
+            }
+        }
+    }
+}
+
+vectorized! {
+    /// Sums in float32, times a factor, plus a bias if there is one.
+    pub(crate) fn scale_row(sums: &[i32], factor: f32, bias: Option<f32>, out: &mut [f32]) {
+        match bias {
+            Some(bias) => {
+                for (out, sum) in out.iter_mut().zip(sums) {
+                    *out = *sum as f32 * factor + bias;
+                }
+            }
+            None => {
+                for (out, sum) in out.iter_mut().zip(sums) {
+                    *out = *sum as f32 * factor;
+                }
+            }
+        }
+    }
+}
+
+vectorized! {
+    /// Adds a row to each row, wrapping.
+    pub(crate) fn add_to_rows(sums: &mut [i32], row: &[i32]) {
+        for sums in sums.chunks_exact_mut(row.len().max(1)) {
+            for (sum, x) in sums.iter_mut().zip(row) {
+                *sum = sum.wrapping_add(*x);
+            }
+        }
+    }
+}
+
 bytes!(u8: quantize_u8, requantize_u8, columns_u8, dequantize_u8);
 bytes!(i8: quantize_i8, requantize_i8, columns_i8, dequantize_i8);
 

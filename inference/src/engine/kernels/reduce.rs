@@ -48,6 +48,27 @@ fn max_unsigned<A: Number>(row: &[A]) -> A {
     fold(row, |x| x, A::LEAST, greater)
 }
 
+vectorized! {
+    /// The least and the greatest element, zero being one of them; NaN is passed over. (What sign a zero has is not
+    /// said.)
+    pub(crate) fn range_with_zero(values: &[f32]) -> (f32, f32) {
+        let mut lows = [0.0f32; LANES];
+        let mut highs = [0.0f32; LANES];
+        let (chunks, rest) = values.as_chunks::<LANES>();
+        let mut last = [0.0f32; LANES];
+        last[..rest.len()].copy_from_slice(rest);
+        for chunk in chunks.iter().chain([&last]) {
+            for lane in 0..LANES {
+                lows[lane] = if chunk[lane] < lows[lane] { chunk[lane] } else { lows[lane] };
+                highs[lane] = if chunk[lane] > highs[lane] { chunk[lane] } else { highs[lane] };
+            }
+        }
+        let low = lows.into_iter().fold(0.0, |low, x| if x < low { x } else { low });
+        let high = highs.into_iter().fold(0.0, |high, x| if x > high { x } else { high });
+        (low, high)
+    }
+}
+
 /// e^(x − max) of each element, and their sum. (The sign of a zero that is taken off makes no difference to an exponential.)
 #[inline(always)]
 fn exponentials<W: Wide>(row: &mut [W]) -> W {

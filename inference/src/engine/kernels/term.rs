@@ -1,10 +1,10 @@
-//! What a matrix product is made of: float32, or pairs of small integers. `lanes.rs` says the same for registers of them.
+//! What a matrix product is made of: float32, pairs of small integers, or quads of bytes. `lanes.rs` says the same for registers of them.
 
 #[cfg(target_arch = "x86_64")]
 use core::arch::x86_64::{__m256, __m512};
 
 #[cfg(target_arch = "x86_64")]
-use super::lanes::{Lanes, Pairs256, Pairs512};
+use super::lanes::{Lanes, Pairs256, Pairs512, Quads256, Quads512};
 
 /// A term of a matrix product. Its default is zero.
 pub(crate) trait Term: Copy + Default + Send + Sync {
@@ -16,6 +16,9 @@ pub(crate) trait Term: Copy + Default + Send + Sync {
 
     /// A sum and a bias.
     fn add(sum: Self::Sum, bias: Self::Sum) -> Self::Sum;
+
+    /// Zero for a sum that is less, as Relu.
+    fn rectify(sum: Self::Sum) -> Self::Sum;
 
     /// Registers of AVX2.
     #[cfg(target_arch = "x86_64")]
@@ -41,6 +44,11 @@ impl Term for f32 {
     #[inline(always)]
     fn add(sum: f32, bias: f32) -> f32 {
         sum + bias
+    }
+
+    #[inline(always)]
+    fn rectify(sum: f32) -> f32 {
+        if sum < 0.0 { 0.0 } else { sum }
     }
 }
 
@@ -80,5 +88,54 @@ impl Term for Pair {
     #[inline(always)]
     fn add(sum: i32, bias: i32) -> i32 {
         sum.wrapping_add(bias)
+    }
+
+    #[inline(always)]
+    fn rectify(sum: i32) -> i32 {
+        sum.max(0)
+    }
+}
+
+/// Four neighbours along k of a matrix of bytes, the first in the lowest bits: on the left-hand side numbers from 0 to 255,
+/// on the right-hand side from −128 to 127.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub(crate) struct Quad(u32);
+
+impl Quad {
+    #[inline(always)]
+    pub(crate) fn new(bytes: [u8; 4]) -> Self {
+        Self(u32::from_le_bytes(bytes))
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    pub(super) fn bits(self) -> i32 {
+        self.0 as i32
+    }
+}
+
+/// The exact sum of the four products, wrapping.
+impl Term for Quad {
+    type Sum = i32;
+    #[cfg(target_arch = "x86_64")]
+    type Avx2 = Quads256;
+    #[cfg(target_arch = "x86_64")]
+    type Avx512 = Quads512;
+
+    #[inline(always)]
+    fn add_product(self, other: Self, sum: i32) -> i32 {
+        let pairs = self.0.to_le_bytes().into_iter().zip(other.0.to_le_bytes());
+        pairs.fold(sum, |sum, (a, b)| sum.wrapping_add(i32::from(a) * i32::from(b as i8)))
+    }
+
+    #[inline(always)]
+    fn add(sum: i32, bias: i32) -> i32 {
+        sum.wrapping_add(bias)
+    }
+
+    #[inline(always)]
+    fn rectify(sum: i32) -> i32 {
+        sum.max(0)
     }
 }

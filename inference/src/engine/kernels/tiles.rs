@@ -133,6 +133,8 @@ pub(super) struct Left<'a, T: Term, const STRIPES: bool> {
     pub(super) rows: usize,
     /// What is added to the finished sums of each row; empty: nothing.
     pub(super) bias: &'a [T::Sum],
+    /// Whether sums that are less than zero become zero in the end.
+    pub(super) rectified: bool,
 }
 
 pub(super) fn all_tiles<T: Term, L: Lines, C: Columns, const S: bool>(
@@ -331,6 +333,16 @@ macro_rules! micro_by_lanes {
                     }
                 }
             }
+            if lhs.rectified {
+                for r in 0..R {
+                    for q in 0..P {
+                        for part in 0..parts {
+                            // SAFETY: the CPU has the features.
+                            sums[r][q][part] = unsafe { T::$lanes::rectify(sums[r][q][part]) };
+                        }
+                    }
+                }
+            }
             // Where each panel's sums go: their first row, how far apart rows are, and the width. Found before they are stored,
             // so that storing is short enough to be unrolled: sums that a loop picks by a number are on the stack.
             let mut apart = [[[T::Sum::default(); PANEL]; P]; R];
@@ -436,6 +448,9 @@ fn micro<T: Term, const R: usize, const P: usize, L: Lines, C: Columns, const S:
         for q in 0..P {
             if let Some(bias) = lhs.bias.get(row + r) {
                 sums[r][q].iter_mut().for_each(|sum| *sum = T::add(*sum, *bias));
+            }
+            if lhs.rectified {
+                sums[r][q].iter_mut().for_each(|sum| *sum = T::rectify(*sum));
             }
             let out = &mut out[(row + r) * right.apart..];
             match right.columns.place(p + q) {

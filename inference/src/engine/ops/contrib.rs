@@ -1,13 +1,23 @@
 //! Operators of `com.microsoft` that exporters write: onnxruntime's quantisation (QGemm, QLinear…) and skl2onnx
 //! (CDist, Tokenizer). Defined by onnxruntime's documentation ("ContribOperators.md").
 
-use super::{Parse, integer::integer_product, linear::Stacks, quant::saturate, shapes, single, windows::Window};
+use super::{
+    Parse,
+    integer::{packed_bytes, turned_product},
+    linear::Stacks,
+    quant::{column_factors, one, saturate},
+    shapes, single,
+    windows::Window,
+};
 use crate::{
     DType,
     engine::{
         array::{Array, with_floats, with_integers},
         cx::{Cx, Inputs, Stop},
-        kernels::reduce,
+        kernels::{
+            quant::{self, Byte},
+            reduce,
+        },
         numeric::{Number, Real},
         program::Eval,
         value::{Value, count},
@@ -27,15 +37,6 @@ pub(super) fn find(name: &str) -> Option<Parse> {
     })
 }
 
-/// A scale or zero point that all elements share.
-fn one(inputs: &Inputs<'_>, index: usize) -> Result<f32, Stop> {
-    let list = inputs.read(index)?.to_doubles().unwrap_or_default();
-    match list.as_slice() {
-        [x] => Ok(*x as f32),
-        _ => Err(Stop::invalid(format!("its input {index} must be one number"))),
-    }
-}
-
 fn zero(inputs: &Inputs<'_>, index: usize) -> Result<i64, Stop> {
     if !inputs.has(index) {
         return Ok(0);
@@ -49,6 +50,7 @@ fn zero(inputs: &Inputs<'_>, index: usize) -> Result<i64, Stop> {
 fn gemm(node: &Node<'_>) -> Result<Eval, String> {
     let alpha = node.float("alpha", 1.0);
     let (turn_a, turn_b) = (node.flag("transA", false), node.flag("transB", false));
+    let constant = packed_bytes(node, 3, 5, turn_b);
     single(move |cx, inputs| {
         let (&[a0, a1], &[b0, b1]) = (inputs.shape(0)?, inputs.shape(3)?) else {
             return Err(Stop::invalid("it takes matrices"));
@@ -60,39 +62,36 @@ fn gemm(node: &Node<'_>) -> Result<Eval, String> {
         let to = if inputs.has(8) { inputs.dtype(8)? } else { DType::Float32 };
         let stacks = Stacks { batch: vec![], m, k, n, out: vec![m, n] };
         let ops = stacks.ops().saturating_add(count(&[m, n]).saturating_mul(8));
+        let threads = cx.threads;
         let scaled = || -> Result<Vec<f32>, Stop> {
-            let turned = |index: usize, turn: bool| -> Result<Value, Stop> {
-                let array = inputs.read(index)?;
-                Ok(Value::Known(if turn { array.permute(&[1, 0]).contiguous() } else { array.clone() }))
-            };
-            let (a, b) = (turned(0, turn_a)?, turned(3, turn_b)?);
-            let operands = Inputs::new(vec![Some(&a), inputs.get(2), Some(&b), inputs.get(5)]);
-            let mut sums = integer_product(&operands, (0, 1), (2, 3), &stacks, None, 1)?;
+            let mut sums = turned_product(inputs, (turn_a, turn_b), &stacks, constant.as_deref(), threads)?;
             if inputs.has(6) {
                 let c = inputs.read(6)?;
                 if shapes::broadcast(&[c.shape(), &[m, n]])? != [m, n] || c.dtype() != DType::Int32 {
                     return Err(Stop::invalid("its bias does not fit"));
                 }
-                let c = c.broadcast(&[m, n]);
-                sums.iter_mut().zip(c.values::<i32>().iter()).for_each(|(sum, c)| *sum = sum.wrapping_add(*c));
+                let c = if c.count() == n && c.shape().last() == Some(&n) { c.clone() } else { c.broadcast(&[m, n]) };
+                quant::add_to_rows(&mut sums, &c.values::<i32>());
             }
-            let a_scale = one(inputs, 1)?;
-            let b_scales = inputs.read(4)?.to_doubles().unwrap_or_default();
-            let b_scale = |column: usize| match b_scales.as_slice() {
-                [one] => Ok(*one as f32),
-                list => list.get(column).map(|x| *x as f32).ok_or_else(|| Stop::invalid("its scales do not fit")),
-            };
-            let each = sums.into_iter().enumerate();
-            each.map(|(i, sum)| Ok(sum as f32 * (alpha * a_scale * b_scale(i % n.max(1))?))).collect()
+            let factors = column_factors(inputs, alpha, n)?;
+            let mut out = vec![0.0; sums.len()];
+            quant::scale_columns(&sums, &factors, &mut out);
+            Ok(out)
         };
-        if to == DType::Float32 {
-            return cx.emit::<f32>(inputs, to, vec![m, n], ops, scaled);
+        let (scale, zero) = (|| one(inputs, 7), || zero(inputs, 8));
+        match to {
+            DType::Float32 => cx.emit::<f32>(inputs, to, vec![m, n], ops, scaled),
+            DType::Uint8 => cx.emit::<u8>(inputs, to, vec![m, n], ops, || quantized(&scaled()?, scale()?, zero()?)),
+            DType::Int8 => cx.emit::<i8>(inputs, to, vec![m, n], ops, || quantized(&scaled()?, scale()?, zero()?)),
+            _ => Err(Stop::unsupported(to)),
         }
-        with_integers!(to, T => cx.emit::<T>(inputs, to, vec![m, n], ops, || {
-            let (scale, zero) = (one(inputs, 7)?, zero(inputs, 8)?);
-            Ok(scaled()?.into_iter().map(|x| saturate(x / scale, zero, to) as T).collect())
-        }), Err(Stop::unsupported(to)))
     })
+}
+
+fn quantized<T: Byte>(x: &[f32], scale: f32, zero: i64) -> Result<Vec<T>, Stop> {
+    let mut out = vec![T::default(); x.len()];
+    T::quantize(x, scale, zero as i32, &mut out);
+    Ok(out)
 }
 
 /// Inputs A, B each with scale and zero point, then those of the output: dequantised, joined, quantised.

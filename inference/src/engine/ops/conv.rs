@@ -3,21 +3,22 @@
 use std::sync::Arc;
 
 use super::{
-    Parse,
+    Parse, dequantized,
     integer::{byte_zero, centred},
-    quant, single,
+    quant::{self, column_factors},
+    single,
     windows::Window,
 };
 use crate::{
     DType,
     engine::{
         array::{Array, Element, with_floats, with_integers},
-        cx::{Cx, Inputs, Stop},
+        cx::{Cx, Inputs, MAX_RUN_BYTES, Stop},
         kernels::{
             conv::{Axis, Convolution, Geometry, Pixel, Requantised, Weights},
             matmul::{Packed, matmul},
             product::{Sum, product},
-            quant::Byte,
+            quant::{Byte, scale_row},
             term::Pair,
         },
         numeric::Real,
@@ -56,7 +57,12 @@ fn geometry(x: &[usize], w: &[usize], window: &Window, groups: usize) -> Result<
     let axes: Vec<Axis> = window.place(spatial, Some(kernel))?.into_iter().map(|placed| placed.axis).collect();
     let mut out = vec![*batch, *outputs];
     out.extend(axes.iter().map(|axis| axis.output));
-    Ok((Geometry { groups, channels: *channels, outputs: *outputs, axes }, out))
+    let geometry = Geometry { groups, channels: *channels, outputs: *outputs, axes };
+    // Whatever computes it: no size that follows from these overflows.
+    if geometry.scratch() > MAX_RUN_BYTES {
+        return Err(Stop::Limit(format!("a convolution needs more than {MAX_RUN_BYTES} bytes")));
+    }
+    Ok((geometry, out))
 }
 
 /// Multiply-adds.
@@ -64,7 +70,8 @@ fn ops(g: &Geometry, out: &[usize]) -> u64 {
     let each = ((g.channels / g.groups) as u64).saturating_mul(g.kernel() as u64);
     // Rows of weights fill the kernel six at a time: few of them cost more each.
     let few = if g.outputs / g.groups < 4 { 3 } else { 1 };
-    count(out).saturating_mul(each).saturating_mul(few)
+    let batch = out.first().copied().unwrap_or(0) as u64;
+    count(out).saturating_mul(each).saturating_mul(few).saturating_add(batch.saturating_mul(g.filling()))
 }
 
 /// Constant weights of float32, laid out when the model is compiled.
@@ -81,6 +88,7 @@ fn weights(node: &Node<'_>, groups: usize) -> Option<Arc<Weights<f32>>> {
 fn conv(node: &Node<'_>) -> Result<Eval, String> {
     let (window, groups) = (Window::new(node)?, groups(node)?);
     let constant = weights(node, groups);
+    let rectified = node.rectified;
     single(move |cx, inputs| {
         let ((dtype, x), (right, w)) = (inputs.ty(0)?, inputs.ty(1)?);
         if dtype != right {
@@ -94,22 +102,18 @@ fn conv(node: &Node<'_>) -> Result<Eval, String> {
         if dtype == DType::Float32 {
             cx.scratch(g.scratch())?;
             let threads = cx.threads;
-            return cx.emit(inputs, dtype, out, ops, || {
+            return cx.emit_over(inputs, out, ops, |out| {
                 let x = inputs.values::<f32>(0)?;
                 let weights = match &constant {
                     Some(weights) => weights.clone(),
                     None => Arc::new(Weights::new(&inputs.values::<f32>(1)?, w, groups)),
                 };
                 let bias = if inputs.has(2) { inputs.values::<f32>(2)? } else { Default::default() };
-                Ok(images(
-                    &x,
-                    &g,
-                    threads,
-                    || Convolution::new(&g),
-                    |convolution, image, out, threads| {
-                        convolution.run(image, &weights, &bias, out, threads);
-                    },
-                ))
+                let new = || Convolution::new(&g);
+                images(&x, &g, threads, out, new, |convolution, image, out, threads| {
+                    convolution.run(image, &weights, (&bias, rectified), out, threads);
+                });
+                Ok(())
             });
         }
         with_floats!(dtype, T => cx.emit::<T>(inputs, dtype, out, ops, || {
@@ -117,31 +121,32 @@ fn conv(node: &Node<'_>) -> Result<Eval, String> {
                 Ok(inputs.values::<T>(index)?.iter().map(|x| x.widen()).collect())
             };
             let bias = if inputs.has(2) { wide(2)? } else { vec![] };
-            let mut sums = plain(&wide(0)?, &wide(1)?, &g);
+            let mut sums = plain(&wide(0)?, &wide(1)?, &g, x[0])?;
             if !bias.is_empty() {
                 let pixels = g.pixels().max(1);
                 sums.iter_mut().enumerate().for_each(|(i, sum)| *sum += bias[i / pixels % g.outputs]);
             }
-            Ok(sums.into_iter().map(T::narrow).collect())
+            let floor = |x: T| if rectified && x < T::ZERO { T::ZERO } else { x };
+            Ok(sums.into_iter().map(T::narrow).map(floor).collect())
         }), Err(Stop::unsupported(dtype)))
     })
 }
 
 /// Each image by itself: several at a time, or one by several threads. What convolves them is made once for each thread.
-fn images<P: Sync, O: Copy + Default + Send, C>(
+fn images<P: Sync, O: Send, C>(
     x: &[P],
     g: &Geometry,
     threads: usize,
+    out: &mut [O],
     new: impl Fn() -> C + Sync,
     run: impl Fn(&mut C, &[P], &mut [O], usize) + Sync,
-) -> Vec<O> {
+) {
     let (size, pixels) = (g.channels * g.input_pixels(), g.pixels());
-    let batch = x.len().checked_div(size).unwrap_or(0);
-    let mut out = vec![O::default(); batch * g.outputs * pixels];
     if pixels == 0 || g.outputs == 0 {
-        return out;
+        return;
     }
-    let parts = x.chunks_exact(size.max(1)).zip(out.chunks_exact_mut(g.outputs * pixels));
+    let batch = out.len() / (g.outputs * pixels);
+    let parts = (0..batch).map(|i| &x[i * size..(i + 1) * size]).zip(out.chunks_exact_mut(g.outputs * pixels));
     if threads > 1 && batch > 1 {
         let mut lists: Vec<Vec<_>> = (0..threads).map(|_| Vec::new()).collect();
         parts.enumerate().for_each(|(i, part)| lists[i % threads].push(part));
@@ -153,29 +158,33 @@ fn images<P: Sync, O: Copy + Default + Send, C>(
         let mut convolution = new();
         parts.for_each(|(image, out)| run(&mut convolution, image, out, threads));
     }
-    out
 }
 
 /// [`images`] of bytes with a zero point; see [`Requantised::run`].
-fn sums_of_images<P: Pixel<Term = Pair> + Sync, O: Copy + Default + Send>(
+fn sums_of_images<P: Pixel<Term = Pair> + Sync, O: Send>(
     x: &[P],
     zero: i16,
     weights: &Weights<Pair>,
     g: &Geometry,
     threads: usize,
+    out: &mut [O],
     finish: impl Fn(usize, &[i32], &mut [O]) + Sync,
-) -> Vec<O> {
+) {
     let new = || Requantised::new(g);
-    images(x, g, threads, new, |convolution, image, out, threads| {
+    images(x, g, threads, out, new, |convolution, image, out, threads| {
         convolution.run(image, zero, weights, out, threads, &finish);
-    })
+    });
 }
 
 /// The same for other types: patches are written out, the product is the plain one.
-fn plain<T: Sum>(x: &[T], w: &[T], g: &Geometry) -> Vec<T> {
+fn plain<T: Sum>(x: &[T], w: &[T], g: &Geometry, batch: usize) -> Result<Vec<T>, Stop> {
     let (size, pixels, kernel) = (g.input_pixels(), g.pixels(), g.kernel());
     let (in_group, out_group) = (g.channels / g.groups, g.outputs / g.groups);
-    let batch = x.len().checked_div(g.channels * size).unwrap_or(0);
+    // The table, and the patches.
+    let each = (size_of::<Option<usize>>() as u64).saturating_add((in_group * size_of::<T>()) as u64);
+    if count(&[kernel, pixels]).saturating_mul(each) > MAX_RUN_BYTES {
+        return Err(Stop::Limit(format!("a convolution needs more than {MAX_RUN_BYTES} bytes")));
+    }
     let k = in_group * kernel;
     // For each kernel position and output the element that is met.
     let table: Vec<Option<usize>> = (0..kernel)
@@ -205,7 +214,7 @@ fn plain<T: Sum>(x: &[T], w: &[T], g: &Geometry) -> Vec<T> {
             product(rows, &patches, k, pixels, &mut out[first..first + out_group * pixels]);
         }
     }
-    out
+    Ok(out)
 }
 
 /// The weights of an integer convolution minus their zero points (one for each output, or one for all), as int32.
@@ -247,7 +256,8 @@ fn integer(node: &Node<'_>, scaled: bool) -> Result<Eval, String> {
         let (g, out) = geometry(inputs.shape(0)?, inputs.shape(w_at)?, &window, groups)?;
         let to = if scaled { inputs.dtype(7)? } else { DType::Int32 };
         let ops = ops(&g, &out).saturating_add(count(&out).saturating_mul(8));
-        let threads = cx.threads;
+        let (threads, total) = (cx.threads, count(&out) as usize);
+        cx.scratch(g.scratch())?;
         let zero = |index: usize| if inputs.has(index) { inputs.read(index).map(Some) } else { Ok(None) };
         // Bytes with one zero point, and weights that are narrow without theirs: as nearly always.
         let narrow = || -> Result<Narrow, Stop> {
@@ -262,13 +272,15 @@ fn integer(node: &Node<'_>, scaled: bool) -> Result<Eval, String> {
             let array = inputs.read(0)?;
             if let Some((zero, weights)) = narrow()? {
                 let copy = |_: usize, sums: &[i32], out: &mut [i32]| out.copy_from_slice(sums);
-                return Ok(match array.dtype() {
-                    DType::Int8 => sums_of_images(&array.values::<i8>(), zero, &weights, &g, threads, copy),
-                    _ => sums_of_images(&array.values::<u8>(), zero, &weights, &g, threads, copy),
-                });
+                let mut out = vec![0; total];
+                match array.dtype() {
+                    DType::Int8 => sums_of_images(&array.values::<i8>(), zero, &weights, &g, threads, &mut out, copy),
+                    _ => sums_of_images(&array.values::<u8>(), zero, &weights, &g, threads, &mut out, copy),
+                }
+                return Ok(out);
             }
             let x = centred(array, zero(x_zero)?, 0)?;
-            Ok(plain(&x, &centred_weights(inputs.read(w_at)?, zero(w_zero)?)?, &g))
+            plain(&x, &centred_weights(inputs.read(w_at)?, zero(w_zero)?)?, &g, array.shape()[0])
         };
         if !scaled {
             return cx.emit::<i32>(inputs, to, out, ops, sums);
@@ -276,15 +288,53 @@ fn integer(node: &Node<'_>, scaled: bool) -> Result<Eval, String> {
         let scales = || Requantized::new(inputs, &g);
         match to {
             DType::Uint8 => {
-                cx.emit::<u8>(inputs, to, out, ops, || scales()?.bytes(inputs, narrow()?, &g, threads, sums))
+                cx.emit::<u8>(inputs, to, out, ops, || scales()?.bytes(inputs, narrow()?, &g, (total, threads), sums))
             }
             DType::Int8 => {
-                cx.emit::<i8>(inputs, to, out, ops, || scales()?.bytes(inputs, narrow()?, &g, threads, sums))
+                cx.emit::<i8>(inputs, to, out, ops, || scales()?.bytes(inputs, narrow()?, &g, (total, threads), sums))
             }
             _ => with_integers!(to, T => cx.emit::<T>(inputs, to, out, ops, || {
                 Ok(scales()?.plain(&sums()?, &g, to).map(|x| x as T).collect())
             }), Err(Stop::unsupported(to))),
         }
+    })
+}
+
+/// A convolution of dequantised images and weights: see `dequantized.rs`.
+pub(super) fn dequantized(node: &Node<'_>) -> Result<Eval, String> {
+    let (window, groups) = (Window::new(node)?, groups(node)?);
+    let constant = constant_weights(node, groups, 3, 5);
+    single(move |cx, inputs| {
+        dequantized::check(inputs)?;
+        let (g, out) = geometry(inputs.shape(0)?, inputs.shape(3)?, &window, groups)?;
+        if inputs.has(6) && inputs.shape(6)? != [g.outputs] {
+            return Err(Stop::invalid("its bias does not fit its weights"));
+        }
+        let ops = ops(&g, &out).saturating_add(count(&out).saturating_mul(4));
+        let threads = cx.threads;
+        cx.scratch(g.scratch())?;
+        cx.emit_over(inputs, out, ops, |out| {
+            let wide = || Stop::invalid("its zero points do not fit");
+            let x = inputs.read(0)?;
+            let zero = byte_zero(x, Some(inputs.read(2)?)).ok_or_else(wide)?;
+            let weights = match &constant {
+                Some(weights) => weights.clone(),
+                None => {
+                    let zeros = if inputs.has(5) { Some(inputs.read(5)?) } else { None };
+                    Arc::new(integer_weights(inputs.read(3)?, zeros, groups).ok_or_else(wide)?)
+                }
+            };
+            let factors = column_factors(inputs, 1.0, g.outputs)?;
+            let bias = if inputs.has(6) { inputs.values::<f32>(6)? } else { Default::default() };
+            let finish = |o: usize, sums: &[i32], out: &mut [f32]| {
+                scale_row(sums, factors[o], bias.get(o).copied(), out);
+            };
+            match x.dtype() {
+                DType::Int8 => sums_of_images(&x.values::<i8>(), zero, &weights, &g, threads, out, finish),
+                _ => sums_of_images(&x.values::<u8>(), zero, &weights, &g, threads, out, finish),
+            }
+            Ok(())
+        })
     })
 }
 
@@ -323,7 +373,7 @@ impl Requantized {
         inputs: &Inputs<'_>,
         narrow: Narrow,
         g: &Geometry,
-        threads: usize,
+        (total, threads): (usize, usize),
         sums: impl Fn() -> Result<Vec<i32>, Stop>,
     ) -> Result<Vec<T>, Stop> {
         let zero = self.zero as i32;
@@ -339,10 +389,12 @@ impl Requantized {
             return Ok(out);
         };
         let array = inputs.read(0)?;
-        Ok(match array.dtype() {
-            DType::Int8 => sums_of_images(&array.values::<i8>(), x_zero, &weights, g, threads, finish),
-            _ => sums_of_images(&array.values::<u8>(), x_zero, &weights, g, threads, finish),
-        })
+        let mut out = vec![T::default(); total];
+        match array.dtype() {
+            DType::Int8 => sums_of_images(&array.values::<i8>(), x_zero, &weights, g, threads, &mut out, finish),
+            _ => sums_of_images(&array.values::<u8>(), x_zero, &weights, g, threads, &mut out, finish),
+        }
+        Ok(out)
     }
 
     fn plain(&self, sums: &[i32], g: &Geometry, to: DType) -> impl Iterator<Item = i64> {
@@ -439,7 +491,9 @@ fn transposed_eval(cx: &mut Cx<'_>, inputs: &Inputs<'_>, t: &Transposed) -> Resu
         return Err(Stop::invalid("its bias does not fit its weights"));
     }
     let macs = count(x).saturating_mul((out_group * kernels) as u64);
-    cx.scratch(count(&[out_group * kernels, in_pixels]).saturating_mul(8))?;
+    // The products of a group, its pixels laid out, and where each goes.
+    let product = count(&[out_group * kernels, in_pixels]).saturating_add(count(&[in_group, in_pixels]));
+    cx.scratch(product.saturating_mul(4).saturating_add(count(&[kernels, in_pixels]).saturating_mul(16)))?;
     let ops = macs.saturating_mul(2).saturating_add(count(&out));
     with_floats!(dtype, T => cx.emit::<T>(inputs, dtype, out.clone(), ops, || {
         let wide = |index: usize| -> Result<Vec<f32>, Stop> {

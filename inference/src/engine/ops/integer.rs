@@ -1,6 +1,6 @@
 //! Exact products of integers of eight bits, minus their zero points.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use super::{Parse, linear::Stacks, quant, single};
 use crate::{
@@ -9,11 +9,11 @@ use crate::{
         array::Array,
         cx::{Inputs, Stop},
         kernels::{
-            matmul::{Packed, matmul},
+            bytes::{ByteMatrix, Bytes},
             product::product_i32,
-            term::Pair,
         },
         program::Eval,
+        value::{Value, count},
     },
     onnx::Node,
 };
@@ -74,48 +74,44 @@ pub(super) fn byte_zero(array: &Array, zero: Option<&Array>) -> Option<i16> {
     (bytes && zero.unsigned_abs() <= 1 << 12).then_some(zero)
 }
 
-/// [`centred`] rows of `k` elements as pairs; an odd `k` is filled up with a zero. `None` when a number has more than 16
-/// bits.
-fn pairs_of_rows(array: &Array, zero: Option<&Array>, k: usize) -> Result<Option<Vec<Pair>>, Stop> {
-    fn pairs<T: Copy>(values: &[T], k: usize, centre: impl Fn(T) -> i16) -> Vec<Pair> {
-        let mut out = Vec::with_capacity(values.len() / k.max(1) * k.div_ceil(2));
-        for row in values.chunks_exact(k.max(1)) {
-            let (two, rest) = row.as_chunks::<2>();
-            out.extend(two.iter().map(|pair| Pair::new(centre(pair[0]), centre(pair[1]))));
-            out.extend(rest.iter().map(|last| Pair::new(centre(*last), 0)));
-        }
-        out
+/// The elements of an array of bytes, and whether they are int8.
+pub(super) fn bytes_of(array: &Array) -> Option<(Cow<'_, [u8]>, bool)> {
+    match array.dtype() {
+        DType::Uint8 => Some((array.values::<u8>(), false)),
+        DType::Int8 => Some((
+            match array.values::<i8>() {
+                Cow::Borrowed(values) => Cow::Borrowed(bytemuck::cast_slice(values)),
+                Cow::Owned(values) => Cow::Owned(values.into_iter().map(|x| x as u8).collect()),
+            },
+            true,
+        )),
+        _ => None,
     }
-    if let Some(zero) = byte_zero(array, zero) {
-        return Ok(Some(match array.dtype() {
-            DType::Int8 => pairs(&array.values::<i8>(), k, |x| i16::from(x) - zero),
-            _ => pairs(&array.values::<u8>(), k, |x| i16::from(x) - zero),
-        }));
-    }
-    let centred = centred(array, zero, 0)?;
-    let narrow = centred.iter().all(|x| i16::try_from(*x).is_ok());
-    Ok(narrow.then(|| pairs(&centred, k, |x| x as i16)))
 }
 
-/// A centred matrix `[k, n]` of numbers of 16 bits as pairs of rows.
-fn packed_pairs(matrix: &[i32], k: usize, n: usize) -> Packed<Pair> {
-    let at = |row: usize, column: usize| if row < k { matrix[row * n + column] as i16 } else { 0 };
-    Packed::of(k.div_ceil(2), n, |row, column| Pair::new(at(2 * row, column), at(2 * row + 1, column)))
+/// Zero points of the columns of a matrix of bytes: one for all, or one for each.
+fn column_zeros(zero: Option<&Array>, n: usize) -> Option<Vec<i32>> {
+    let zeros = match zero {
+        None => vec![0],
+        Some(zero) => zero.to_ints()?.into_iter().map(|zero| i32::try_from(zero).ok()).collect::<Option<_>>()?,
+    };
+    (zeros.len() == 1 || zeros.len() == n).then_some(zeros)
 }
 
-/// A constant right-hand side of integers with a constant zero point, laid out when the model is compiled.
-pub(super) fn packed_integers(node: &Node<'_>, index: usize, zero_at: usize) -> Option<Arc<Packed<Pair>>> {
+/// A constant right-hand side of bytes with constant zero points, laid out when the model is compiled.
+pub(super) fn packed_bytes(node: &Node<'_>, index: usize, zero_at: usize, turned: bool) -> Option<Arc<ByteMatrix>> {
     let array = node.constant(index)?;
-    let &[k, n] = array.shape() else { return None };
+    let &[rows, columns] = array.shape() else { return None };
     let zero = node.constant(zero_at);
     if zero.is_none() && node.has_input(zero_at) {
         return None;
     }
     let slot = |index: usize| node.slots.get(index).copied().flatten();
-    node.packs.pack_integers((slot(index)?, slot(zero_at)), k.div_ceil(2), n, || {
-        let centred = centred(array, zero, 1).ok()?;
-        let narrow = centred.iter().all(|x| i16::try_from(*x).is_ok());
-        narrow.then(|| packed_pairs(&centred, k, n))
+    let (k, n, strides) = if turned { (columns, rows, (1, columns)) } else { (rows, columns, (columns, 1)) };
+    let zeros = column_zeros(zero, n)?;
+    node.packs.pack_bytes((slot(index)?, slot(zero_at), turned), k, n, || {
+        let (bytes, signed) = bytes_of(array)?;
+        Some(ByteMatrix::new(Bytes { bytes: &bytes, signed }, &zeros, k, n, strides))
     })
 }
 
@@ -125,29 +121,34 @@ pub(super) fn integer_product(
     (a, a_zero): (usize, usize),
     (b, b_zero): (usize, usize),
     stacks: &Stacks,
-    constant: Option<&Packed<Pair>>,
+    constant: Option<&ByteMatrix>,
     threads: usize,
 ) -> Result<Vec<i32>, Stop> {
     let &Stacks { m, k, n, .. } = stacks;
     let zero = |index: usize| if inputs.has(index) { inputs.read(index).map(Some) } else { Ok(None) };
-    let left = pairs_of_rows(inputs.read(a)?, zero(a_zero)?, k)?;
-    let pairs = stacks.pairs(inputs.shape(a)?, inputs.shape(b)?);
-    let mut out = vec![0; pairs.len() * m * n];
-    if let (Some(left), Some(rhs)) = (&left, constant) {
+    let (left, left_zero) = (inputs.read(a)?, zero(a_zero)?);
+    let left_bytes = byte_zero(left, left_zero).zip(bytes_of(left));
+    let mut out = vec![0; count(&stacks.batch) as usize * m * n];
+    if let (Some((zero, (bytes, signed))), Some(matrix)) = (&left_bytes, constant) {
         // One product for the whole stack: its rows are one after another.
-        matmul(left, rhs, &mut out, threads);
+        matrix.product(Bytes { bytes, signed: *signed }, i32::from(*zero), &mut out, threads);
         return Ok(out);
     }
-    let right = centred(inputs.read(b)?, zero(b_zero)?, 1)?;
-    if let (Some(left), true) = (&left, right.iter().all(|x| i16::try_from(*x).is_ok())) {
-        let depth = k.div_ceil(2);
+    let pairs = stacks.pairs(inputs.shape(a)?, inputs.shape(b)?);
+    let (right, right_zero) = (inputs.read(b)?, zero(b_zero)?);
+    let zeros = column_zeros(right_zero, n).filter(|zeros| zeros.len() == 1 || right.shape().len() == 2);
+    if let (Some((zero, (left, l_signed))), Some((right, r_signed)), Some(zeros)) =
+        (&left_bytes, bytes_of(right), zeros)
+    {
         for (i, (p, q)) in pairs.into_iter().enumerate() {
-            let rhs = packed_pairs(&right[q * k * n..(q + 1) * k * n], k, n);
-            matmul(&left[p * m * depth..(p + 1) * m * depth], &rhs, &mut out[i * m * n..(i + 1) * m * n], threads);
+            let right = Bytes { bytes: &right[q * k * n..(q + 1) * k * n], signed: r_signed };
+            let left = Bytes { bytes: &left[p * m * k..(p + 1) * m * k], signed: *l_signed };
+            let out = &mut out[i * m * n..(i + 1) * m * n];
+            ByteMatrix::new(right, &zeros, k, n, (n, 1)).product(left, i32::from(*zero), out, threads);
         }
         return Ok(out);
     }
-    let left = centred(inputs.read(a)?, zero(a_zero)?, 0)?;
+    let (left, right) = (centred(left, left_zero, 0)?, centred(right, right_zero, 1)?);
     for (i, (p, q)) in pairs.into_iter().enumerate() {
         let (left, right) = (&left[p * m * k..(p + 1) * m * k], &right[q * k * n..(q + 1) * k * n]);
         product_i32(left, right, k, n, &mut out[i * m * n..(i + 1) * m * n]);
@@ -155,8 +156,27 @@ pub(super) fn integer_product(
     Ok(out)
 }
 
+/// [`integer_product`] of the matrices at inputs 0 and 3, with zero points at 2 and 5, each turned or not.
+pub(super) fn turned_product(
+    inputs: &Inputs<'_>,
+    (turn_a, turn_b): (bool, bool),
+    stacks: &Stacks,
+    constant: Option<&ByteMatrix>,
+    threads: usize,
+) -> Result<Vec<i32>, Stop> {
+    let turned = |index: usize, turn: bool| -> Result<Value, Stop> {
+        let array = inputs.read(index)?;
+        Ok(Value::Known(if turn { array.permute(&[1, 0]).contiguous() } else { array.clone() }))
+    };
+    let a = turned(0, turn_a)?;
+    // One that is laid out already is not read.
+    let b = turned(3, turn_b && constant.is_none())?;
+    let operands = Inputs::new(vec![Some(&a), inputs.get(2), Some(&b), inputs.get(5)]);
+    integer_product(&operands, (0, 1), (2, 3), stacks, constant, threads)
+}
+
 fn matmul_integer(node: &Node<'_>) -> Result<Eval, String> {
-    let constant = packed_integers(node, 1, 3);
+    let constant = packed_bytes(node, 1, 3, false);
     single(move |cx, inputs| {
         let stacks = Stacks::new(inputs.shape(0)?, inputs.shape(1)?)?;
         let (ops, threads) = (stacks.ops(), cx.threads);
@@ -169,10 +189,9 @@ fn matmul_integer(node: &Node<'_>) -> Result<Eval, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::value::Value;
 
     #[test]
-    fn pairs_give_what_the_plain_loop_gives() {
+    fn bytes_give_what_the_plain_loop_gives() {
         let mut state = 11u32;
         let mut random = |below: usize| {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -210,7 +229,9 @@ mod tests {
             }
             assert_eq!(found.unwrap(), expected, "round {round}");
             if b.shape().len() == 2 {
-                let packed = packed_pairs(&right, k, n);
+                let (bytes, signed) = bytes_of(&b).unwrap();
+                let zeros = column_zeros(b_zero.as_ref(), n).unwrap();
+                let packed = ByteMatrix::new(Bytes { bytes: &bytes, signed }, &zeros, k, n, (n, 1));
                 let found = integer_product(&inputs, (0, 2), (1, 3), &stacks, Some(&packed), 1);
                 assert_eq!(found.unwrap(), expected, "laid out before: round {round}");
             }

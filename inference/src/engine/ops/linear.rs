@@ -108,24 +108,17 @@ fn matmul_op(node: &Node<'_>) -> Result<Eval, String> {
         }
         let out = stacks.out.clone();
         let ops = stacks.ops();
+        if let Some(rhs) = &constant {
+            // One product for the whole stack: its rows are one after another.
+            return cx.emit_over(inputs, out, ops, |out| {
+                matmul(&inputs.values::<f32>(0)?, rhs, out, threads);
+                Ok(())
+            });
+        }
         cx.emit_with(inputs, dtype, out, ops, |out| {
-            let flat = match &constant {
-                // One product for the whole stack: its rows are one after another.
-                Some(rhs) => return Ok(Array::new(dtype, out, floats_packed(inputs.read(0)?, rhs, threads))),
-                None => multiply(inputs.read(0)?, inputs.read(1)?, &stacks, threads)?,
-            };
-            Ok(flat.reshape(out))
+            Ok(multiply(inputs.read(0)?, inputs.read(1)?, &stacks, threads)?.reshape(out))
         })
     })
-}
-
-fn floats_packed(lhs: &Array, rhs: &Packed, threads: usize) -> Vec<f32> {
-    let values = lhs.values::<f32>();
-    let rows =
-        if rhs.rows() == 0 { lhs.shape()[..lhs.shape().len() - 1].iter().product() } else { values.len() / rhs.rows() };
-    let mut out = vec![0.0; rows * rhs.columns()];
-    matmul(&values, rhs, &mut out, threads);
-    out
 }
 
 /// The matrices of a stack where they lie, without a copy when the elements of their rows (or of their columns) are
@@ -241,18 +234,24 @@ fn gemm(node: &Node<'_>) -> Result<Eval, String> {
         }
         let stacks = Stacks { batch: vec![], m, k, n, out: out.clone() };
         let ops = stacks.ops().saturating_add(count(&out));
+        if let Some(rhs) = &constant {
+            return cx.emit_over(inputs, out, ops, |out| {
+                let left = inputs.read(0)?;
+                let turned = if turn_a { left.permute(&[1, 0]).contiguous() } else { left.clone() };
+                matmul(&turned.values::<f32>(), rhs, out, threads);
+                finish(out, n, (alpha, beta), inputs, 2)
+            });
+        }
         cx.emit_with(inputs, dtype, out, ops, |out| {
             let turned = |index: usize, turn: bool| -> Result<Array, Stop> {
                 let array = inputs.read(index)?;
                 Ok(if turn { array.permute(&[1, 0]).contiguous() } else { array.clone() })
             };
-            if let Some(rhs) = &constant {
-                let product = floats_packed(&turned(0, turn_a)?, rhs, threads);
-                return Ok(Array::new(dtype, out, finish(product, n, alpha, beta, inputs)?));
-            }
             let product = multiply(&turned(0, turn_a)?, &turned(1, turn_b)?, &stacks, threads)?;
             if dtype == DType::Float32 {
-                return Ok(Array::new(dtype, out, finish(product.into_vec(), n, alpha, beta, inputs)?));
+                let mut product = product.into_vec();
+                finish(&mut product, n, (alpha, beta), inputs, 2)?;
+                return Ok(Array::new(dtype, out, product));
             }
             let product = product.reshape(out.clone());
             with_numbers!(dtype, T => {
@@ -272,15 +271,21 @@ fn gemm(node: &Node<'_>) -> Result<Eval, String> {
     })
 }
 
-/// The end of a float32 Gemm.
-fn finish(mut product: Vec<f32>, n: usize, alpha: f32, beta: f32, inputs: &Inputs<'_>) -> Result<Vec<f32>, Stop> {
+/// The end of a float32 Gemm, whose third operand is at an index.
+pub(super) fn finish(
+    product: &mut [f32],
+    n: usize,
+    (alpha, beta): (f32, f32),
+    inputs: &Inputs<'_>,
+    index: usize,
+) -> Result<(), Stop> {
     if alpha != 1.0 {
         product.iter_mut().for_each(|x| *x *= alpha);
     }
-    if !inputs.has(2) || n == 0 {
-        return Ok(product);
+    if !inputs.has(index) || n == 0 {
+        return Ok(());
     }
-    let c = inputs.read(2)?;
+    let c = inputs.read(index)?;
     let mut values = c.values::<f32>();
     if beta != 1.0 {
         values.to_mut().iter_mut().for_each(|x| *x *= beta);
@@ -290,11 +295,12 @@ fn finish(mut product: Vec<f32>, n: usize, alpha: f32, beta: f32, inputs: &Input
         for line in product.chunks_exact_mut(n) {
             line.iter_mut().zip(values.iter()).for_each(|(x, c)| *x += c);
         }
-        return Ok(product);
+        return Ok(());
     }
-    let shape = vec![product.len() / n, n];
-    let c = Array::new(DType::Float32, c.shape().to_vec(), values.into_owned());
-    Ok(shapes::zip(&Array::new(DType::Float32, shape.clone(), product), &c, &shape, |x: f32, c: f32| x + c))
+    let shape = [product.len() / n, n];
+    let c = Array::new(DType::Float32, c.shape().to_vec(), values.into_owned()).broadcast(&shape);
+    product.iter_mut().zip(c.values::<f32>().iter()).for_each(|(x, c)| *x += c);
+    Ok(())
 }
 
 /// By Gaussian elimination with the greatest pivot of each column, in float64; the first of equal ones.

@@ -61,6 +61,7 @@ mod cast;
 mod contrib;
 mod control;
 mod conv;
+pub(crate) mod dequantized;
 mod einsum;
 mod image;
 mod index;

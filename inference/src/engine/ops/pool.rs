@@ -34,6 +34,9 @@ pub(super) fn find(name: &str) -> Option<Parse> {
     })
 }
 
+/// Outputs times kernel positions along the axes together, which tables are made of.
+const MAX_POSITIONS: usize = 1 << 26;
+
 /// Batch, channels, and the window over what is spatial.
 pub(super) fn place(shape: &[usize], window: &Window) -> Result<(Vec<Placed>, Vec<usize>), Stop> {
     let [batch, channels, spatial @ ..] = shape else {
@@ -43,6 +46,10 @@ pub(super) fn place(shape: &[usize], window: &Window) -> Result<(Vec<Placed>, Ve
         return Err(Stop::invalid("it takes at least one spatial dimension"));
     }
     let placed = window.place(spatial, None)?;
+    let positions = placed.iter().map(|p| p.axis.output.saturating_mul(p.axis.kernel));
+    if positions.fold(0, usize::saturating_add) > MAX_POSITIONS {
+        return Err(Stop::Limit("its window is too large".into()));
+    }
     let mut out = vec![*batch, *channels];
     out.extend(placed.iter().map(|p| p.axis.output));
     Ok((placed, out))

@@ -1,8 +1,10 @@
 //! Quantised numbers: integers with a scale and a zero point.
 
+use std::cell::OnceCell;
+
 use super::{
     Parse, eval,
-    integer::{integer_product, packed_integers},
+    integer::{integer_product, packed_bytes},
     linear::Stacks,
     shapes, single,
 };
@@ -224,22 +226,24 @@ fn dynamic_quantize(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Vec<Value>, 
         return Err(Stop::unsupported(dtype));
     }
     let ops = count(shape).saturating_mul(10);
+    let found = OnceCell::new();
     let parameters = || -> Result<(f32, u8), Stop> {
-        let values = inputs.values::<f32>(0)?;
-        // A comparison, because the sign of zero that `f32::max` gives is not defined.
-        let high = reduce::max(&values);
-        let high = if high > 0.0 { high } else { 0.0 };
-        let low = values.iter().fold(0.0f32, |low, x| if *x < low { *x } else { low });
+        if let Some(found) = found.get() {
+            return Ok(*found);
+        }
+        let (low, high) = reduce::range_with_zero(&inputs.values::<f32>(0)?);
         let scale = (high - low) / 255.0;
         let zero = if scale == 0.0 { 0 } else { saturate(-low / scale, 0, DType::Uint8) as u8 };
-        Ok((scale, zero))
+        Ok(*found.get_or_init(|| (scale, zero)))
     };
     let values = cx.emit::<u8>(inputs, DType::Uint8, shape.to_vec(), ops, || {
         let (scale, zero) = parameters()?;
-        let x = inputs.read(0)?;
-        let quantize =
-            |x: &f32| if scale == 0.0 { zero } else { saturate(*x / scale, zero.into(), DType::Uint8) as u8 };
-        Ok(x.values::<f32>().iter().map(quantize).collect())
+        let x = inputs.values::<f32>(0)?;
+        let mut out = vec![zero; x.len()];
+        if scale != 0.0 {
+            u8::quantize(&x, scale, zero.into(), &mut out);
+        }
+        Ok(out)
     })?;
     let scale = cx.emit::<f32>(inputs, DType::Float32, vec![], 0, || Ok(vec![parameters()?.0]))?;
     let zero = cx.emit::<u8>(inputs, DType::Uint8, vec![], 0, || Ok(vec![parameters()?.1]))?;
@@ -248,7 +252,7 @@ fn dynamic_quantize(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Vec<Value>, 
 
 /// (sum · a_scale · b_scale / y_scale), the factors multiplied first, in float32.
 pub(super) fn matmul(node: &Node<'_>) -> Result<Eval, String> {
-    let constant = packed_integers(node, 3, 5);
+    let constant = packed_bytes(node, 3, 5, false);
     single(move |cx, inputs| {
         let stacks = Stacks::new(inputs.shape(0)?, inputs.shape(3)?)?;
         let to = inputs.dtype(7)?;
@@ -263,6 +267,24 @@ pub(super) fn matmul(node: &Node<'_>) -> Result<Eval, String> {
             }), Err(Stop::unsupported(to))),
         }
     })
+}
+
+/// A scale or zero point that all elements share.
+pub(super) fn one(inputs: &Inputs<'_>, index: usize) -> Result<f32, Stop> {
+    match scale_list(inputs, index)?.as_slice() {
+        [x] => Ok(*x as f32),
+        _ => Err(Stop::invalid(format!("its input {index} must be one number"))),
+    }
+}
+
+/// alpha · a_scale · b_scale for each column: the scales are inputs 1 and 4, the latter one for all or one for each.
+pub(super) fn column_factors(inputs: &Inputs<'_>, alpha: f32, n: usize) -> Result<Vec<f32>, Stop> {
+    let first = alpha * one(inputs, 1)?;
+    match scale_list(inputs, 4)?.as_slice() {
+        [scale] => Ok(vec![first * *scale as f32; n]),
+        list if list.len() == n => Ok(list.iter().map(|scale| first * *scale as f32).collect()),
+        _ => Err(Stop::invalid("its scales do not fit")),
+    }
 }
 
 fn scale_list(inputs: &Inputs<'_>, index: usize) -> Result<Vec<f64>, Stop> {

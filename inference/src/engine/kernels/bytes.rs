@@ -1,0 +1,140 @@
+//! Exact products of matrices of bytes minus their zero points.
+//!
+//! The bytes are multiplied as they are, four at a time ([`Quad`]), and what the zero points make of the sums is added
+//! afterwards: Σ (x − p)(w − q) = Σ xw − p Σ w − q Σ x + k p q. In arithmetic modulo 2^32 that is the same number.
+
+use super::{
+    matmul::{Packed, matmul},
+    quant::add_to_rows,
+    term::Quad,
+};
+
+/// What makes an int8 a number from 0 to 255, and a uint8 one from −128 to 127: its highest bit is turned, and 128 added
+/// to, or taken from, the zero point.
+const TURN: u8 = 0x80;
+
+/// The bytes of a matrix, as uint8 or as int8.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bytes<'a> {
+    pub(crate) bytes: &'a [u8],
+    pub(crate) signed: bool,
+}
+
+/// A right-hand side `[k, n]`, laid out.
+#[derive(Debug)]
+pub(crate) struct ByteMatrix {
+    packed: Packed<Quad>,
+    k: usize,
+    /// Of each column, as laid out.
+    sums: Vec<i32>,
+    /// Of each column, as laid out; empty: all are zero.
+    zeros: Vec<i32>,
+}
+
+impl ByteMatrix {
+    /// Lays out the matrix whose element (row, column) is at `row · strides.0 + column · strides.1`. Zero points are one for
+    /// all, or one for each column.
+    pub(crate) fn new(matrix: Bytes<'_>, zeros: &[i32], k: usize, n: usize, strides: (usize, usize)) -> Self {
+        let turn = if matrix.signed { 0 } else { TURN };
+        let at = |row: usize, column: usize| matrix.bytes[row * strides.0 + column * strides.1] ^ turn;
+        let quad = |row: usize, column: usize| {
+            Quad::new([0, 1, 2, 3].map(|i| if 4 * row + i < k { at(4 * row + i, column) } else { 0 }))
+        };
+        let sum = |column: usize| (0..k).fold(0i32, |sum, row| sum.wrapping_add(i32::from(at(row, column) as i8)));
+        let zero = |column: usize| {
+            let zero = if zeros.len() == 1 { zeros[0] } else { zeros[column] };
+            zero.wrapping_sub(if matrix.signed { 0 } else { i32::from(TURN) })
+        };
+        let zeros: Vec<i32> = (0..n).map(zero).collect();
+        let zeros = if zeros.iter().all(|zero| *zero == 0) { vec![] } else { zeros };
+        Self { packed: Packed::of(k.div_ceil(4), n, quad), k, sums: (0..n).map(sum).collect(), zeros }
+    }
+
+    /// Bytes that it takes, saturating.
+    pub(crate) fn bytes(k: usize, n: usize) -> u64 {
+        Packed::<Quad>::bytes(k.div_ceil(4), n).saturating_add((n as u64).saturating_mul(8))
+    }
+
+    /// `left[m, k]`, row-major, minus its zero point, times this one minus its own, written to `out[m, n]`.
+    pub(crate) fn product(&self, left: Bytes<'_>, zero: i32, out: &mut [i32], threads: usize) {
+        let (k, n) = (self.k, self.packed.columns());
+        let turn = if left.signed { TURN } else { 0 };
+        let zero = zero.wrapping_add(i32::from(turn));
+        matmul(&quads(left.bytes, k, turn), &self.packed, out, threads);
+        if n == 0 {
+            return;
+        }
+        if !self.zeros.is_empty() {
+            for (row, out) in left.bytes.chunks_exact(k.max(1)).zip(out.chunks_exact_mut(n)) {
+                let sum = row.iter().fold(0i32, |sum, x| sum.wrapping_add(i32::from(*x ^ turn)));
+                // With the row's share of k · p · q.
+                let sum = sum.wrapping_sub((k as i32).wrapping_mul(zero));
+                out.iter_mut().zip(&self.zeros).for_each(|(out, q)| *out = out.wrapping_sub(q.wrapping_mul(sum)));
+            }
+        }
+        if zero != 0 {
+            let columns: Vec<i32> = self.sums.iter().map(|sum| sum.wrapping_mul(zero).wrapping_neg()).collect();
+            add_to_rows(out, &columns);
+        }
+    }
+}
+
+/// Rows of `k` bytes as quads, each filled up with zeros.
+fn quads(bytes: &[u8], k: usize, turn: u8) -> Vec<Quad> {
+    let quad = |bytes: &[u8; 4]| Quad::new(bytes.map(|x| x ^ turn));
+    if k.is_multiple_of(4) {
+        return bytes.as_chunks::<4>().0.iter().map(quad).collect();
+    }
+    let mut out = Vec::with_capacity(bytes.len() / k * k.div_ceil(4));
+    for row in bytes.chunks_exact(k) {
+        let (whole, rest) = row.as_chunks::<4>();
+        out.extend(whole.iter().map(quad));
+        // The right-hand side has zeros there.
+        let mut last = [turn; 4];
+        last[..rest.len()].copy_from_slice(rest);
+        out.push(quad(&last));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_element_is_the_exact_sum_of_centred_products() {
+        let mut state = 7u32;
+        let mut random = |below: usize| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as usize % below
+        };
+        for round in 0..400 {
+            let (m, k, n) = (random(14), random(41), 1 + random(70));
+            let mut bytes = |count: usize| (0..count).map(|_| random(256) as u8).collect::<Vec<u8>>();
+            let (a, b) = (bytes(m * k), bytes(k * n));
+            let (a_signed, b_signed) = (round % 2 == 0, round % 3 == 0);
+            let number = |x: u8, signed: bool| if signed { i64::from(x as i8) } else { i64::from(x) };
+            let a_zero = [0, -128, 128, 255, 3][round % 5];
+            let zeros: Vec<i32> = match round % 4 {
+                0 => vec![0],
+                1 => vec![128],
+                2 => vec![-5],
+                _ => (0..n).map(|_| random(256) as i32 - 100).collect(),
+            };
+            let turned = round % 7 < 3;
+            let strides = if turned { (1, k) } else { (n, 1) };
+            let matrix = ByteMatrix::new(Bytes { bytes: &b, signed: b_signed }, &zeros, k, n, strides);
+            let mut out = vec![77; m * n];
+            matrix.product(Bytes { bytes: &a, signed: a_signed }, a_zero, &mut out, 1 + round % 2);
+            for (i, found) in out.iter().enumerate() {
+                let (row, column) = (i / n, i % n);
+                let zero = i64::from(zeros[if zeros.len() == 1 { 0 } else { column }]);
+                let term = |l: usize| {
+                    let w = number(b[l * strides.0 + column * strides.1], b_signed);
+                    (number(a[row * k + l], a_signed) - i64::from(a_zero)) * (w - zero)
+                };
+                assert_eq!(i64::from(*found), (0..k).map(term).sum::<i64>(), "round {round}: {m}x{k}x{n} at {i}");
+            }
+        }
+    }
+}
