@@ -268,6 +268,7 @@ fn crafted_files_are_refused_or_run_within_bounds() {
     let (start, mut tried, mut ran) = (Instant::now(), 0u64, 0u64);
     let mut faults: Vec<String> = Vec::new();
     let mut slowest = Duration::ZERO;
+    let last = env::temp_dir().join(format!("penstock-fuzz-last-{}.onnx", std::process::id()));
     while start.elapsed() < Duration::from_secs(seconds) && faults.len() < 20 {
         let file = &files[random.below(files.len())];
         let bytes = if random.below(10) == 0 {
@@ -287,6 +288,10 @@ fn crafted_files_are_refused_or_run_within_bounds() {
             model.encode_to_vec()
         };
         tried += 1;
+        if seconds > 60 {
+            // What cannot be contained leaves the file that did it.
+            fs::write(&last, &bytes).unwrap();
+        }
         let begin = Instant::now();
         match attempt(bytes.clone(), &mut random) {
             Ok(done) => ran += u64::from(done),
@@ -309,6 +314,7 @@ fn crafted_files_are_refused_or_run_within_bounds() {
         }
     }
     let _ = std::panic::take_hook();
+    let _ = fs::remove_file(&last);
     println!("{tried} files tried, {ran} of them ran to the end; the slowest took {slowest:?}");
     assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
     assert!(ran > 0);

@@ -238,6 +238,23 @@ fn windows_whose_sizes_overflow_or_take_too_much_are_refused() {
 }
 
 #[test]
+fn what_the_fuzzer_found_is_refused_or_runs() {
+    // A scale that is a text; it was looked up among no numbers.
+    let texts = write_tensor("s", &Tensor::new(vec![], TensorValues::String(vec!["1".into()])).unwrap());
+    let to = AttributeProto { name: "output_dtype".into(), i: Some(2), r#type: 2, ..Default::default() };
+    assert!(fault(file_of(vec![node("QuantizeLinear", &["x", "s"], "y", vec![to])], vec![texts])).contains("string"));
+    // Statistics over no elements.
+    let axis = AttributeProto { name: "axis".into(), i: Some(0), r#type: 2, ..Default::default() };
+    let mut norm = node("LayerNormalization", &["none", "w"], "y", vec![axis]);
+    norm.output.push("mean".into());
+    let w = write_tensor("w", &Tensor::new(vec![5], TensorValues::Float32(vec![1.0; 5])).unwrap());
+    let file = file_of(vec![node("Expand", &["x", "shape"], "none", vec![]), norm], vec![ints("shape", &[0, 5]), w]);
+    let x = Tensor::new(vec![], TensorValues::Float32(vec![3.0])).unwrap();
+    let y = Model::load(file).unwrap().evaluate(vec![Argument::Tensor(x)]).unwrap();
+    assert!(matches!(&y[0], Argument::Tensor(y) if y.shape() == [0, 5]));
+}
+
+#[test]
 fn a_great_stride_over_one_output_costs_nothing() {
     let group = AttributeProto { name: "group".into(), i: Some(1000), r#type: 2, ..Default::default() };
     let attributes = vec![attribute("strides", &[1, 1 << 28]), group];

@@ -1,4 +1,6 @@
-//! Times tract and candle on ONNX files with their test inputs.
+//! Times tract and candle on ONNX files with their test inputs, and Burn on models of the same sizes.
+
+mod burn;
 
 use std::{
     collections::HashMap,
@@ -94,7 +96,7 @@ fn main() -> Result<()> {
     if std::env::var_os("RAYON_NUM_THREADS").is_none() {
         bail!("set RAYON_NUM_THREADS=1");
     }
-    let folder = PathBuf::from(std::env::args().nth(1).context("usage: peers FOLDER")?);
+    let Some(folder) = std::env::args().nth(1).map(PathBuf::from) else { return burn::all() };
     let mut cases: Vec<_> = fs::read_dir(&folder)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
     cases.sort();
     println!("| case | tract µs | candle µs |\n|---|---|---|");

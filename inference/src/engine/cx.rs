@@ -6,6 +6,7 @@ use parking_lot::Mutex;
 
 use super::{
     array::{Array, Element},
+    spare,
     value::{Value, count, size},
 };
 use crate::DType;
@@ -29,14 +30,9 @@ pub(crate) const RUN_OPS: u64 = 16_000;
 pub(crate) const GRAPH_OPS: u64 = 2_000;
 /// Cost of a node whatever it does: looking its inputs up, allocating its output. One op is one multiply-add of a large
 /// matrix product, some 0.04 ns; these are calibrated against it (`cargo bench -p penstock-inference --bench cost`).
-pub(crate) const NODE_OPS: u64 = 4_000;
+pub(crate) const NODE_OPS: u64 = 12_000;
 /// Cost of each element of an output besides what the operator says: it goes to memory and back.
 const ELEMENT_OPS: u64 = 6;
-
-/// Sizes of values whose memory is kept, in elements: small ones are had as fast from the allocator.
-const SPARE_FLOATS: core::ops::Range<usize> = 1 << 12..1 << 22;
-/// So many of them are kept at most.
-const MAX_SPARE: usize = 4;
 
 /// Why an evaluation ended without a value. The texts are for people who load a model: they never reach consensus.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,8 +90,6 @@ pub(crate) struct Cx<'a> {
     cancelled: Option<&'a AtomicBool>,
     /// Nodes done, for whoever watches.
     progress: Option<&'a core::sync::atomic::AtomicU64>,
-    /// Memory of values that nobody reads any more, for those to come.
-    spare: Vec<Vec<f32>>,
 }
 
 impl<'a> Cx<'a> {
@@ -112,7 +106,6 @@ impl<'a> Cx<'a> {
             threads: 1,
             cancelled: None,
             progress: None,
-            spare: vec![],
         }
     }
 
@@ -133,7 +126,6 @@ impl<'a> Cx<'a> {
             threads,
             cancelled,
             progress,
-            spare: vec![],
         }
     }
 
@@ -192,25 +184,14 @@ impl<'a> Cx<'a> {
     }
 
     /// Keeps the memory of a value that nobody reads any more.
-    pub(crate) fn reuse(&mut self, value: Value) {
-        let Value::Known(array) = value else { return };
-        if array.dtype() != DType::Float32 || !SPARE_FLOATS.contains(&array.count()) || !array.is_own() {
-            return;
+    pub(crate) fn reuse(value: Value) {
+        if let Value::Known(array) = value
+            && array.dtype() == DType::Float32
+            && spare::FLOATS.contains(&array.count())
+            && array.is_own()
+        {
+            spare::keep(array.into_vec());
         }
-        if self.spare.len() == MAX_SPARE {
-            self.spare.remove(0);
-        }
-        self.spare.push(array.into_vec());
-    }
-
-    /// So many numbers, whatever they are.
-    fn buffer(&mut self, count: usize) -> Vec<f32> {
-        let fits = |spare: &Vec<f32>| spare.capacity() >= count && spare.capacity() / 4 <= count;
-        let fitting = self.spare.iter().enumerate().filter(|(_, spare)| fits(spare));
-        let Some((index, _)) = fitting.min_by_key(|(_, spare)| spare.capacity()) else { return vec![0.0; count] };
-        let mut buffer = self.spare.swap_remove(index);
-        buffer.resize(count, 0.0);
-        buffer
     }
 
     /// The output of an operator: its type and cost are known before anything is computed or allocated. While tracing
@@ -226,21 +207,23 @@ impl<'a> Cx<'a> {
         self.emit_with(inputs, dtype, shape, ops, |shape| Ok(Array::new(dtype, shape, compute()?)))
     }
 
-    /// [`Self::emit`] of float32, where the computation gets the output's elements to write over, all of them: what is in
-    /// them is of some other value.
+    /// [`Self::emit`] of float32, where the computation gets the output's elements to write over, all of them, and so many
+    /// more to work with: what is in either is of some other value.
     pub(crate) fn emit_over(
         &mut self,
         inputs: &Inputs<'_>,
         shape: Vec<usize>,
-        ops: u64,
-        compute: impl FnOnce(&mut [f32]) -> Result<(), Stop>,
+        (ops, beside): (u64, usize),
+        compute: impl FnOnce(&mut [f32], &mut [f32]) -> Result<(), Stop>,
     ) -> Result<Value, Stop> {
         if !self.admit(inputs, DType::Float32, &shape, ops)? {
             return Ok(Value::Unknown(DType::Float32, shape));
         }
         // What is admitted can be counted.
-        let mut out = self.buffer(shape.iter().product());
-        compute(&mut out)?;
+        let mut out = spare::buffer(shape.iter().product());
+        let mut scratch = spare::buffer(beside);
+        compute(&mut out, &mut scratch)?;
+        spare::keep(scratch);
         Ok(Value::Known(Array::new(DType::Float32, shape, out)))
     }
 

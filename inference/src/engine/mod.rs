@@ -37,6 +37,7 @@ mod ops;
 mod packs;
 mod program;
 mod rows;
+mod spare;
 mod value;
 
 pub(crate) use packs::Packs;

@@ -212,7 +212,7 @@ impl Program {
             for slot in &step.dead {
                 if let Some(value) = slots[*slot].take() {
                     cx.release(value.bytes());
-                    cx.reuse(value);
+                    Cx::reuse(value);
                 }
             }
         }

@@ -319,7 +319,7 @@ impl<T: Term> Weights<T> {
     }
 }
 
-/// A convolution of images of one size, with the memory that it needs.
+/// A convolution of images of one size, with the memory that it needs, or with some that it is lent.
 pub(crate) struct Convolution<'g, P: Pixel> {
     g: &'g Geometry,
     layout: Layout,
@@ -328,12 +328,49 @@ pub(crate) struct Convolution<'g, P: Pixel> {
     /// The phases of rows that a kernel position meets, and those of columns, in order.
     met: (Vec<usize>, Vec<usize>),
     /// The channels of a group. What is padding stays zero from one image to the next.
-    planes: Vec<P::Term>,
+    planes: Planes<'g, P::Term>,
+}
+
+enum Planes<'g, T> {
+    Own(Vec<T>),
+    Lent(&'g mut [T]),
+}
+
+impl<T> core::ops::Deref for Planes<'_, T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        match self {
+            Self::Own(planes) => planes,
+            Self::Lent(planes) => planes,
+        }
+    }
+}
+
+impl<T> core::ops::DerefMut for Planes<'_, T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        match self {
+            Self::Own(planes) => planes,
+            Self::Lent(planes) => planes,
+        }
+    }
 }
 
 impl<'g, P: Pixel> Convolution<'g, P> {
     /// Of images whose outputs are computed some rows at a time: no more rows of the image than `rows`.
     fn of(g: &'g Geometry, rows: usize) -> Self {
+        let planes = vec![P::Term::default(); Self::planes(g)];
+        Self::in_planes(g, rows, Planes::Own(planes))
+    }
+
+    /// Terms that the planes of a group take.
+    pub(crate) fn planes(g: &Geometry) -> usize {
+        let layout = Layout::new(g);
+        // The product reads whole panels beyond the last column.
+        g.in_group().div_ceil(P::CHANNELS) * layout.plane + layout.columns + 2 * PANEL
+    }
+
+    fn in_planes(g: &'g Geometry, rows: usize, planes: Planes<'g, P::Term>) -> Self {
         let layout = Layout::new(g);
         // Offset of each kernel position from the patch of output 0.
         let kernel = g.kernel();
@@ -354,8 +391,6 @@ impl<'g, P: Pixel> Convolution<'g, P> {
         }
         let terms = g.in_group().div_ceil(P::CHANNELS);
         let taps = (0..terms).flat_map(|c| positions.iter().map(move |at| c * layout.plane + at)).collect();
-        // The product reads whole panels beyond the last column.
-        let planes = vec![P::Term::default(); terms * layout.plane + layout.columns + 2 * PANEL];
         let columns = Lined::new(rows.min(layout.rows.output), layout.columns_axis.output, layout.phase.1);
         let met = (met(&layout.rows), met(&layout.columns_axis));
         Self { g, layout, taps, columns, met, planes }
@@ -391,6 +426,12 @@ impl<'g, P: Pixel> Convolution<'g, P> {
 impl<'g> Convolution<'g, f32> {
     pub(crate) fn new(g: &'g Geometry) -> Self {
         Self::of(g, usize::MAX)
+    }
+
+    /// With memory for [`Self::planes`], whatever is in it.
+    pub(crate) fn with(g: &'g Geometry, planes: &'g mut [f32]) -> Self {
+        planes.fill(0.0);
+        Self::in_planes(g, usize::MAX, Planes::Lent(planes))
     }
 
     /// Convolves one image `[channels, …]` with its weights, and adds to the finished sums of each output its bias, if
@@ -588,7 +629,9 @@ mod tests {
             let image = numbers(channels * g.input_pixels(), 1);
             let plain = numbers(outputs * channels / groups * g.kernel(), 2);
             let mut out = vec![f32::NAN; outputs * g.pixels()];
-            let mut convolution = Convolution::new(&g);
+            // In memory that something else was in.
+            let mut planes = numbers(Convolution::<f32>::planes(&g), 5);
+            let mut convolution = Convolution::with(&g, &mut planes);
             let bias = numbers(outputs, 4);
             // Another image first: nothing of it may stay.
             let shape = [outputs, g.in_group(), g.kernel()];

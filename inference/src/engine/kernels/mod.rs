@@ -14,8 +14,8 @@ pub(crate) mod term;
 mod tiles;
 pub(crate) mod unary;
 
-/// Compiles a function twice: for any CPU, and for one with AVX2 and FMA, which is chosen when it runs on one. Both do
-/// the same arithmetic, so they give the same bits.
+/// Compiles a function three times: for any CPU, for one with AVX2 and FMA, and for one with AVX-512; which is chosen when it
+/// runs on one. All do the same arithmetic, so they give the same bits.
 macro_rules! vectorized {
     ($(#[$meta:meta])* $vis:vis fn $name:ident $(<$(const $c:ident: usize),+>)? ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
         $(#[$meta])*
@@ -29,8 +29,16 @@ macro_rules! vectorized {
                 fn fast $(<$(const $c: usize),+>)? ($($arg: $ty),*) $(-> $ret)? {
                     body $(::<$($c),+>)? ($($arg),*)
                 }
-                if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
+                fn faster $(<$(const $c: usize),+>)? ($($arg: $ty),*) $(-> $ret)? {
+                    body $(::<$($c),+>)? ($($arg),*)
+                }
+                if $crate::engine::kernels::has_avx512() {
                     // SAFETY: the CPU has the features that the function is compiled for.
+                    return unsafe { faster $(::<$($c),+>)? ($($arg),*) };
+                }
+                if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                    // SAFETY: the same.
                     return unsafe { fast $(::<$($c),+>)? ($($arg),*) };
                 }
             }
@@ -39,6 +47,17 @@ macro_rules! vectorized {
     };
 }
 pub(crate) use vectorized;
+
+/// Whether the CPU has what functions are compiled for with AVX-512.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn has_avx512() -> bool {
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("fma")
+}
 
 /// Does independent parts of a work at the same time, each in a thread. Where the system gives no thread the caller does
 /// the part: what a machine is short of must not become a result.

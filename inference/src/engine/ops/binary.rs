@@ -214,7 +214,7 @@ fn compare(test: fn(Option<Ordering>) -> bool) -> Result<Eval, String> {
     single(move |cx, inputs| {
         let (dtype, shape) = pair(inputs)?;
         let out = shape.clone();
-        let ops = count(&shape);
+        let ops = count(&shape).saturating_mul(20);
         cx.emit::<u8>(inputs, DType::Bool, shape, ops, || {
             let (a, b) = (inputs.read(0)?, inputs.read(1)?);
             Ok(with_elements!(dtype, T => {

@@ -15,6 +15,7 @@ use crate::{
         array::{Array, with_floats, with_integers},
         cx::{Cx, Inputs, Stop},
         kernels::{
+            pool,
             quant::{self, Byte},
             reduce,
         },
@@ -134,6 +135,19 @@ fn average_pool(node: &Node<'_>) -> Result<Eval, String> {
             let (scale, zero) = (one(inputs, 3)?, zero(inputs, 4)?);
             let values = inputs.values::<T>(0)?;
             let counts = if include { super::pool::padded_counts(&placed) } else { vec![] };
+            if let [rows, columns] = placed.as_slice() {
+                let counts = if include { super::pool::padded_counts(&placed) } else { super::pool::inner_counts(&placed) };
+                let mut sums = vec![0i64; out.iter().product()];
+                let each = super::pool::planes_of(&values, &mut sums, &rows.axis, &columns.axis);
+                each.for_each(|(plane, out)| {
+                    pool::fold(plane, &rows.axis, &columns.axis, 0, |sum, x: T| sum + (x as i64 - x_zero), out);
+                });
+                let pixels = counts.len().max(1);
+                let each = sums.iter().enumerate();
+                return Ok(each.map(|(i, sum)| {
+                    saturate(*sum as f32 / counts[i % pixels] as f32 * x_scale / scale, zero, dtype) as T
+                }).collect());
+            }
             let mut result = Vec::with_capacity(out.iter().product());
             for plane in 0..planes {
                 let plane = &values[plane * size..(plane + 1) * size];
@@ -162,15 +176,17 @@ fn distances(node: &Node<'_>) -> Result<Eval, String> {
         if k != k2 || dtype != right {
             return Err(Stop::invalid("its matrices do not fit"));
         }
-        let ops = count(&[m, n, k]).saturating_mul(2);
+        let ops = count(&[m, n, k]).saturating_mul(2).saturating_add(count(&[m, n]).saturating_mul(200));
         with_floats!(dtype, T => cx.emit::<T>(inputs, dtype, vec![m, n], ops, || {
             type W = <T as Real>::Wide;
             let wide = |index: usize| -> Result<Vec<W>, Stop> { Ok(inputs.values::<T>(index)?.iter().map(|x| x.widen()).collect()) };
             let (a, b) = (wide(0)?, wide(1)?);
             let mut out = Vec::with_capacity(m * n);
+            let mut pairs: Vec<W> = Vec::with_capacity(k);
             for i in 0..m {
                 for j in 0..n {
-                    let pairs: Vec<W> = (0..k).map(|l| a[i * k + l].minus(b[j * k + l])).collect();
+                    pairs.clear();
+                    pairs.extend((0..k).map(|l| a[i * k + l].minus(b[j * k + l])));
                     let sum = reduce::fold(&pairs, |d: W| d.times(d), <W as Number>::ZERO, <W as Number>::plus);
                     out.push(T::narrow(if root { sum.sqrt() } else { sum }));
                 }

@@ -102,17 +102,23 @@ fn conv(node: &Node<'_>) -> Result<Eval, String> {
         if dtype == DType::Float32 {
             cx.scratch(g.scratch())?;
             let threads = cx.threads;
-            return cx.emit_over(inputs, out, ops, |out| {
+            let planes = if threads > 1 && out[0] > 1 { 0 } else { Convolution::<f32>::planes(&g) };
+            return cx.emit_over(inputs, out, (ops, planes), |out, planes| {
                 let x = inputs.values::<f32>(0)?;
                 let weights = match &constant {
                     Some(weights) => weights.clone(),
                     None => Arc::new(Weights::new(&inputs.values::<f32>(1)?, w, groups)),
                 };
                 let bias = if inputs.has(2) { inputs.values::<f32>(2)? } else { Default::default() };
-                let new = || Convolution::new(&g);
-                images(&x, &g, threads, out, new, |convolution, image, out, threads| {
+                let run = |convolution: &mut Convolution<'_, f32>, image: &[f32], out: &mut [f32], threads: usize| {
                     convolution.run(image, &weights, (&bias, rectified), out, threads);
-                });
+                };
+                if planes.is_empty() {
+                    images(&x, &g, threads, out, || Convolution::new(&g), run);
+                } else {
+                    let mut convolution = Convolution::with(&g, planes);
+                    each_image(&x, &g, out).for_each(|(image, out)| run(&mut convolution, image, out, threads));
+                }
                 Ok(())
             });
         }
@@ -141,13 +147,8 @@ fn images<P: Sync, O: Send, C>(
     new: impl Fn() -> C + Sync,
     run: impl Fn(&mut C, &[P], &mut [O], usize) + Sync,
 ) {
-    let (size, pixels) = (g.channels * g.input_pixels(), g.pixels());
-    if pixels == 0 || g.outputs == 0 {
-        return;
-    }
-    let batch = out.len() / (g.outputs * pixels);
-    let parts = (0..batch).map(|i| &x[i * size..(i + 1) * size]).zip(out.chunks_exact_mut(g.outputs * pixels));
-    if threads > 1 && batch > 1 {
+    let parts = each_image(x, g, out);
+    if threads > 1 && parts.len() > 1 {
         let mut lists: Vec<Vec<_>> = (0..threads).map(|_| Vec::new()).collect();
         parts.enumerate().for_each(|(i, part)| lists[i % threads].push(part));
         crate::engine::kernels::spread(lists.into_iter().filter(|list| !list.is_empty()), |list| {
@@ -158,6 +159,18 @@ fn images<P: Sync, O: Send, C>(
         let mut convolution = new();
         parts.for_each(|(image, out)| run(&mut convolution, image, out, threads));
     }
+}
+
+/// Each image with its place in the output.
+fn each_image<'a, P, O>(
+    x: &'a [P],
+    g: &Geometry,
+    out: &'a mut [O],
+) -> impl ExactSizeIterator<Item = (&'a [P], &'a mut [O])> {
+    let (size, each) = (g.channels * g.input_pixels(), g.outputs * g.pixels());
+    // Without outputs there is nothing to do.
+    let batch = out.len().checked_div(each).unwrap_or(0);
+    (0..batch).map(move |i| &x[i * size..(i + 1) * size]).zip(out.chunks_exact_mut(each.max(1)))
 }
 
 /// [`images`] of bytes with a zero point; see [`Requantised::run`].
@@ -313,7 +326,7 @@ pub(super) fn dequantized(node: &Node<'_>) -> Result<Eval, String> {
         let ops = ops(&g, &out).saturating_add(count(&out).saturating_mul(4));
         let threads = cx.threads;
         cx.scratch(g.scratch())?;
-        cx.emit_over(inputs, out, ops, |out| {
+        cx.emit_over(inputs, out, (ops, 0), |out, _| {
             let wide = || Stop::invalid("its zero points do not fit");
             let x = inputs.read(0)?;
             let zero = byte_zero(x, Some(inputs.read(2)?)).ok_or_else(wide)?;

@@ -57,7 +57,7 @@ fn product(node: &Node<'_>, turned: bool) -> Result<Eval, String> {
             return Err(Stop::invalid("its third input does not fit its output"));
         }
         let ops = stacks.ops().saturating_add(count(&stacks.out).saturating_mul(4));
-        cx.emit_over(inputs, stacks.out.clone(), ops, |out| {
+        cx.emit_over(inputs, stacks.out.clone(), (ops, 0), |out, _| {
             let sums = turned_product(inputs, (false, turned), &stacks, constant.as_deref(), threads)?;
             scale_columns(&sums, &column_factors(inputs, 1.0, n)?, out);
             finish(out, n, (1.0, 1.0), inputs, 6)

@@ -110,7 +110,7 @@ fn matmul_op(node: &Node<'_>) -> Result<Eval, String> {
         let ops = stacks.ops();
         if let Some(rhs) = &constant {
             // One product for the whole stack: its rows are one after another.
-            return cx.emit_over(inputs, out, ops, |out| {
+            return cx.emit_over(inputs, out, (ops, 0), |out, _| {
                 matmul(&inputs.values::<f32>(0)?, rhs, out, threads);
                 Ok(())
             });
@@ -235,7 +235,7 @@ fn gemm(node: &Node<'_>) -> Result<Eval, String> {
         let stacks = Stacks { batch: vec![], m, k, n, out: out.clone() };
         let ops = stacks.ops().saturating_add(count(&out));
         if let Some(rhs) = &constant {
-            return cx.emit_over(inputs, out, ops, |out| {
+            return cx.emit_over(inputs, out, (ops, 0), |out, _| {
                 let left = inputs.read(0)?;
                 let turned = if turn_a { left.permute(&[1, 0]).contiguous() } else { left.clone() };
                 matmul(&turned.values::<f32>(), rhs, out, threads);

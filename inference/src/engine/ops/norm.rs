@@ -186,8 +186,8 @@ fn layer_norm(node: &Node<'_>) -> Result<Eval, String> {
             let run = || -> Run<T> {
                 let mut wide: Vec<W> = inputs.values::<T>(0)?.iter().map(|x| x.widen()).collect();
                 let (mut means, mut inverses) = (Vec::with_capacity(rows), Vec::with_capacity(rows));
-                for row in wide.chunks_exact_mut(n.max(1)) {
-                    let (mean, inverse) = standardize(row, <W as Wide>::from_f64(epsilon.into()));
+                for row in 0..rows {
+                    let (mean, inverse) = standardize(&mut wide[row * n..(row + 1) * n], <W as Wide>::from_f64(epsilon.into()));
                     means.push(mean.to_f64() as f32);
                     inverses.push(inverse.to_f64() as f32);
                 }

@@ -110,6 +110,15 @@ fn max_pool(node: &Node<'_>) -> Result<Eval, String> {
         let ops = work(&out, &placed);
         let planes: usize = shape[..2].iter().product();
         let size: usize = shape[2..].iter().product();
+        if let ([rows, columns], DType::Float32, false) = (placed.as_slice(), dtype, with_indices) {
+            let (rows, columns) = (&rows.axis, &columns.axis);
+            let pooled = cx.emit_over(inputs, out.clone(), (ops, 0), |result, _| {
+                let values = inputs.values::<f32>(0)?;
+                planes_of(&values, result, rows, columns).for_each(|(plane, out)| pool::max(plane, rows, columns, out));
+                Ok(())
+            })?;
+            return Ok(vec![pooled]);
+        }
         with_numbers!(dtype, T => {
             let mut outputs = vec![cx.emit::<T>(inputs, dtype, out.clone(), ops, || {
                 let values = inputs.values::<T>(0)?;
@@ -117,10 +126,7 @@ fn max_pool(node: &Node<'_>) -> Result<Eval, String> {
                     let (rows, columns) = (&rows.axis, &columns.axis);
                     let mut result = vec![T::LEAST; out.iter().product()];
                     let planes = planes_of(&values, &mut result, rows, columns);
-                    planes.for_each(|(plane, out)| match (bytemuck::try_cast_slice(plane), dtype) {
-                        (Ok(plane), DType::Float32) => pool::max(plane, rows, columns, bytemuck::cast_slice_mut(out)),
-                        _ => pool::fold(plane, rows, columns, T::LEAST, greater, out),
-                    });
+                    planes.for_each(|(plane, out)| pool::fold(plane, rows, columns, T::LEAST, greater, out));
                     return Ok(result);
                 }
                 let mut result = Vec::with_capacity(out.iter().product());
@@ -159,14 +165,15 @@ fn max_pool(node: &Node<'_>) -> Result<Eval, String> {
 }
 
 /// Planes of the input, each with its plane of the output.
-fn planes_of<'a, T, A>(
+pub(super) fn planes_of<'a, T, A>(
     values: &'a [T],
     out: &'a mut [A],
     rows: &Axis,
     columns: &Axis,
 ) -> impl Iterator<Item = (&'a [T], &'a mut [A])> {
     let (size, pixels) = (rows.input * columns.input, rows.output * columns.output);
-    values.chunks_exact(size.max(1)).zip(out.chunks_exact_mut(pixels.max(1)))
+    let planes = out.len().checked_div(pixels).unwrap_or(0);
+    (0..planes).map(move |i| &values[i * size..(i + 1) * size]).zip(out.chunks_exact_mut(pixels.max(1)))
 }
 
 /// A row-major position as a column-major one.
@@ -195,16 +202,15 @@ fn average_pool(node: &Node<'_>) -> Result<Eval, String> {
         let planes: usize = shape[..2].iter().product();
         let size: usize = shape[2..].iter().product();
         if let ([rows, columns], DType::Float32) = (placed.as_slice(), dtype) {
-            return cx.emit::<f32>(inputs, dtype, out.clone(), ops, || {
+            return cx.emit_over(inputs, out.clone(), (ops, 0), |result, _| {
                 let values = inputs.values::<f32>(0)?;
-                let mut result = vec![0.0; out.iter().product()];
                 let counts = if include { padded_counts(&placed) } else { inner_counts(&placed) };
                 let counts: Vec<f32> = counts.into_iter().map(|count| count as f64 as f32).collect();
-                for (plane, out) in planes_of(&values, &mut result, &rows.axis, &columns.axis) {
+                for (plane, out) in planes_of(&values, result, &rows.axis, &columns.axis) {
                     pool::sum(plane, &rows.axis, &columns.axis, out);
                     out.iter_mut().zip(&counts).for_each(|(sum, count)| *sum /= count);
                 }
-                Ok(result)
+                Ok(())
             });
         }
         with_floats!(dtype, T => cx.emit::<T>(inputs, dtype, out.clone(), ops, || {
@@ -240,7 +246,7 @@ pub(super) fn padded_counts(placed: &[Placed]) -> Vec<usize> {
 }
 
 /// For each output the elements of its window that are no padding, at least one.
-fn inner_counts(placed: &[Placed]) -> Vec<usize> {
+pub(super) fn inner_counts(placed: &[Placed]) -> Vec<usize> {
     let along = placed.iter().map(|p| {
         let inside = |o: usize| (0..p.axis.kernel).filter(|k| p.axis.source(o, *k).is_some()).count();
         (0..p.axis.output).map(inside).collect::<Vec<usize>>()

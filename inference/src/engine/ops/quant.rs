@@ -119,6 +119,7 @@ fn quantize(node: &Node<'_>) -> Result<Eval, String> {
         if from != DType::Int32 && !from.is_float() {
             return Err(Stop::unsupported(from));
         }
+        check_scale(inputs)?;
         if from == DType::Float32 && matches!(to, DType::Int8 | DType::Uint8) && scales.apart().is_some() {
             return match to {
                 DType::Int8 => cx.emit::<i8>(inputs, to, shape.to_vec(), ops, || quantize_bytes(inputs, &scales)),
@@ -139,6 +140,12 @@ fn quantize(node: &Node<'_>) -> Result<Eval, String> {
             }).collect())
         }), Err(Stop::unsupported(to)))
     })
+}
+
+/// A scale that is no fraction, a text say, has no numbers.
+fn check_scale(inputs: &Inputs<'_>) -> Result<(), Stop> {
+    let dtype = inputs.dtype(1)?;
+    if dtype.is_float() { Ok(()) } else { Err(Stop::unsupported(dtype)) }
 }
 
 /// Scales as float32 with their zero points.
@@ -185,6 +192,7 @@ fn dequantize(node: &Node<'_>) -> Result<Eval, String> {
     };
     single(move |cx, inputs| {
         let (_, shape) = inputs.ty(0)?;
+        check_scale(inputs)?;
         let to = given.map_or_else(|| inputs.dtype(1), Ok)?;
         let scales = Scales::new(shape, inputs.shape(1)?, at, block)?;
         let ops = count(shape).saturating_mul(4);

@@ -40,7 +40,14 @@ pub(in crate::engine::ops) fn whole(values: &[i64]) -> Value {
 pub(in crate::engine::ops) fn parse(op: &str, opset: i64, attribute: Vec<AttributeProto>) -> Result<Eval, String> {
     let proto = NodeProto { op_type: op.to_owned(), attribute, ..NodeProto::default() };
     find("", op).unwrap()(
-        &Node { proto: &proto, opset, constants: &[], slots: &[], packs: &crate::engine::Packs::default() },
+        &Node {
+            proto: &proto,
+            opset,
+            constants: &[],
+            slots: &[],
+            packs: &crate::engine::Packs::default(),
+            rectified: false,
+        },
         &[],
     )
 }

@@ -83,7 +83,7 @@ fn classifier(node: &Node<'_>) -> Result<Eval, String> {
     eval(move |cx, inputs| {
         check_number(inputs.dtype(0)?)?;
         let (rows, threads) = (weights.rows(inputs)?, cx.threads);
-        let ops = weights.ops(rows).saturating_add(cost(&[rows, columns]).saturating_mul(2 + transform.ops()));
+        let ops = weights.ops(rows).saturating_add(cost(&[rows, columns]).saturating_mul(400 + transform.ops()));
         classified(cx, inputs, &labels, (rows, columns), ops, || {
             let mut scores = weights.product(&singles(inputs, 0)?.values::<f32>(), threads);
             add(&mut scores, &intercepts);
@@ -129,7 +129,7 @@ fn regressor(node: &Node<'_>) -> Result<Eval, String> {
     single(move |cx, inputs| -> Result<Value, Stop> {
         check_number(inputs.dtype(0)?)?;
         let (rows, threads) = (weights.rows(inputs)?, cx.threads);
-        let ops = weights.ops(rows).saturating_add(cost(&[rows, targets]).saturating_mul(1 + transform.ops()));
+        let ops = weights.ops(rows).saturating_add(cost(&[rows, targets]).saturating_mul(200 + transform.ops()));
         cx.emit::<f32>(inputs, DType::Float32, vec![rows, targets], ops, || {
             let mut scores = weights.product(&singles(inputs, 0)?.values::<f32>(), threads);
             add(&mut scores, &intercepts);

@@ -66,7 +66,7 @@ impl Kernel {
             Self::Poly { degree: 2.0 | 3.0, .. } => 4,
             Self::Poly { .. } => 300,
             Self::Rbf { .. } => 24,
-            Self::Sigmoid { .. } => 26,
+            Self::Sigmoid { .. } => 200,
         }
     }
 

@@ -46,7 +46,7 @@ fn parse(op: &str, opset: i64, attributes: &Attributes) -> Result<crate::engine:
         ..Default::default()
     };
     let packs = crate::engine::Packs::default();
-    let node = Node { proto: &proto, opset, constants: &[], slots: &[], packs: &packs };
+    let node = Node { proto: &proto, opset, constants: &[], slots: &[], packs: &packs, rectified: false };
     find(op).unwrap()(&node, &[])
 }
 

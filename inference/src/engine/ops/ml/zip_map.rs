@@ -36,7 +36,7 @@ fn zip_map(node: &Node<'_>) -> Result<Eval, String> {
         if width != names.len() {
             return Err(Stop::invalid(format!("it names {} scores, not {width}", names.len())));
         }
-        let ops = cost(&[rows, width, 200]).saturating_add(cost(&[rows, longest]));
+        let ops = cost(&[rows, width, 6000]).saturating_add(cost(&[rows, longest]));
         cx.emit_texts(inputs, vec![rows], ops, || {
             check_bytes(core::iter::once(rows.saturating_mul(longest)))?;
             let numbers = to_text(inputs.read(0)?);
