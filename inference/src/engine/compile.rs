@@ -259,7 +259,7 @@ impl Builder<'_> {
         opsets: &Opsets,
         depth: usize,
     ) -> Result<(), ModelError> {
-        let rectified = rectified(nodes, outputs.iter().copied());
+        let rectified = rectified(nodes, outputs.iter().copied(), |node| compiler.function(node).is_some());
         for (index, proto) in nodes.iter().enumerate() {
             compiler.nodes += 1;
             if compiler.nodes > MAX_NODES {

@@ -103,9 +103,16 @@ pub(crate) fn fuse(
     Some((proto, inputs))
 }
 
-/// The outputs of convolutions that a Relu reads, and nobody else. `outputs` are those of the graph.
-pub(crate) fn rectified<'n>(nodes: &'n [NodeProto], outputs: impl Iterator<Item = &'n str>) -> HashSet<String> {
-    let own = |node: &&NodeProto, op: &str| node.op_type == op && matches!(node.domain.as_str(), "" | "ai.onnx");
+/// The outputs of convolutions that a Relu reads, and nobody else. `outputs` are those of the graph; `calls` says whether a
+/// node calls a function of the file, which may have any name.
+pub(crate) fn rectified<'n>(
+    nodes: &'n [NodeProto],
+    outputs: impl Iterator<Item = &'n str>,
+    calls: impl Fn(&NodeProto) -> bool,
+) -> HashSet<String> {
+    let own = |node: &&NodeProto, op: &str| {
+        node.op_type == op && matches!(node.domain.as_str(), "" | "ai.onnx") && !calls(node)
+    };
     let mut found: HashMap<&str, usize> = nodes
         .iter()
         .filter(|node| own(node, "Conv"))
