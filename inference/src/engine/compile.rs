@@ -8,8 +8,9 @@ use std::{
 use super::{
     Packs,
     array::Array,
+    chains::Chains,
     cx::{Cx, Inputs},
-    fuse::{Dequantized, fuse, rectified},
+    fuse::{Dequantized, fuse},
     ops::{self, Body},
     program::{Program, Slot, Step},
     rows::Rule,
@@ -168,6 +169,18 @@ impl Names<'_> {
     }
 }
 
+/// What is computed together with a node: see [`Chains`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum With {
+    Nothing,
+    /// The Relu behind a convolution, unless that becomes something else.
+    Relu,
+    /// The scale, the bias and perhaps the Relu behind a product of integers.
+    Scale {
+        rectified: bool,
+    },
+}
+
 struct Builder<'p> {
     names: Names<'p>,
     program: Program,
@@ -259,20 +272,27 @@ impl Builder<'_> {
         opsets: &Opsets,
         depth: usize,
     ) -> Result<(), ModelError> {
-        let rectified = rectified(nodes, outputs.iter().copied(), |node| compiler.function(node).is_some());
+        let chains = Chains::of(nodes, outputs, |node| compiler.function(node).is_some());
         for (index, proto) in nodes.iter().enumerate() {
             compiler.nodes += 1;
             if compiler.nodes > MAX_NODES {
                 return Err(ModelError::Graph(format!("more than {MAX_NODES} nodes")));
             }
+            if chains.left_out.contains(&index) {
+                continue;
+            }
+            let scaled = chains.scaled.get(&index);
+            let (index, proto) = scaled.map_or((index, proto), |scaled| (scaled.index, &scaled.node));
             let space = if proto.name.is_empty() { "" } else { " " };
             let label = format!("{index} {}{space}{}", proto.op_type, proto.name);
+            let with = match scaled {
+                Some(scaled) => With::Scale { rectified: scaled.rectified },
+                None if proto.output.first().is_some_and(|output| chains.rectified.contains(output)) => With::Relu,
+                None => With::Nothing,
+            };
             match compiler.function(proto) {
-                Some(function) => self.call(compiler, proto, function, &label, depth)?,
-                None => {
-                    let rectified = proto.output.first().is_some_and(|output| rectified.contains(output));
-                    self.node(compiler, (proto, rectified), opsets, label, depth)?;
-                }
+                Some(function) if scaled.is_none() => self.call(compiler, proto, function, &label, depth)?,
+                _ => self.node(compiler, (proto, with), opsets, label, depth)?,
             }
         }
         Ok(())
@@ -281,7 +301,7 @@ impl Builder<'_> {
     fn node(
         &mut self,
         compiler: &mut Compiler<'_>,
-        (proto, rectified): (&NodeProto, bool),
+        (proto, with): (&NodeProto, With),
         opsets: &Opsets,
         label: String,
         depth: usize,
@@ -339,6 +359,7 @@ impl Builder<'_> {
                 _ => None,
             };
             let constants: Vec<Option<&Array>> = inputs.iter().map(constant).collect();
+            let rectified = matches!(with, With::Relu | With::Scale { rectified: true });
             let node = Node { proto, opset, constants: &constants, slots: &inputs, packs: &self.packs, rectified };
             let fused = if name.is_empty() { fuse(&node, &self.dequantized, &self.program.constants) } else { None };
             match fused.zip(ops::dequantized::find(&proto.op_type)) {
@@ -348,7 +369,9 @@ impl Builder<'_> {
                     (parse(&node, &bodies).map_err(error)?, Rule::First, Some(inputs), None)
                 }
                 None => {
-                    let parse = ops::find(name, &proto.op_type)
+                    let scaled = matches!(with, With::Scale { .. }).then_some(ops::scaled as ops::Parse);
+                    let parse = scaled
+                        .or_else(|| ops::find(name, &proto.op_type))
                         .ok_or_else(|| ModelError::UnsupportedOperators(vec![proto.op_type.clone()]))?;
                     let dequantized = if name.is_empty() { Dequantized::of(&node) } else { None };
                     (parse(&node, &bodies).map_err(error)?, Rule::of(&node), None, dequantized)
@@ -368,7 +391,7 @@ impl Builder<'_> {
         };
         let folded = self.fold(compiler, &step);
         // A convolution of dequantised numbers leaves its Relu to itself.
-        let rectified = rectified && !fused;
+        let rectified = with == With::Relu && !fused;
         for (index, name) in proto.output.iter().enumerate() {
             let constant = folded.as_ref().and_then(|values| values.get(index).cloned());
             let slot = if name.is_empty() { None } else { Some(self.define("node output", name, constant)?) };

@@ -1,17 +1,12 @@
-//! What is rewritten when a program is compiled.
-//!
-//! Products of dequantised numbers become products of the integers. That changes bits, and so it is part of the engine's
-//! definition: `NUMERICS.md`, section 2. A Relu becomes part of the convolution before it, which changes none.
+//! Products of dequantised numbers become products of the integers when a program is compiled. That changes bits, and so it
+//! is part of the engine's definition: `NUMERICS.md`, section 2.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use super::{array::Array, program::Slot, value::Value};
 use crate::{
     DType,
-    onnx::{
-        Node,
-        proto::{GraphProto, NodeProto},
-    },
+    onnx::{Node, proto::NodeProto},
 };
 
 /// Terms of a sum that cannot leave int32: 2^15 · 255 · 255 < 2^31.
@@ -101,46 +96,4 @@ pub(crate) fn fuse(
     let name = |slot: &Option<Slot>| slot.map_or_else(String::new, |slot| slot.to_string());
     let proto = NodeProto { input: inputs.iter().map(name).collect(), ..node.proto.clone() };
     Some((proto, inputs))
-}
-
-/// The outputs of convolutions that a Relu reads, and nobody else. `outputs` are those of the graph; `calls` says whether a
-/// node calls a function of the file, which may have any name.
-pub(crate) fn rectified<'n>(
-    nodes: &'n [NodeProto],
-    outputs: impl Iterator<Item = &'n str>,
-    calls: impl Fn(&NodeProto) -> bool,
-) -> HashSet<String> {
-    let own = |node: &&NodeProto, op: &str| {
-        node.op_type == op && matches!(node.domain.as_str(), "" | "ai.onnx") && !calls(node)
-    };
-    let mut found: HashMap<&str, usize> = nodes
-        .iter()
-        .filter(|node| own(node, "Conv"))
-        .filter_map(|node| node.output.first())
-        .map(|name| (name.as_str(), 0))
-        .collect();
-    if found.is_empty() {
-        return HashSet::new();
-    }
-    outputs.for_each(|name| read(name, 2, &mut found));
-    for node in nodes {
-        // Once by a Relu is as it should be.
-        let times = if own(&node, "Relu") { 1 } else { 2 };
-        node.input.iter().for_each(|name| read(name, times, &mut found));
-        Node::graphs(node).for_each(|(_, graph)| read_inside(graph, &mut found));
-    }
-    found.into_iter().filter(|(_, times)| *times == 1).map(|(name, _)| name.to_owned()).collect()
-}
-
-fn read(name: &str, times: usize, found: &mut HashMap<&str, usize>) {
-    if let Some(count) = found.get_mut(name) {
-        *count += times;
-    }
-}
-
-/// What a graph inside a node reads, as far as it can be seen by names.
-fn read_inside(graph: &GraphProto, found: &mut HashMap<&str, usize>) {
-    let names = graph.node.iter().flat_map(|node| &node.input).chain(graph.output.iter().map(|info| &info.name));
-    names.for_each(|name| read(name, 2, found));
-    graph.node.iter().flat_map(Node::graphs).for_each(|(_, graph)| read_inside(graph, found));
 }

@@ -18,6 +18,7 @@
     reason = "macros write the same text for every element type"
 )]
 pub(crate) mod array;
+mod chains;
 mod compile;
 mod cx;
 mod describe;
@@ -37,6 +38,8 @@ mod ops;
 mod packs;
 mod program;
 mod rows;
+#[cfg(test)]
+mod sample;
 mod spare;
 mod value;
 

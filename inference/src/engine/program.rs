@@ -164,7 +164,8 @@ impl Program {
         let before = cx.bytes;
         let bare = |stop| Failed { label: String::new(), stop };
         cx.charge(GRAPH_OPS).map_err(bare)?;
-        let mut slots: Vec<Option<Value>> = vec![None; self.constants.len()];
+        // Not by cloning one: that copies it whole, and most of it is nothing.
+        let mut slots: Vec<Option<Value>> = self.constants.iter().map(|_| None).collect();
         for (slot, value) in self.inputs.iter().zip(arguments) {
             cx.occupy(value.bytes()).map_err(bare)?;
             slots[*slot] = Some(value);

@@ -5,31 +5,36 @@ use core::{cell::RefCell, ops::Range};
 
 /// Sizes that are kept, in elements: small ones are had as fast from the allocator.
 pub(super) const FLOATS: Range<usize> = 1 << 11..1 << 21;
-/// So many are kept by a thread: 32 MiB at most.
-const MOST: usize = 4;
+/// So many are kept by a thread.
+const MOST: usize = 8;
+/// Elements of all of them, at most: 32 MiB.
+const MOST_FLOATS: usize = 1 << 23;
 
 thread_local! {
     static SPARE: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Keeps memory, if it is worthwhile.
-pub(super) fn keep(buffer: Vec<f32>) {
+pub(super) fn keep(mut buffer: Vec<f32>) {
     if !FLOATS.contains(&buffer.capacity()) {
         return;
     }
+    // What is beyond its end may never have been written to.
+    buffer.resize(buffer.capacity(), 0.0);
     // A thread that ends has none any more, and drops it.
     let _ = SPARE.try_with(|spare| {
         let mut spare = spare.borrow_mut();
-        if spare.len() == MOST {
+        spare.push(buffer);
+        while spare.len() > MOST || spare.iter().map(Vec::capacity).sum::<usize>() > MOST_FLOATS {
             spare.remove(0);
         }
-        spare.push(buffer);
     });
 }
 
 /// So many numbers, whatever they are.
 pub(super) fn buffer(count: usize) -> Vec<f32> {
-    let fits = |spare: &Vec<f32>| spare.capacity() >= count && spare.capacity() / 4 <= count;
+    // Little more than what is asked for: what is left over would have to be cleared for the next one.
+    let fits = |spare: &Vec<f32>| spare.capacity() >= count && spare.capacity() - spare.capacity() / 4 <= count;
     let taken = SPARE.try_with(|spare| {
         let mut spare = spare.borrow_mut();
         let fitting = spare.iter().enumerate().filter(|(_, spare)| fits(spare));
@@ -59,8 +64,11 @@ mod tests {
         assert!(buffer(100).iter().all(|x| *x == 0.0), "too large");
         let again = buffer(4000);
         assert_eq!((again.as_ptr(), again.len()), (at, 4000));
-        (0..10).for_each(|_| keep(vec![1.0; 5000]));
-        keep(vec![1.0; FLOATS.end]);
+        (0..20).for_each(|_| keep(vec![1.0; 5000]));
         SPARE.with(|spare| assert_eq!(spare.borrow().len(), MOST));
+        let large = FLOATS.end - 1;
+        (0..10).for_each(|_| keep(vec![1.0; large]));
+        keep(vec![1.0; FLOATS.end]);
+        SPARE.with(|spare| assert_eq!(spare.borrow().len(), MOST_FLOATS / large));
     }
 }

@@ -20,7 +20,7 @@ pub(crate) struct Node<'a> {
     pub(crate) slots: &'a [Option<usize>],
     /// Constants of the program that are laid out for the kernels already.
     pub(crate) packs: &'a Packs,
-    /// Whether the Relu behind it is part of it: of a Conv alone.
+    /// Whether the Relu behind it is part of it: of a Conv, or of a product with its scale, alone.
     pub(crate) rectified: bool,
 }
 

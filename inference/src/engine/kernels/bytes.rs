@@ -5,8 +5,9 @@
 
 use super::{
     matmul::{Packed, matmul},
-    quant::add_to_rows,
+    quant::{Finish, add_to_rows, finish_columns},
     term::Quad,
+    vectorized,
 };
 
 /// What makes an int8 a number from 0 to 255, and a uint8 one from −128 to 127: its highest bit is turned, and 128 added
@@ -26,7 +27,7 @@ pub(crate) struct ByteMatrix {
     packed: Packed<Quad>,
     k: usize,
     /// Of each column, as laid out.
-    sums: Vec<i32>,
+    column_sums: Vec<i32>,
     /// Of each column, as laid out; empty: all are zero.
     zeros: Vec<i32>,
 }
@@ -47,7 +48,7 @@ impl ByteMatrix {
         };
         let zeros: Vec<i32> = (0..n).map(zero).collect();
         let zeros = if zeros.iter().all(|zero| *zero == 0) { vec![] } else { zeros };
-        Self { packed: Packed::of(k.div_ceil(4), n, quad), k, sums: (0..n).map(sum).collect(), zeros }
+        Self { packed: Packed::of(k.div_ceil(4), n, quad), k, column_sums: (0..n).map(sum).collect(), zeros }
     }
 
     /// Bytes that it takes, saturating.
@@ -57,12 +58,32 @@ impl ByteMatrix {
 
     /// `left[m, k]`, row-major, minus its zero point, times this one minus its own, written to `out[m, n]`.
     pub(crate) fn product(&self, left: Bytes<'_>, zero: i32, out: &mut [i32], threads: usize) {
+        let offsets = self.sums(left, zero, out, threads);
+        add_to_rows(out, &offsets);
+    }
+
+    /// [`Self::product`] with what becomes of it. `sums` has room for the product.
+    pub(crate) fn finished(
+        &self,
+        (left, zero): (Bytes<'_>, i32),
+        finish: Finish<'_>,
+        sums: &mut [i32],
+        out: &mut [f32],
+        threads: usize,
+    ) {
+        let offsets = self.sums(left, zero, sums, threads);
+        finish_columns(sums, self.packed.columns(), &offsets, finish, out);
+    }
+
+    /// The product but for a row that has yet to be added to each; empty: there is none.
+    fn sums(&self, left: Bytes<'_>, zero: i32, out: &mut [i32], threads: usize) -> Vec<i32> {
         let (k, n) = (self.k, self.packed.columns());
         let turn = if left.signed { TURN } else { 0 };
         let zero = zero.wrapping_add(i32::from(turn));
-        matmul(&quads(left.bytes, k, turn), &self.packed, out, threads);
+        let quads = quads(left.bytes, k, turn);
+        matmul(&quads, &self.packed, out, threads);
         if n == 0 {
-            return;
+            return vec![];
         }
         if !self.zeros.is_empty() {
             for (row, out) in left.bytes.chunks_exact(k.max(1)).zip(out.chunks_exact_mut(n)) {
@@ -72,19 +93,21 @@ impl ByteMatrix {
                 out.iter_mut().zip(&self.zeros).for_each(|(out, q)| *out = out.wrapping_sub(q.wrapping_mul(sum)));
             }
         }
-        if zero != 0 {
-            let columns: Vec<i32> = self.sums.iter().map(|sum| sum.wrapping_mul(zero).wrapping_neg()).collect();
-            add_to_rows(out, &columns);
+        if zero == 0 {
+            return vec![];
         }
+        self.column_sums.iter().map(|sum| sum.wrapping_mul(zero).wrapping_neg()).collect()
     }
 }
 
 /// Rows of `k` bytes as quads, each filled up with zeros.
 fn quads(bytes: &[u8], k: usize, turn: u8) -> Vec<Quad> {
-    let quad = |bytes: &[u8; 4]| Quad::new(bytes.map(|x| x ^ turn));
     if k.is_multiple_of(4) {
-        return bytes.as_chunks::<4>().0.iter().map(quad).collect();
+        let mut out = vec![Quad::default(); bytes.len() / 4];
+        turned_quads(bytes, turn, &mut out);
+        return out;
     }
+    let quad = |bytes: &[u8; 4]| Quad::new(bytes.map(|x| x ^ turn));
     let mut out = Vec::with_capacity(bytes.len() / k * k.div_ceil(4));
     for row in bytes.chunks_exact(k) {
         let (whole, rest) = row.as_chunks::<4>();
@@ -97,17 +120,21 @@ fn quads(bytes: &[u8], k: usize, turn: u8) -> Vec<Quad> {
     out
 }
 
+vectorized! {
+    fn turned_quads(bytes: &[u8], turn: u8, out: &mut [Quad]) {
+        for (out, bytes) in out.iter_mut().zip(bytes.as_chunks::<4>().0) {
+            *out = Quad::new([bytes[0] ^ turn, bytes[1] ^ turn, bytes[2] ^ turn, bytes[3] ^ turn]);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn every_element_is_the_exact_sum_of_centred_products() {
-        let mut state = 7u32;
-        let mut random = |below: usize| {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as usize % below
-        };
+        let mut random = crate::engine::sample::random(7);
         for round in 0..400 {
             let (m, k, n) = (random(14), random(41), 1 + random(70));
             let mut bytes = |count: usize| (0..count).map(|_| random(256) as u8).collect::<Vec<u8>>();

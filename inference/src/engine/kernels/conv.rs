@@ -8,7 +8,9 @@
 //! Of small integers two channels are one: [`Pair`]s.
 
 use super::{
-    matmul::{Lined, PANEL, Rows, matmul_taps, stripes},
+    channels::{self, Channels, Image},
+    matmul::{Lined, PANEL, Packed, Rows, matmul_taps, stripes},
+    planes::{Geometry, Layout, Pixel, met},
     term::{Pair, Term},
 };
 
@@ -17,282 +19,29 @@ const BLOCK: usize = 32 << 10;
 /// Columns of the product that a block has at least.
 const MIN_COLUMNS: usize = 8 * PANEL;
 
-/// One spatial dimension of a window.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Axis {
-    pub(crate) input: usize,
-    pub(crate) kernel: usize,
-    pub(crate) stride: usize,
-    pub(crate) dilation: usize,
-    /// Padding before the first element.
-    pub(crate) before: usize,
-    pub(crate) output: usize,
-}
-
-impl Axis {
-    /// The input coordinate under kernel position `k` of output `o`, unless it lies in the padding.
-    pub(crate) fn source(&self, o: usize, k: usize) -> Option<usize> {
-        (o * self.stride + k * self.dilation).checked_sub(self.before).filter(|i| *i < self.input)
-    }
-}
-
-/// The sizes of one convolution over one image.
-#[derive(Debug, Clone)]
-pub(crate) struct Geometry {
-    pub(crate) groups: usize,
-    pub(crate) channels: usize,
-    pub(crate) outputs: usize,
-    /// Spatial dimensions, outermost first.
-    pub(crate) axes: Vec<Axis>,
-}
-
-impl Geometry {
-    /// Kernel positions.
-    pub(crate) fn kernel(&self) -> usize {
-        self.axes.iter().map(|axis| axis.kernel).product()
-    }
-
-    /// Elements of one output channel.
-    pub(crate) fn pixels(&self) -> usize {
-        self.axes.iter().map(|axis| axis.output).product()
-    }
-
-    /// Elements of one input channel.
-    pub(crate) fn input_pixels(&self) -> usize {
-        self.axes.iter().map(|axis| axis.input).product()
-    }
-
-    /// Channels of each group.
-    pub(crate) fn in_group(&self) -> usize {
-        self.channels / self.groups.max(1)
-    }
-
-    /// Outputs of each group.
-    pub(crate) fn out_group(&self) -> usize {
-        self.outputs / self.groups.max(1)
-    }
-
-    /// Bytes that a [`Convolution`] needs beside its output, saturating. Where that is less than what a run may take, no size
-    /// of its layout overflows.
-    pub(crate) fn scratch(&self) -> u64 {
-        let layout = Layout::new(self);
-        let planes = (layout.plane as u64).saturating_mul(self.in_group() as u64);
-        // The sums of a block of rows, at most, and where its columns go.
-        let columns = layout.columns as u64;
-        let sums = (self.outputs as u64).saturating_mul(columns).saturating_add(columns.saturating_mul(8));
-        planes.saturating_add(sums).saturating_mul(4)
-    }
-
-    /// What it costs to put one image in: every row of every channel is looked at once for each phase of its columns.
-    pub(crate) fn filling(&self) -> u64 {
-        let phases =
-            self.axes.last().map_or(1, |axis| if axis.output > 1 { axis.kernel.min(axis.stride) } else { 1 }) as u64;
-        let rows: u64 = self.axes.iter().rev().skip(1).map(|axis| axis.input as u64).fold(1, u64::saturating_mul);
-        (self.channels as u64).saturating_mul(rows).saturating_mul(phases)
-    }
-}
-
-/// How a padded plane lies in memory: slices of the outer dimensions, each as phases of rows of the inner two.
-struct Layout {
-    /// Of the inner two dimensions; the outer one is 1 for a signal.
-    rows: Axis,
-    columns_axis: Axis,
-    /// Rows and columns of one phase.
-    phase: (usize, usize),
-    /// Elements of one slice.
-    slice: usize,
-    /// Padded sizes of the outer dimensions.
-    outer: Vec<usize>,
-    /// Elements of one channel.
-    plane: usize,
-    /// Columns of the product: output rows times the width of a phase.
-    columns: usize,
-}
-
-const ONE: Axis = Axis { input: 1, kernel: 1, stride: 1, dilation: 1, before: 0, output: 1 };
-
-impl Layout {
-    fn new(g: &Geometry) -> Self {
-        let (outer, inner) = g.axes.split_at(g.axes.len().saturating_sub(2));
-        let (rows, columns_axis) = match inner {
-            [rows, columns] => (*rows, *columns),
-            [columns] => (ONE, *columns),
-            _ => (ONE, ONE),
-        };
-        // With one output there is nothing to step over.
-        let plain = |axis: Axis| Axis { stride: if axis.output > 1 { axis.stride } else { 1 }, ..axis };
-        let (rows, columns_axis) = (plain(rows), plain(columns_axis));
-        // Enough for every output and kernel position. Nothing here is zero, so that what is too large for a product is too
-        // large for `plane`.
-        let padded = |axis: &Axis| {
-            let outputs = (axis.output.max(1) - 1).saturating_mul(axis.stride);
-            outputs.saturating_add((axis.kernel - 1).saturating_mul(axis.dilation)).saturating_add(1)
-        };
-        let product = |sizes: &[usize]| sizes.iter().fold(1usize, |product, size| product.saturating_mul(*size));
-        let phase = (padded(&rows).div_ceil(rows.stride), padded(&columns_axis).div_ceil(columns_axis.stride));
-        let slice = product(&[phase.0, phase.1, rows.stride, columns_axis.stride]);
-        let outer: Vec<usize> = outer.iter().map(padded).collect();
-        let plane = product(&outer).saturating_mul(slice);
-        Self { rows, columns_axis, phase, slice, outer, plane, columns: rows.output.saturating_mul(phase.1) }
-    }
-
-    /// Offset of padded row `y` and column `x` in a slice.
-    fn at(&self, y: usize, x: usize) -> usize {
-        let (sy, sx) = (self.rows.stride, self.columns_axis.stride);
-        (((y % sy) * sx + x % sx) * self.phase.0 + y / sy) * self.phase.1 + x / sx
-    }
-
-    /// Puts a channel in, or two at once. `met` are the phases of rows and of columns that a kernel position meets.
-    #[inline(always)]
-    fn fill<P: Pixel>(
-        &self,
-        g: &Geometry,
-        met: &(Vec<usize>, Vec<usize>),
-        (first, second): (&[P], Option<&[P]>),
-        zero: i16,
-        plane: &mut [P::Term],
-    ) {
-        let (height, width) = (self.rows.input, self.columns_axis.input);
-        let (sy, sx) = (self.rows.stride, self.columns_axis.stride);
-        let (padded_height, padded_width) = (self.phase.0 * sy, self.phase.1 * sx);
-        let outer = &g.axes[..self.outer.len()];
-        let slices: usize = outer.iter().map(|axis| axis.input).product();
-        for s in 0..slices {
-            // Where the slice lies among the padded ones; one that no output meets is left out.
-            let (mut rest, mut at, mut stride, mut seen) = (s, 0, 1, true);
-            for (axis, size) in outer.iter().zip(&self.outer).rev() {
-                let i = rest % axis.input + axis.before;
-                rest /= axis.input;
-                seen &= i < *size;
-                at += i * stride;
-                stride *= size;
-            }
-            if !seen {
-                continue;
-            }
-            let target = &mut plane[at * self.slice..(at + 1) * self.slice];
-            for y in 0..height {
-                let row = (s * height + y) * width;
-                let padded_y = y + self.rows.before;
-                if padded_y >= padded_height || (sy > 1 && met.0.binary_search(&(padded_y % sy)).is_err()) {
-                    continue;
-                }
-                if sx == 1 {
-                    let room = padded_width.saturating_sub(self.columns_axis.before).min(width);
-                    if room == 0 {
-                        continue;
-                    }
-                    let at = self.at(padded_y, self.columns_axis.before);
-                    let second = second.map(|second| &second[row..row + width]);
-                    P::put(&first[row..row + width], second, 1, zero, &mut target[at..at + room]);
-                    continue;
-                }
-                // The columns of each phase are neighbours.
-                for phase in &met.1 {
-                    let skipped = (phase + sx - self.columns_axis.before % sx) % sx;
-                    let padded_x = skipped + self.columns_axis.before;
-                    let room = padded_width.saturating_sub(padded_x).min(width.saturating_sub(skipped)).div_ceil(sx);
-                    if room == 0 {
-                        continue;
-                    }
-                    let at = self.at(padded_y, padded_x);
-                    let (from, to) = (row + skipped.min(width), row + width);
-                    let second = second.map(|second| &second[from..to]);
-                    P::put(&first[from..to], second, sx, zero, &mut target[at..at + room]);
-                }
-            }
-        }
-    }
-}
-
-/// The phases of padded coordinates that a kernel position of any output meets.
-fn met(axis: &Axis) -> Vec<usize> {
-    // Positions that are a stride apart meet the same one.
-    let mut met: Vec<usize> =
-        (0..axis.kernel.min(axis.stride)).map(|k| k.wrapping_mul(axis.dilation) % axis.stride).collect();
-    met.sort_unstable();
-    met.dedup();
-    met
-}
-
-/// What can be convolved: the elements of an image, and the terms that their products are made of.
-pub(crate) trait Pixel: Copy {
-    type Term: Term;
-    /// Channels in one term.
-    const CHANNELS: usize;
-    /// Puts the terms of every `step`th element of a row of one channel, or of two, into `out`: minus the zero point.
-    fn put(first: &[Self], second: Option<&[Self]>, step: usize, zero: i16, out: &mut [Self::Term]);
-}
-
-impl Pixel for f32 {
-    type Term = f32;
-    const CHANNELS: usize = 1;
-    #[inline(always)]
-    fn put(first: &[f32], _: Option<&[f32]>, step: usize, _: i16, out: &mut [f32]) {
-        match step {
-            1 => copy_row(&first[..out.len()], out),
-            step => out.iter_mut().zip(first.iter().step_by(step)).for_each(|(out, x)| *out = *x),
-        }
-    }
-}
-
-/// A copy without a call: rows are short, and there are many. The last elements go together with some that went before.
-#[inline(always)]
-fn copy_row(from: &[f32], to: &mut [f32]) {
-    const LANES: usize = 8;
-    let (blocks, rest) = from.as_chunks::<LANES>();
-    let (to_blocks, to_rest) = to.as_chunks_mut::<LANES>();
-    if !blocks.is_empty() {
-        to_blocks.iter_mut().zip(blocks).for_each(|(to, from)| *to = *from);
-        if !rest.is_empty()
-            && let (Some(from), Some(to)) = (from.last_chunk::<LANES>(), to.last_chunk_mut::<LANES>())
-        {
-            *to = *from;
-        }
-        return;
-    }
-    for (to, from) in to_rest.iter_mut().zip(rest) {
-        *to = *from;
-    }
-}
-
-macro_rules! bytes {
-    ($($t:ty),*) => {$(
-        impl Pixel for $t {
-            type Term = Pair;
-            const CHANNELS: usize = 2;
-            #[inline(always)]
-            fn put(first: &[$t], second: Option<&[$t]>, step: usize, zero: i16, out: &mut [Pair]) {
-                let centre = |x: $t| i16::from(x).wrapping_sub(zero);
-                match (second, step) {
-                    (Some(second), 1) => {
-                        let rows = first.iter().zip(second);
-                        out.iter_mut().zip(rows).for_each(|(out, (x, y))| *out = Pair::new(centre(*x), centre(*y)));
-                    }
-                    (Some(second), step) => {
-                        let rows = first.iter().zip(second).step_by(step);
-                        out.iter_mut().zip(rows).for_each(|(out, (x, y))| *out = Pair::new(centre(*x), centre(*y)));
-                    }
-                    (None, step) => {
-                        let row = first.iter().step_by(step);
-                        out.iter_mut().zip(row).for_each(|(out, x)| *out = Pair::new(centre(*x), 0));
-                    }
-                }
-            }
-        }
-    )*};
-}
-bytes!(i8, u8);
-
-/// The weights of a convolution, laid out for the product: each group's rows as stripes.
+/// The weights of a convolution, laid out for the product: each group's rows.
 #[derive(Debug)]
-pub(crate) struct Weights<T>(Vec<T>);
+pub(crate) enum Weights<T> {
+    /// As [`stripes`].
+    Stripes(Vec<T>),
+    /// As panels whose columns are the outputs, one matrix for each group.
+    Panels(Vec<Packed<T>>),
+}
+
+/// Terms of an output from which it costs little to turn sums.
+const MIN_DEPTH: usize = 24;
 
 impl Weights<f32> {
     /// Lays `[outputs, channels of a group, kernel…]` out.
     pub(crate) fn new(weights: &[f32], shape: &[usize], groups: usize) -> Self {
         let depth = shape.iter().skip(1).product();
-        Self::of(weights, depth, depth * (shape[0] / groups))
+        let out_group = shape[0] / groups;
+        let full = out_group.next_multiple_of(PANEL) * 5 <= out_group * 6;
+        if full && depth >= MIN_DEPTH {
+            let groups = weights.chunks_exact(depth * out_group);
+            return Self::Panels(groups.map(|rows| Packed::new(rows, depth, out_group, 1, depth)).collect());
+        }
+        Self::stripes(weights, depth, depth * out_group)
     }
 }
 
@@ -307,15 +56,15 @@ impl Weights<Pair> {
                 pairs.extend((0..kernel).map(|i| Pair::new(pair[i], pair.get(kernel + i).copied().unwrap_or(0))));
             }
         }
-        Self::of(&pairs, depth, depth * (shape[0] / groups))
+        Self::stripes(&pairs, depth, depth * (shape[0] / groups))
     }
 }
 
 impl<T: Term> Weights<T> {
-    fn of(rows: &[T], depth: usize, group: usize) -> Self {
+    fn stripes(rows: &[T], depth: usize, group: usize) -> Self {
         let mut out = Vec::with_capacity(rows.len());
         rows.chunks(group.max(1)).for_each(|rows| stripes(rows, depth, &mut out));
-        Self(out)
+        Self::Stripes(out)
     }
 }
 
@@ -324,7 +73,10 @@ pub(crate) struct Convolution<'g, P: Pixel> {
     g: &'g Geometry,
     layout: Layout,
     taps: Vec<usize>,
-    columns: Lined,
+    /// Rows of the image whose outputs are computed at a time, at most.
+    rows: usize,
+    /// Those of so many rows, when somebody has asked for them.
+    columns: Option<Lined>,
     /// The phases of rows that a kernel position meets, and those of columns, in order.
     met: (Vec<usize>, Vec<usize>),
     /// The channels of a group. What is padding stays zero from one image to the next.
@@ -391,9 +143,9 @@ impl<'g, P: Pixel> Convolution<'g, P> {
         }
         let terms = g.in_group().div_ceil(P::CHANNELS);
         let taps = (0..terms).flat_map(|c| positions.iter().map(move |at| c * layout.plane + at)).collect();
-        let columns = Lined::new(rows.min(layout.rows.output), layout.columns_axis.output, layout.phase.1);
+        let rows = rows.min(layout.rows.output);
         let met = (met(&layout.rows), met(&layout.columns_axis));
-        Self { g, layout, taps, columns, met, planes }
+        Self { g, layout, taps, rows, columns: None, met, planes }
     }
 
     /// Puts the channels of a group in.
@@ -406,20 +158,6 @@ impl<'g, P: Pixel> Convolution<'g, P> {
             let second = channels.get((c + 1) * size..(c + 2) * size).filter(|_| P::CHANNELS > 1);
             self.layout.fill(self.g, &self.met, (first, second), zero, plane);
         }
-    }
-
-    /// Where the patches of each slice of outputs begin.
-    fn slices(&self) -> impl Iterator<Item = usize> + '_ {
-        let outer = &self.g.axes[..self.layout.outer.len()];
-        (0..outer.iter().map(|axis| axis.output).product()).map(move |s: usize| {
-            let (mut rest, mut at, mut stride) = (s, 0, 1);
-            for (axis, size) in outer.iter().zip(&self.layout.outer).rev() {
-                at += rest % axis.output * axis.stride * stride;
-                rest /= axis.output;
-                stride *= size;
-            }
-            at * self.layout.slice
-        })
     }
 }
 
@@ -457,17 +195,34 @@ impl<'g> Convolution<'g, f32> {
         }
         let slice = self.layout.rows.output * self.layout.columns_axis.output;
         for group in 0..g.groups {
-            self.fill(image, group, 0);
-            let rows = Rows {
-                stripes: &weights.0[group * out_group * depth..(group + 1) * out_group * depth],
-                count: out_group,
-                bias: bias.get(group * out_group..(group + 1) * out_group).unwrap_or_default(),
-                rectified,
-            };
+            // With panels planes are read to the end and no further, and may be those of the image.
+            let plain = matches!(weights, Weights::Panels(_)) && self.layout.is_plain(g);
+            if !plain {
+                self.fill(image, group, 0);
+            }
+            let bias = bias.get(group * out_group..(group + 1) * out_group).unwrap_or_default();
             let out = &mut out[group * out_group * pixels..(group + 1) * out_group * pixels];
-            for (s, at) in self.slices().enumerate() {
-                let out = (&mut out[s * slice..], pixels);
-                matmul_taps(rows, &self.planes[at..], &self.taps, &self.columns, out, threads);
+            match weights {
+                Weights::Panels(groups) => {
+                    let channels = Channels { weights: &groups[group], bias, rectified };
+                    let (height, width) = (self.layout.rows.output, self.layout.columns_axis.output);
+                    let in_group = g.in_group() * g.input_pixels();
+                    let planes = if plain { &image[group * in_group..][..in_group] } else { &self.planes[..] };
+                    for (s, at) in self.layout.slices(self.g).enumerate() {
+                        let (data, pitch) = (&planes[at..], self.layout.phase.1);
+                        let image = Image { data, taps: &self.taps, height, width, pitch };
+                        channels::convolve(channels, image, (&mut out[s * slice..], pixels), threads);
+                    }
+                }
+                Weights::Stripes(stripes) => {
+                    let stripes = &stripes[group * out_group * depth..(group + 1) * out_group * depth];
+                    let rows = Rows { stripes, count: out_group, bias, rectified };
+                    let columns = self.columns.get_or_insert_with(|| self.layout.lined(self.rows));
+                    for (s, at) in self.layout.slices(self.g).enumerate() {
+                        let out = (&mut out[s * slice..], pixels);
+                        matmul_taps(rows, &self.planes[at..], &self.taps, columns, out, threads);
+                    }
+                }
             }
         }
     }
@@ -476,6 +231,8 @@ impl<'g> Convolution<'g, f32> {
 /// A convolution of quantised images, whose sums become something else before they leave the cache.
 pub(crate) struct Requantised<'g, P: Pixel> {
     convolution: Convolution<'g, P>,
+    /// The columns of a block of rows.
+    columns: Lined,
     /// The columns of the last block of rows, which may have fewer.
     last: Lined,
     sums: Vec<i32>,
@@ -494,8 +251,8 @@ impl<'g, P: Pixel<Term = Pair>> Requantised<'g, P> {
         let rows = (columns / width.max(1)).clamp(1, height.max(1));
         let convolution = Convolution::of(g, rows);
         let rest = (height % rows + rows * usize::from(height.is_multiple_of(rows))).min(height);
-        let last = Lined::new(rest, width, convolution.layout.phase.1);
-        Self { convolution, last, sums: vec![0; g.out_group() * rows * width], rows }
+        let (columns, last) = (convolution.layout.lined(rows), convolution.layout.lined(rest));
+        Self { convolution, columns, last, sums: vec![0; g.out_group() * rows * width], rows }
     }
 
     /// Convolves one image `[channels, …]`, of which `zero` is the zero point, with its weights. Writes
@@ -515,15 +272,17 @@ impl<'g, P: Pixel<Term = Pair>> Requantised<'g, P> {
             return;
         }
         let (height, width) = (self.convolution.layout.rows.output, self.convolution.layout.columns_axis.output);
+        // Integers are always laid out so.
+        let Weights::Stripes(stripes) = weights else { return };
         for group in 0..g.groups {
             self.convolution.fill(image, group, zero);
-            let stripes = &weights.0[group * out_group * depth..(group + 1) * out_group * depth];
+            let stripes = &stripes[group * out_group * depth..(group + 1) * out_group * depth];
             let rows = Rows { stripes, count: out_group, bias: &[], rectified: false };
-            for (s, at) in self.convolution.slices().enumerate() {
+            for (s, at) in self.convolution.layout.slices(g).enumerate() {
                 for y in (0..height).step_by(self.rows) {
                     let lines = self.rows.min(height - y);
                     let data = &self.convolution.planes[at + y * self.convolution.layout.phase.1..];
-                    let columns = if y + lines < height { &self.convolution.columns } else { &self.last };
+                    let columns = if y + lines < height { &self.columns } else { &self.last };
                     let sums = &mut self.sums[..out_group * lines * width];
                     matmul_taps(rows, data, &self.convolution.taps, columns, (sums, lines * width), threads);
                     for (o, sums) in self.sums.chunks_exact(lines * width).take(out_group).enumerate() {
@@ -538,22 +297,8 @@ impl<'g, P: Pixel<Term = Pair>> Requantised<'g, P> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    fn numbers(count: usize, seed: u32) -> Vec<f32> {
-        let mut state = seed;
-        (0..count)
-            .map(|_| {
-                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                (state >> 8) as f32 / (1 << 23) as f32 - 1.0
-            })
-            .collect()
-    }
-
-    fn axis(input: usize, kernel: usize, stride: usize, dilation: usize, before: usize, after: usize) -> Axis {
-        let output = (input + before + after - (kernel - 1) * dilation - 1) / stride + 1;
-        Axis { input, kernel, stride, dilation, before, output }
-    }
+    use super::{super::planes::Axis, *};
+    use crate::engine::sample::{axis, numbers};
 
     /// The definition, word for word.
     fn defined(image: &[f32], weights: &[f32], g: &Geometry) -> Vec<f32> {
@@ -599,6 +344,12 @@ mod tests {
             (1, 2, 3, vec![axis(4, 1, 9, 1, 5, 0), axis(6, 2, 20, 3, 8, 1)]),
             (1, 1, 2, vec![axis(4, 3, 2, 1, 7, 9), axis(3, 1, 1, 1, 4, 4)]),
             (1, 3, 7, vec![axis(9, 5, 3, 2, 4, 4), axis(21, 4, 3, 1, 2, 2)]),
+            // With lanes over the outputs.
+            (2, 8, 32, vec![axis(13, 3, 2, 1, 1, 1), axis(33, 3, 1, 2, 2, 2)]),
+            (1, 3, 46, vec![axis(4, 3, 1, 1, 1, 1), axis(5, 2, 2, 1, 0, 0), axis(6, 3, 1, 1, 1, 1)]),
+            (1, 30, 16, vec![axis(7, 1, 1, 1, 0, 0), axis(5, 1, 1, 1, 0, 0)]),
+            (1, 30, 31, vec![axis(9, 1, 2, 1, 0, 0), axis(3, 1, 2, 1, 0, 0)]),
+            (1, 12, 64, vec![axis(100, 3, 1, 4, 8, 0)]),
         ]
     }
 

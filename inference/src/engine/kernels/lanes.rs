@@ -10,12 +10,13 @@
 use core::arch::x86_64::{
     __m256, __m256i, __m512, __m512i, _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256, _mm256_fmadd_ps,
     _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maskstore_epi32, _mm256_maskstore_ps,
-    _mm256_max_epi32, _mm256_max_ps, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps,
-    _mm256_setzero_si256, _mm256_slli_epi16, _mm256_srai_epi16, _mm256_srli_epi16, _mm256_storeu_ps,
-    _mm256_storeu_si256, _mm512_add_epi32, _mm512_add_ps, _mm512_dpbusd_epi32, _mm512_dpwssd_epi32, _mm512_fmadd_ps,
-    _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_storeu_epi32, _mm512_mask_storeu_ps, _mm512_max_epi32,
-    _mm512_max_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_storeu_ps,
-    _mm512_storeu_si512,
+    _mm256_max_epi32, _mm256_max_ps, _mm256_permute2f128_ps, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_ps,
+    _mm256_setzero_ps, _mm256_setzero_si256, _mm256_shuffle_ps, _mm256_slli_epi16, _mm256_srai_epi16,
+    _mm256_srli_epi16, _mm256_storeu_ps, _mm256_storeu_si256, _mm256_unpackhi_ps, _mm256_unpacklo_ps, _mm512_add_epi32,
+    _mm512_add_ps, _mm512_dpbusd_epi32, _mm512_dpwssd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
+    _mm512_mask_storeu_epi32, _mm512_mask_storeu_ps, _mm512_max_epi32, _mm512_max_ps, _mm512_set1_epi32,
+    _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_shuffle_f32x4, _mm512_shuffle_ps, _mm512_storeu_ps,
+    _mm512_storeu_si512, _mm512_unpackhi_ps, _mm512_unpacklo_ps,
 };
 
 use super::term::{Pair, Quad, Term};
@@ -46,13 +47,13 @@ pub(crate) trait Lanes<T: Term>: Copy {
     /// As of the trait.
     unsafe fn add_products(a: Self, b: Self, sums: Self) -> Self;
 
-    /// [`Term::add`] of each lane.
+    /// [`Accumulator::plus`] of each lane.
     ///
     /// # Safety
     /// As of the trait.
     unsafe fn add_to_all(sums: Self, bias: T::Sum) -> Self;
 
-    /// [`Term::rectify`] of each lane.
+    /// [`Accumulator::rectified`] of each lane.
     ///
     /// # Safety
     /// As of the trait.
@@ -67,6 +68,18 @@ pub(crate) trait Lanes<T: Term>: Copy {
     /// # Safety
     /// As of the trait; `count` is not more than [`Self::COUNT`], and there are so many places.
     unsafe fn store_first(to: *mut T::Sum, count: usize, sums: Self);
+}
+
+/// Squares of registers: as many as one has lanes.
+///
+/// # Safety
+/// Of every function: the CPU has the features of the register's kind.
+pub(crate) trait Turned<const N: usize>: Copy {
+    /// Lane j of register i is lane i of register j.
+    ///
+    /// # Safety
+    /// As of the trait.
+    unsafe fn turned(square: [Self; N]) -> [Self; N];
 }
 
 /// The mask of the first `count` lanes of a register of 8: from where it begins here.
@@ -179,6 +192,70 @@ impl Lanes<f32> for __m512 {
     unsafe fn store_first(to: *mut f32, count: usize, sums: Self) {
         // SAFETY: as promised.
         unsafe { _mm512_mask_storeu_ps(to, ((1_u32 << count) - 1) as u16, sums) }
+    }
+}
+
+impl Turned<8> for __m256 {
+    #[inline(always)]
+    unsafe fn turned(rows: [Self; 8]) -> [Self; 8] {
+        // SAFETY: as promised.
+        unsafe {
+            let zero = _mm256_setzero_ps();
+            // Within halves of a register: pairs of rows, then four.
+            let (mut pairs, mut fours, mut columns) = ([zero; 8], [zero; 8], [zero; 8]);
+            for i in 0..4 {
+                pairs[2 * i] = _mm256_unpacklo_ps(rows[2 * i], rows[2 * i + 1]);
+                pairs[2 * i + 1] = _mm256_unpackhi_ps(rows[2 * i], rows[2 * i + 1]);
+            }
+            for i in 0..2 {
+                let (a, b, c, d) = (pairs[4 * i], pairs[4 * i + 1], pairs[4 * i + 2], pairs[4 * i + 3]);
+                fours[4 * i] = _mm256_shuffle_ps::<0b01_00_01_00>(a, c);
+                fours[4 * i + 1] = _mm256_shuffle_ps::<0b11_10_11_10>(a, c);
+                fours[4 * i + 2] = _mm256_shuffle_ps::<0b01_00_01_00>(b, d);
+                fours[4 * i + 3] = _mm256_shuffle_ps::<0b11_10_11_10>(b, d);
+            }
+            for i in 0..4 {
+                columns[i] = _mm256_permute2f128_ps::<0x20>(fours[i], fours[4 + i]);
+                columns[4 + i] = _mm256_permute2f128_ps::<0x31>(fours[i], fours[4 + i]);
+            }
+            columns
+        }
+    }
+}
+
+impl Turned<16> for __m512 {
+    #[inline(always)]
+    unsafe fn turned(rows: [Self; 16]) -> [Self; 16] {
+        // SAFETY: as promised.
+        unsafe {
+            let zero = _mm512_setzero_ps();
+            // Within quarters of a register: pairs of rows, then four. Then the quarters, twice.
+            let (mut pairs, mut fours, mut halves, mut columns) = ([zero; 16], [zero; 16], [zero; 16], [zero; 16]);
+            for i in 0..8 {
+                pairs[2 * i] = _mm512_unpacklo_ps(rows[2 * i], rows[2 * i + 1]);
+                pairs[2 * i + 1] = _mm512_unpackhi_ps(rows[2 * i], rows[2 * i + 1]);
+            }
+            for i in 0..4 {
+                let (a, b, c, d) = (pairs[4 * i], pairs[4 * i + 1], pairs[4 * i + 2], pairs[4 * i + 3]);
+                fours[4 * i] = _mm512_shuffle_ps::<0b01_00_01_00>(a, c);
+                fours[4 * i + 1] = _mm512_shuffle_ps::<0b11_10_11_10>(a, c);
+                fours[4 * i + 2] = _mm512_shuffle_ps::<0b01_00_01_00>(b, d);
+                fours[4 * i + 3] = _mm512_shuffle_ps::<0b11_10_11_10>(b, d);
+            }
+            for i in 0..4 {
+                halves[i] = _mm512_shuffle_f32x4::<0b10_00_10_00>(fours[i], fours[4 + i]);
+                halves[4 + i] = _mm512_shuffle_f32x4::<0b11_01_11_01>(fours[i], fours[4 + i]);
+                halves[8 + i] = _mm512_shuffle_f32x4::<0b10_00_10_00>(fours[8 + i], fours[12 + i]);
+                halves[12 + i] = _mm512_shuffle_f32x4::<0b11_01_11_01>(fours[8 + i], fours[12 + i]);
+            }
+            for i in 0..4 {
+                columns[i] = _mm512_shuffle_f32x4::<0b10_00_10_00>(halves[i], halves[8 + i]);
+                columns[4 + i] = _mm512_shuffle_f32x4::<0b10_00_10_00>(halves[4 + i], halves[12 + i]);
+                columns[8 + i] = _mm512_shuffle_f32x4::<0b11_01_11_01>(halves[i], halves[8 + i]);
+                columns[12 + i] = _mm512_shuffle_f32x4::<0b11_01_11_01>(halves[4 + i], halves[12 + i]);
+            }
+            columns
+        }
     }
 }
 

@@ -41,6 +41,16 @@ impl<T: Term> Packed<T> {
     pub(crate) fn columns(&self) -> usize {
         self.n
     }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.k
+    }
+
+    /// The lines of a panel.
+    #[inline(always)]
+    pub(super) fn panel(&self, p: usize) -> &[T] {
+        &self.panels[p * self.k * PANEL..][..self.k * PANEL]
+    }
 }
 
 impl Packed {
@@ -326,7 +336,7 @@ fn gathered<T: Term>(lhs: Left<'_, T, true>, right: Right<'_, T, Table<'_>, &Lin
 #[cfg(test)]
 mod tests {
     #[cfg(target_arch = "x86_64")]
-    use super::super::tiles::{has_avx2, tiles_avx2};
+    use super::super::{has_avx2, tiles::tiles_avx2};
     use super::{
         super::{
             term::{Pair, Quad},
@@ -334,6 +344,7 @@ mod tests {
         },
         *,
     };
+    use crate::engine::sample::{bits, numbers};
 
     /// What the machine code for any CPU gives, and that for AVX2, which a CPU with AVX-512 does not choose.
     fn otherwise<T: Term, L: Lines, C: Columns, const S: bool>(
@@ -351,20 +362,6 @@ mod tests {
         }
         outs.truncate(1);
         outs
-    }
-
-    fn numbers(count: usize, seed: u32) -> Vec<f32> {
-        let mut state = seed;
-        (0..count)
-            .map(|_| {
-                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                (state >> 8) as f32 / (1 << 23) as f32 - 1.0
-            })
-            .collect()
-    }
-
-    fn bits(values: &[f32]) -> Vec<u32> {
-        values.iter().map(|x| x.to_bits()).collect()
     }
 
     #[test]

@@ -2,10 +2,12 @@
 //! arithmetic: without FMA hardware `mul_add` is slow and gives the same bits.
 
 pub(crate) mod bytes;
+mod channels;
 pub(crate) mod conv;
 #[cfg(target_arch = "x86_64")]
 mod lanes;
 pub(crate) mod matmul;
+pub(crate) mod planes;
 pub(crate) mod pool;
 pub(crate) mod product;
 pub(crate) mod quant;
@@ -29,7 +31,7 @@ macro_rules! vectorized {
                 fn fast $(<$(const $c: usize),+>)? ($($arg: $ty),*) $(-> $ret)? {
                     body $(::<$($c),+>)? ($($arg),*)
                 }
-                #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
+                #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma")]
                 fn faster $(<$(const $c: usize),+>)? ($($arg: $ty),*) $(-> $ret)? {
                     body $(::<$($c),+>)? ($($arg),*)
                 }
@@ -37,7 +39,7 @@ macro_rules! vectorized {
                     // SAFETY: the CPU has the features that the function is compiled for.
                     return unsafe { faster $(::<$($c),+>)? ($($arg),*) };
                 }
-                if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                if $crate::engine::kernels::has_avx2() {
                     // SAFETY: the same.
                     return unsafe { fast $(::<$($c),+>)? ($($arg),*) };
                 }
@@ -48,15 +50,21 @@ macro_rules! vectorized {
 }
 pub(crate) use vectorized;
 
-/// Whether the CPU has what functions are compiled for with AVX-512.
+/// Whether the CPU has what functions are compiled for with AVX2.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn has_avx2() -> bool {
+    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
+}
+
+/// Whether the CPU has what functions are compiled for with AVX-512: Intel's servers since Cascade Lake, AMD's since Zen 4.
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn has_avx512() -> bool {
     is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512vl")
         && is_x86_feature_detected!("avx512dq")
-        && is_x86_feature_detected!("avx2")
-        && is_x86_feature_detected!("fma")
+        && is_x86_feature_detected!("avx512vnni")
+        && has_avx2()
 }
 
 /// Does independent parts of a work at the same time, each in a thread. Where the system gives no thread the caller does

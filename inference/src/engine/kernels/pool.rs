@@ -1,7 +1,7 @@
 //! Windows over the rows and columns of a plane: each output folds the elements under its window in row-major order,
 //! padding left out. Goes over the outputs of a row for each kernel position, so that lanes are outputs.
 
-use super::{conv::Axis, vectorized};
+use super::{planes::Axis, vectorized};
 use crate::engine::numeric::Number;
 
 /// The outputs whose element under kernel position `k` is no padding: the first one, and the one behind the last.
@@ -58,36 +58,54 @@ pub(crate) fn fold<T: Copy, A: Copy>(
     }
 }
 
-/// Outputs that a register has.
-const LANES: usize = 8;
-
 /// [`fold`] with windows of two by two that lie side by side, as most do: an output at once.
 #[inline(always)]
 fn halve<T: Copy, A: Copy>(plane: &[T], columns: &Axis, start: A, join: impl Fn(A, T) -> A, out: &mut [A]) {
-    let width = columns.input;
-    for (out, lines) in out.chunks_exact_mut(columns.output.max(1)).zip(plane.chunks_exact((2 * width).max(1))) {
-        let (upper, lower) = lines.split_at(width);
-        let (upper, lower) = (upper.as_chunks::<2>().0, lower.as_chunks::<2>().0);
-        let mut some = |first: usize, end: usize| {
-            for ((out, a), b) in out[first..end].iter_mut().zip(&upper[first..end]).zip(&lower[first..end]) {
-                *out = join(join(join(join(start, a[0]), a[1]), b[0]), b[1]);
-            }
-        };
-        let all = columns.output;
-        if all < LANES {
-            some(0, all);
-        } else {
-            some(0, all / LANES * LANES);
-            // The rest with some that are done already: one by one they would take longer than all others.
-            some(all - LANES, all);
+    // A loop, and not a closure for each: that would not become part of what is compiled for a CPU's features.
+    for (out, lines) in out.chunks_exact_mut(columns.output.max(1)).zip(plane.chunks_exact((2 * columns.input).max(1)))
+    {
+        let lines = lines.split_at(columns.input);
+        match columns.output {
+            8.. => halve_row::<_, _, 8>(lines, start, &join, out),
+            4.. => halve_row::<_, _, 4>(lines, start, &join, out),
+            _ => halve_row::<_, _, 1>(lines, start, &join, out),
         }
+    }
+}
+
+/// A row of `N` outputs at least, `N` at a time: those of a register.
+#[inline(always)]
+fn halve_row<T: Copy, A: Copy, const N: usize>(
+    (upper, lower): (&[T], &[T]),
+    start: A,
+    join: &impl Fn(A, T) -> A,
+    out: &mut [A],
+) {
+    let (upper, lower) = (upper.as_chunks::<2>().0, lower.as_chunks::<2>().0);
+    let some = |out: &mut [A; N], upper: &[[T; 2]; N], lower: &[[T; 2]; N]| {
+        for ((out, a), b) in out.iter_mut().zip(upper).zip(lower) {
+            *out = join(join(join(join(start, a[0]), a[1]), b[0]), b[1]);
+        }
+    };
+    let all = out.len();
+    let blocks = out.as_chunks_mut::<N>().0.iter_mut().zip(upper.as_chunks::<N>().0).zip(lower.as_chunks::<N>().0);
+    for ((out, upper), lower) in blocks {
+        some(out, upper, lower);
+    }
+    if all.is_multiple_of(N) {
+        return;
+    }
+    // The rest with some that are done already: one by one they would take longer than all others.
+    let (upper, lower) = (upper[..all].last_chunk::<N>(), lower[..all].last_chunk::<N>());
+    if let (Some(out), Some(upper), Some(lower)) = (out.last_chunk_mut::<N>(), upper, lower) {
+        some(out, upper, lower);
     }
 }
 
 /// The greater one, the first of equal ones; NaN wins.
 #[inline(always)]
 pub(crate) fn greater<T: Number>(best: T, x: T) -> T {
-    if best.is_nan() || best >= x { best } else { x }
+    if best < x || x.is_nan() { x } else { best }
 }
 
 vectorized! {
@@ -98,28 +116,21 @@ vectorized! {
 }
 
 vectorized! {
-    /// The sum of the elements under each window.
-    pub(crate) fn sum(plane: &[f32], rows: &Axis, columns: &Axis, out: &mut [f32]) {
+    /// The sum of the elements under each window over its count.
+    pub(crate) fn mean(plane: &[f32], rows: &Axis, columns: &Axis, counts: &[f32], out: &mut [f32]) {
         fold(plane, rows, columns, 0.0, |sum: f32, x| sum + x, out);
+        out.iter_mut().zip(counts).for_each(|(sum, count)| *sum /= count);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn axis(input: usize, kernel: usize, stride: usize, dilation: usize, before: usize, after: usize) -> Axis {
-        let output = (input + before + after - (kernel - 1) * dilation - 1) / stride + 1;
-        Axis { input, kernel, stride, dilation, before, output }
-    }
+    use crate::engine::sample::axis;
 
     #[test]
     fn windows_are_folded_in_order_of_the_kernel() {
-        let mut state = 7u32;
-        let mut random = |below: usize| {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as usize % below
-        };
+        let mut random = crate::engine::sample::random(7);
         for _ in 0..400 {
             let mut one = || {
                 let (kernel, stride, dilation) = (1 + random(4), 1 + random(4), 1 + random(3));

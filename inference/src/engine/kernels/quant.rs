@@ -83,13 +83,52 @@ macro_rules! bytes {
     };
 }
 
+/// What becomes of exact sums, column by column.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Finish<'a> {
+    /// Times so much in float32: one for all, or one for each.
+    pub(crate) factors: &'a [f32],
+    /// Plus so much; empty: nothing.
+    pub(crate) bias: &'a [f32],
+    /// Then zero if it is less.
+    pub(crate) rectified: bool,
+}
+
 vectorized! {
-    /// Sums in float32, each column times its factor.
-    pub(crate) fn scale_columns(sums: &[i32], factors: &[f32], out: &mut [f32]) {
-        let n = factors.len().max(1);
-        for (out, sums) in out.chunks_exact_mut(n).zip(sums.chunks_exact(n)) {
-            for ((out, sum), factor) in out.iter_mut().zip(sums).zip(factors) {
-                *out = *sum as f32 * factor;
+    /// Rows of sums, plus a row of offsets (wrapping; none if it is empty), in float32 and finished.
+    pub(crate) fn finish_columns(sums: &[i32], n: usize, offsets: &[i32], finish: Finish<'_>, out: &mut [f32]) {
+        let Finish { factors, bias, rectified } = finish;
+        for (out, sums) in out.chunks_exact_mut(n.max(1)).zip(sums.chunks_exact(n.max(1))) {
+            match (offsets, factors) {
+                ([], [factor]) => {
+                    for (out, sum) in out.iter_mut().zip(sums) {
+                        *out = *sum as f32 * factor;
+                    }
+                }
+                ([], _) => {
+                    for ((out, sum), factor) in out.iter_mut().zip(sums).zip(factors) {
+                        *out = *sum as f32 * factor;
+                    }
+                }
+                (_, [factor]) => {
+                    for ((out, sum), x) in out.iter_mut().zip(sums).zip(offsets) {
+                        *out = sum.wrapping_add(*x) as f32 * factor;
+                    }
+                }
+                _ => {
+                    for (((out, sum), x), factor) in out.iter_mut().zip(sums).zip(offsets).zip(factors) {
+                        *out = sum.wrapping_add(*x) as f32 * factor;
+                    }
+                }
+            }
+            // A row is in the nearest cache still.
+            for (out, bias) in out.iter_mut().zip(bias) {
+                *out += bias;
+            }
+            if rectified {
+                for out in out.iter_mut() {
+                    *out = if *out < 0.0 { 0.0 } else { *out };
+                }
             }
         }
     }

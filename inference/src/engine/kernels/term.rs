@@ -6,19 +6,47 @@ use core::arch::x86_64::{__m256, __m512};
 #[cfg(target_arch = "x86_64")]
 use super::lanes::{Lanes, Pairs256, Pairs512, Quads256, Quads512};
 
+/// What products are added up in. Its default is zero.
+pub(crate) trait Accumulator: Copy + Default + Send + Sync {
+    /// With a bias.
+    fn plus(self, bias: Self) -> Self;
+
+    /// Zero if it is less, as Relu.
+    fn rectified(self) -> Self;
+}
+
+impl Accumulator for f32 {
+    #[inline(always)]
+    fn plus(self, bias: f32) -> f32 {
+        self + bias
+    }
+
+    #[inline(always)]
+    fn rectified(self) -> f32 {
+        if self < 0.0 { 0.0 } else { self }
+    }
+}
+
+/// Wraps.
+impl Accumulator for i32 {
+    #[inline(always)]
+    fn plus(self, bias: i32) -> i32 {
+        self.wrapping_add(bias)
+    }
+
+    #[inline(always)]
+    fn rectified(self) -> i32 {
+        self.max(0)
+    }
+}
+
 /// A term of a matrix product. Its default is zero.
 pub(crate) trait Term: Copy + Default + Send + Sync {
     /// What products are added up in.
-    type Sum: Copy + Default + Send + Sync;
+    type Sum: Accumulator;
 
     /// `sum + self · other`.
     fn add_product(self, other: Self, sum: Self::Sum) -> Self::Sum;
-
-    /// A sum and a bias.
-    fn add(sum: Self::Sum, bias: Self::Sum) -> Self::Sum;
-
-    /// Zero for a sum that is less, as Relu.
-    fn rectify(sum: Self::Sum) -> Self::Sum;
 
     /// Registers of AVX2.
     #[cfg(target_arch = "x86_64")]
@@ -39,16 +67,6 @@ impl Term for f32 {
     #[inline(always)]
     fn add_product(self, other: f32, sum: f32) -> f32 {
         self.mul_add(other, sum)
-    }
-
-    #[inline(always)]
-    fn add(sum: f32, bias: f32) -> f32 {
-        sum + bias
-    }
-
-    #[inline(always)]
-    fn rectify(sum: f32) -> f32 {
-        if sum < 0.0 { 0.0 } else { sum }
     }
 }
 
@@ -84,16 +102,6 @@ impl Term for Pair {
         let second = (self.0 >> 16) * (other.0 >> 16);
         sum.wrapping_add(first.wrapping_add(second))
     }
-
-    #[inline(always)]
-    fn add(sum: i32, bias: i32) -> i32 {
-        sum.wrapping_add(bias)
-    }
-
-    #[inline(always)]
-    fn rectify(sum: i32) -> i32 {
-        sum.max(0)
-    }
 }
 
 /// Four neighbours along k of a matrix of bytes, the first in the lowest bits: on the left-hand side numbers from 0 to 255,
@@ -127,15 +135,5 @@ impl Term for Quad {
     fn add_product(self, other: Self, sum: i32) -> i32 {
         let pairs = self.0.to_le_bytes().into_iter().zip(other.0.to_le_bytes());
         pairs.fold(sum, |sum, (a, b)| sum.wrapping_add(i32::from(a) * i32::from(b as i8)))
-    }
-
-    #[inline(always)]
-    fn add(sum: i32, bias: i32) -> i32 {
-        sum.wrapping_add(bias)
-    }
-
-    #[inline(always)]
-    fn rectify(sum: i32) -> i32 {
-        sum.max(0)
     }
 }

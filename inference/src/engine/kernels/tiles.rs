@@ -2,7 +2,7 @@
 
 #[cfg(target_arch = "x86_64")]
 use super::lanes::Lanes;
-use super::term::Term;
+use super::term::{Accumulator, Term};
 
 /// Columns of one panel: two AVX2 registers of 32-bit terms, one AVX-512 register.
 pub(crate) const PANEL: usize = 16;
@@ -153,34 +153,20 @@ pub(super) fn tiles<T: Term, L: Lines, C: Columns, const S: bool>(
     out: &mut [T::Sum],
 ) {
     #[cfg(target_arch = "x86_64")]
-    if has_avx512() {
+    if super::has_avx512() {
         // SAFETY: the CPU has the features that the function is compiled for; `product` has checked the sizes.
         return unsafe { tiles_avx512(lhs, right, panels, out) };
-    } else if has_avx2() {
+    } else if super::has_avx2() {
         // SAFETY: the same.
         return unsafe { tiles_avx2(lhs, right, panels, out) };
     }
     tiles_portable(lhs, right, panels, out);
 }
 
-/// Whether the CPU has what [`tiles_avx2`] is compiled for.
-#[cfg(target_arch = "x86_64")]
-pub(super) fn has_avx2() -> bool {
-    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
-}
-
-/// Whether the CPU has what [`tiles_avx512`] is compiled for: Intel's servers since Cascade Lake, AMD's since Zen 4.
-#[cfg(target_arch = "x86_64")]
-pub(super) fn has_avx512() -> bool {
-    is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512vnni")
-}
-
 /// Whether lines that lie anywhere are as good as neighbours.
 pub(super) fn reads_anywhere() -> bool {
     #[cfg(target_arch = "x86_64")]
-    return has_avx512();
+    return super::has_avx512();
     #[cfg(not(target_arch = "x86_64"))]
     false
 }
@@ -249,7 +235,7 @@ pub(super) unsafe fn tiles_avx2<T: Term, L: Lines, C: Columns, const S: bool>(
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma")]
 unsafe fn tiles_avx512<T: Term, L: Lines, C: Columns, const S: bool>(
     lhs: Left<'_, T, S>,
     right: Right<'_, T, L, C>,
@@ -405,7 +391,7 @@ micro_by_lanes! {
 
 micro_by_lanes! {
     /// For AVX-512.
-    micro_avx512, "avx512f,avx512bw,avx512vnni", Avx512
+    micro_avx512, "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma", Avx512
 }
 
 pub(super) fn tiles_portable<T: Term, L: Lines, C: Columns, const S: bool>(
@@ -447,10 +433,10 @@ fn micro<T: Term, const R: usize, const P: usize, L: Lines, C: Columns, const S:
     for r in 0..R {
         for q in 0..P {
             if let Some(bias) = lhs.bias.get(row + r) {
-                sums[r][q].iter_mut().for_each(|sum| *sum = T::add(*sum, *bias));
+                sums[r][q].iter_mut().for_each(|sum| *sum = sum.plus(*bias));
             }
             if lhs.rectified {
-                sums[r][q].iter_mut().for_each(|sum| *sum = T::rectify(*sum));
+                sums[r][q].iter_mut().for_each(|sum| *sum = sum.rectified());
             }
             let out = &mut out[(row + r) * right.apart..];
             match right.columns.place(p + q) {

@@ -76,7 +76,8 @@ fn gemm(node: &Node<'_>) -> Result<Eval, String> {
             }
             let factors = column_factors(inputs, alpha, n)?;
             let mut out = vec![0.0; sums.len()];
-            quant::scale_columns(&sums, &factors, &mut out);
+            let finish = quant::Finish { factors: &factors, bias: &[], rectified: false };
+            quant::finish_columns(&sums, factors.len(), &[], finish, &mut out);
             Ok(out)
         };
         let (scale, zero) = (|| one(inputs, 7), || zero(inputs, 8));

@@ -15,8 +15,9 @@ use crate::{
         array::{Array, Element, with_floats, with_integers},
         cx::{Cx, Inputs, MAX_RUN_BYTES, Stop},
         kernels::{
-            conv::{Axis, Convolution, Geometry, Pixel, Requantised, Weights},
+            conv::{Convolution, Requantised, Weights},
             matmul::{Packed, matmul},
+            planes::{Axis, Geometry, Pixel},
             product::{Sum, product},
             quant::{Byte, scale_row},
             term::Pair,

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use super::{Parse, linear::Stacks, quant, single};
+use super::{Body, Parse, linear::Stacks, quant, shapes, single};
 use crate::{
     DType,
     engine::{
@@ -11,6 +11,7 @@ use crate::{
         kernels::{
             bytes::{ByteMatrix, Bytes},
             product::product_i32,
+            quant::Finish,
         },
         program::Eval,
         value::{Value, count},
@@ -186,17 +187,69 @@ fn matmul_integer(node: &Node<'_>) -> Result<Eval, String> {
     })
 }
 
+/// A product whose sums become float32, times a scale (input 4), plus a bias (input 5), and perhaps zero where they are less:
+/// what MatMulInteger, Cast, Mul, Add and Relu give, one after another. `chains.rs` says when.
+pub(crate) fn scaled(node: &Node<'_>, _: &[Body]) -> Result<Eval, String> {
+    let constant = packed_bytes(node, 1, 3, false);
+    let rectified = node.rectified;
+    single(move |cx, inputs| {
+        let stacks = Stacks::new(inputs.shape(0)?, inputs.shape(1)?)?;
+        let (&Stacks { n, .. }, threads) = (&stacks, cx.threads);
+        let scale = inputs.shape(4)?;
+        let bias = if inputs.has(5) { Some(inputs.shape(5)?) } else { None };
+        if inputs.dtype(4)? != DType::Float32 || (bias.is_some() && inputs.dtype(5)? != DType::Float32) {
+            return Err(Stop::invalid("its scale or its bias is not of float32, as its sums are"));
+        }
+        let scaled = shapes::broadcast(&[&stacks.out, scale])?;
+        let out = shapes::broadcast(&[&scaled, bias.unwrap_or_default()])?;
+        let ops = stacks.ops().saturating_add(count(&out).saturating_mul(4));
+        // Of a row there is one number for each column, or one for all.
+        let row = |shape: &[usize]| shape == [n] || shape.iter().all(|dim| *dim == 1);
+        let sums = stacks.out.iter().product();
+        cx.scratch(count(&stacks.out).saturating_add(count(&scaled)).saturating_mul(4))?;
+        cx.emit_over(inputs, out.clone(), (ops, sums), |result, beside| {
+            let scale = inputs.read(4)?;
+            let addend = if inputs.has(5) { Some(inputs.read(5)?) } else { None };
+            let left = inputs.read(0)?;
+            let zero = if inputs.has(2) { Some(inputs.read(2)?) } else { None };
+            let bytes = byte_zero(left, zero).zip(bytes_of(left));
+            if let (Some((zero, (bytes, signed))), Some(matrix)) = (bytes, &constant)
+                && out == stacks.out
+                && row(scale.shape())
+                && addend.is_none_or(|bias| row(bias.shape()))
+            {
+                let factors = scale.values::<f32>();
+                let bias = match addend.map(|bias| bias.values::<f32>()) {
+                    Some(bias) if bias.len() == 1 => Cow::Owned(vec![bias[0]; n]),
+                    Some(bias) => bias,
+                    None => Cow::Borrowed(&[][..]),
+                };
+                let finish = Finish { factors: &factors, bias: &bias, rectified };
+                let left = (Bytes { bytes: &bytes, signed }, i32::from(zero));
+                matrix.finished(left, finish, bytemuck::cast_slice_mut(beside), result, threads);
+                return Ok(());
+            }
+            let sums = integer_product(inputs, (0, 2), (1, 3), &stacks, constant.as_deref(), threads)?;
+            let sums = Array::new(DType::Float32, stacks.out.clone(), sums.into_iter().map(|x| x as f32).collect());
+            let mut values = shapes::zip(&sums, scale, &scaled, |x: f32, y: f32| x * y);
+            if let Some(bias) = addend {
+                let sums = Array::new(DType::Float32, scaled.clone(), values);
+                values = shapes::zip(&sums, bias, &out, |x: f32, y: f32| x + y);
+            }
+            let floor = |x: f32| if rectified && x < 0.0 { 0.0 } else { x };
+            result.iter_mut().zip(values).for_each(|(out, x)| *out = floor(x));
+            Ok(())
+        })
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn bytes_give_what_the_plain_loop_gives() {
-        let mut state = 11u32;
-        let mut random = |below: usize| {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as usize % below
-        };
+        let mut random = crate::engine::sample::random(11);
         for round in 0..300 {
             let (batch, m, k, n) = (1 + random(3), 1 + random(9), random(40), 1 + random(40));
             let mut bytes = |shape: Vec<usize>, signed: bool| {

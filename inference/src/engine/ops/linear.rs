@@ -350,11 +350,7 @@ mod tests {
 
     #[test]
     fn matrices_are_multiplied_where_they_lie_to_the_same_bits() {
-        let mut state = 5u32;
-        let mut random = |below: usize| {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as usize % below
-        };
+        let mut random = crate::engine::sample::random(5);
         for round in 0..200 {
             let (b, h, m, k, n) = (1 + random(3), 1 + random(3), 1 + random(9), 1 + random(20), 1 + random(40));
             let mut array = |shape: Vec<usize>| {

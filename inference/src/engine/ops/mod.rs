@@ -81,6 +81,8 @@ mod text;
 mod unary;
 mod windows;
 
+pub(crate) use integer::scaled;
+
 fn eval(
     f: impl Fn(&mut Cx<'_>, &Inputs<'_>) -> Result<Vec<Value>, Stop> + Send + Sync + 'static,
 ) -> Result<Eval, String> {

@@ -10,7 +10,7 @@ use crate::{
         array::{with_floats, with_numbers},
         cx::{Cx, Inputs, Stop},
         kernels::{
-            conv::Axis,
+            planes::Axis,
             pool::{self, greater},
             reduce,
         },
@@ -207,8 +207,7 @@ fn average_pool(node: &Node<'_>) -> Result<Eval, String> {
                 let counts = if include { padded_counts(&placed) } else { inner_counts(&placed) };
                 let counts: Vec<f32> = counts.into_iter().map(|count| count as f64 as f32).collect();
                 for (plane, out) in planes_of(&values, result, &rows.axis, &columns.axis) {
-                    pool::sum(plane, &rows.axis, &columns.axis, out);
-                    out.iter_mut().zip(&counts).for_each(|(sum, count)| *sum /= count);
+                    pool::mean(plane, &rows.axis, &columns.axis, &counts, out);
                 }
                 Ok(())
             });

@@ -356,11 +356,7 @@ mod tests {
 
     #[test]
     fn bytes_give_what_each_element_by_itself_gives() {
-        let mut state = 9u32;
-        let mut random = |below: usize| {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as usize % below
-        };
+        let mut random = crate::engine::sample::random(9);
         for round in 0..100 {
             let shape = vec![1 + random(3), 1 + random(4), 1 + random(50)];
             let number = |random: &mut dyn FnMut(usize) -> usize| match random(30) {

@@ -201,11 +201,7 @@ mod tests {
 
     #[test]
     fn writing_over_an_operand_gives_what_a_new_array_gives() {
-        let mut state = 3u32;
-        let mut random = |below: usize| {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as usize % below
-        };
+        let mut random = crate::engine::sample::random(3);
         for round in 0..2000 {
             let shape: Vec<usize> = (0..1 + random(4)).map(|_| 1 + random(4)).collect();
             let mut operand = |whole: bool| {

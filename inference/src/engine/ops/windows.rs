@@ -1,7 +1,7 @@
 //! Windows over spatial dimensions: attributes and sizes that convolutions and poolings share.
 
 use crate::{
-    engine::{cx::Stop, kernels::conv::Axis},
+    engine::{cx::Stop, kernels::planes::Axis},
     onnx::Node,
 };
 

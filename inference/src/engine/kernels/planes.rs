@@ -1,0 +1,347 @@
+//! How the input of a convolution lies in memory: padded planes, split by stride into phases, so that the elements that one
+//! kernel position meets at neighbouring outputs are neighbours.
+
+use super::{
+    matmul::Lined,
+    term::{Pair, Term},
+    vectorized,
+};
+
+/// One spatial dimension of a window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Axis {
+    pub(crate) input: usize,
+    pub(crate) kernel: usize,
+    pub(crate) stride: usize,
+    pub(crate) dilation: usize,
+    /// Padding before the first element.
+    pub(crate) before: usize,
+    pub(crate) output: usize,
+}
+
+impl Axis {
+    /// The input coordinate under kernel position `k` of output `o`, unless it lies in the padding.
+    pub(crate) fn source(&self, o: usize, k: usize) -> Option<usize> {
+        (o * self.stride + k * self.dilation).checked_sub(self.before).filter(|i| *i < self.input)
+    }
+}
+
+/// The sizes of one convolution over one image.
+#[derive(Debug, Clone)]
+pub(crate) struct Geometry {
+    pub(crate) groups: usize,
+    pub(crate) channels: usize,
+    pub(crate) outputs: usize,
+    /// Spatial dimensions, outermost first.
+    pub(crate) axes: Vec<Axis>,
+}
+
+impl Geometry {
+    /// Kernel positions.
+    pub(crate) fn kernel(&self) -> usize {
+        self.axes.iter().map(|axis| axis.kernel).product()
+    }
+
+    /// Elements of one output channel.
+    pub(crate) fn pixels(&self) -> usize {
+        self.axes.iter().map(|axis| axis.output).product()
+    }
+
+    /// Elements of one input channel.
+    pub(crate) fn input_pixels(&self) -> usize {
+        self.axes.iter().map(|axis| axis.input).product()
+    }
+
+    /// Channels of each group.
+    pub(crate) fn in_group(&self) -> usize {
+        self.channels / self.groups.max(1)
+    }
+
+    /// Outputs of each group.
+    pub(crate) fn out_group(&self) -> usize {
+        self.outputs / self.groups.max(1)
+    }
+
+    /// Bytes that a [`Convolution`] needs beside its output, saturating. Where that is less than what a run may take, no size
+    /// of its layout overflows.
+    pub(crate) fn scratch(&self) -> u64 {
+        let layout = Layout::new(self);
+        let planes = (layout.plane as u64).saturating_mul(self.in_group() as u64);
+        // The sums of a block of rows, at most, and where its columns go.
+        let columns = layout.columns as u64;
+        let sums = (self.outputs as u64).saturating_mul(columns).saturating_add(columns.saturating_mul(8));
+        planes.saturating_add(sums).saturating_mul(4)
+    }
+
+    /// What it costs to put one image in: every row of every channel is looked at once for each phase of its columns.
+    pub(crate) fn filling(&self) -> u64 {
+        let phases =
+            self.axes.last().map_or(1, |axis| if axis.output > 1 { axis.kernel.min(axis.stride) } else { 1 }) as u64;
+        let rows: u64 = self.axes.iter().rev().skip(1).map(|axis| axis.input as u64).fold(1, u64::saturating_mul);
+        (self.channels as u64).saturating_mul(rows).saturating_mul(phases)
+    }
+}
+
+/// How a padded plane lies in memory: slices of the outer dimensions, each as phases of rows of the inner two.
+pub(super) struct Layout {
+    /// Of the inner two dimensions; the outer one is 1 for a signal.
+    pub(super) rows: Axis,
+    pub(super) columns_axis: Axis,
+    /// Rows and columns of one phase.
+    pub(super) phase: (usize, usize),
+    /// Elements of one slice.
+    pub(super) slice: usize,
+    /// Padded sizes of the outer dimensions.
+    pub(super) outer: Vec<usize>,
+    /// Elements of one channel.
+    pub(super) plane: usize,
+    /// Columns of the product: output rows times the width of a phase.
+    pub(super) columns: usize,
+}
+
+const ONE: Axis = Axis { input: 1, kernel: 1, stride: 1, dilation: 1, before: 0, output: 1 };
+
+impl Layout {
+    pub(super) fn new(g: &Geometry) -> Self {
+        let (outer, inner) = g.axes.split_at(g.axes.len().saturating_sub(2));
+        let (rows, columns_axis) = match inner {
+            [rows, columns] => (*rows, *columns),
+            [columns] => (ONE, *columns),
+            _ => (ONE, ONE),
+        };
+        // With one output there is nothing to step over.
+        let plain = |axis: Axis| Axis { stride: if axis.output > 1 { axis.stride } else { 1 }, ..axis };
+        let (rows, columns_axis) = (plain(rows), plain(columns_axis));
+        // Enough for every output and kernel position. Nothing here is zero, so that what is too large for a product is too
+        // large for `plane`.
+        let padded = |axis: &Axis| {
+            let outputs = (axis.output.max(1) - 1).saturating_mul(axis.stride);
+            outputs.saturating_add((axis.kernel - 1).saturating_mul(axis.dilation)).saturating_add(1)
+        };
+        let product = |sizes: &[usize]| sizes.iter().fold(1usize, |product, size| product.saturating_mul(*size));
+        let phase = (padded(&rows).div_ceil(rows.stride), padded(&columns_axis).div_ceil(columns_axis.stride));
+        let slice = product(&[phase.0, phase.1, rows.stride, columns_axis.stride]);
+        let outer: Vec<usize> = outer.iter().map(padded).collect();
+        let plane = product(&outer).saturating_mul(slice);
+        Self { rows, columns_axis, phase, slice, outer, plane, columns: rows.output.saturating_mul(phase.1) }
+    }
+
+    /// Whether a channel lies in its plane as it is.
+    pub(super) fn is_plain(&self, g: &Geometry) -> bool {
+        let whole = |axis: &Axis, padded: usize| axis.before == 0 && padded == axis.input;
+        let outer = g.axes.iter().zip(&self.outer);
+        (self.rows.stride, self.columns_axis.stride) == (1, 1)
+            && whole(&self.rows, self.phase.0)
+            && whole(&self.columns_axis, self.phase.1)
+            && outer.into_iter().all(|(axis, padded)| whole(axis, *padded))
+    }
+
+    /// Offset of padded row `y` and column `x` in a slice.
+    pub(super) fn at(&self, y: usize, x: usize) -> usize {
+        let (sy, sx) = (self.rows.stride, self.columns_axis.stride);
+        (((y % sy) * sx + x % sx) * self.phase.0 + y / sy) * self.phase.1 + x / sx
+    }
+
+    /// The columns of a product over `rows` rows of outputs.
+    pub(super) fn lined(&self, rows: usize) -> Lined {
+        Lined::new(rows, self.columns_axis.output, self.phase.1)
+    }
+
+    /// Where the patches of each slice of outputs begin.
+    pub(super) fn slices(&self, g: &Geometry) -> impl Iterator<Item = usize> {
+        let outer = &g.axes[..self.outer.len()];
+        (0..outer.iter().map(|axis| axis.output).product()).map(move |s: usize| {
+            let (mut rest, mut at, mut stride) = (s, 0, 1);
+            for (axis, size) in outer.iter().zip(&self.outer).rev() {
+                at += rest % axis.output * axis.stride * stride;
+                rest /= axis.output;
+                stride *= size;
+            }
+            at * self.slice
+        })
+    }
+
+    /// Puts a channel in, or two at once. `met` are the phases of rows and of columns that a kernel position meets.
+    #[inline(always)]
+    pub(super) fn fill<P: Pixel>(
+        &self,
+        g: &Geometry,
+        met: &(Vec<usize>, Vec<usize>),
+        (first, second): (&[P], Option<&[P]>),
+        zero: i16,
+        plane: &mut [P::Term],
+    ) {
+        let (height, width) = (self.rows.input, self.columns_axis.input);
+        let (sy, sx) = (self.rows.stride, self.columns_axis.stride);
+        let (padded_height, padded_width) = (self.phase.0 * sy, self.phase.1 * sx);
+        let outer = &g.axes[..self.outer.len()];
+        let slices: usize = outer.iter().map(|axis| axis.input).product();
+        for s in 0..slices {
+            // Where the slice lies among the padded ones; one that no output meets is left out.
+            let (mut rest, mut at, mut stride, mut seen) = (s, 0, 1, true);
+            for (axis, size) in outer.iter().zip(&self.outer).rev() {
+                let i = rest % axis.input + axis.before;
+                rest /= axis.input;
+                seen &= i < *size;
+                at += i * stride;
+                stride *= size;
+            }
+            if !seen {
+                continue;
+            }
+            let target = &mut plane[at * self.slice..(at + 1) * self.slice];
+            if sy == 1 && sx == 1 {
+                // Rows stay neighbours, whole as they are.
+                let rows = padded_height.saturating_sub(self.rows.before).min(height);
+                let room = padded_width.saturating_sub(self.columns_axis.before).min(width);
+                if rows == 0 || room == 0 {
+                    continue;
+                }
+                let begin = self.at(self.rows.before, self.columns_axis.before);
+                let (from, to) = (s * height * width, (s * height + rows) * width);
+                let second = second.map(|second| &second[from..to]);
+                P::put_rows((&first[from..to], second), (width, room), zero, &mut target[begin..], self.phase.1);
+                continue;
+            }
+            for y in 0..height {
+                let row = (s * height + y) * width;
+                let padded_y = y + self.rows.before;
+                if padded_y >= padded_height || (sy > 1 && met.0.binary_search(&(padded_y % sy)).is_err()) {
+                    continue;
+                }
+                if sx == 1 {
+                    let room = padded_width.saturating_sub(self.columns_axis.before).min(width);
+                    if room == 0 {
+                        continue;
+                    }
+                    let at = self.at(padded_y, self.columns_axis.before);
+                    let second = second.map(|second| &second[row..row + width]);
+                    P::put(&first[row..row + width], second, 1, zero, &mut target[at..at + room]);
+                    continue;
+                }
+                // The columns of each phase are neighbours.
+                for phase in &met.1 {
+                    let skipped = (phase + sx - self.columns_axis.before % sx) % sx;
+                    let padded_x = skipped + self.columns_axis.before;
+                    let room = padded_width.saturating_sub(padded_x).min(width.saturating_sub(skipped)).div_ceil(sx);
+                    if room == 0 {
+                        continue;
+                    }
+                    let at = self.at(padded_y, padded_x);
+                    let (from, to) = (row + skipped.min(width), row + width);
+                    let second = second.map(|second| &second[from..to]);
+                    P::put(&first[from..to], second, sx, zero, &mut target[at..at + room]);
+                }
+            }
+        }
+    }
+}
+
+/// The phases of padded coordinates that a kernel position of any output meets.
+pub(super) fn met(axis: &Axis) -> Vec<usize> {
+    // Positions that are a stride apart meet the same one.
+    let mut met: Vec<usize> =
+        (0..axis.kernel.min(axis.stride)).map(|k| k.wrapping_mul(axis.dilation) % axis.stride).collect();
+    met.sort_unstable();
+    met.dedup();
+    met
+}
+
+/// What can be convolved: the elements of an image, and the terms that their products are made of.
+pub(crate) trait Pixel: Copy {
+    type Term: Term;
+    /// Channels in one term.
+    const CHANNELS: usize;
+    /// Puts the terms of every `step`th element of a row of one channel, or of two, into `out`: minus the zero point.
+    fn put(first: &[Self], second: Option<&[Self]>, step: usize, zero: i16, out: &mut [Self::Term]);
+
+    /// Puts the first `room` elements of each row of `width` into `out`, where rows begin `pitch` terms from each other.
+    #[inline(always)]
+    fn put_rows(
+        (first, second): (&[Self], Option<&[Self]>),
+        (width, room): (usize, usize),
+        zero: i16,
+        out: &mut [Self::Term],
+        pitch: usize,
+    ) {
+        for (y, out) in out.chunks_mut(pitch).take(first.len() / width).enumerate() {
+            let row = y * width..y * width + room;
+            Self::put(&first[row.clone()], second.map(|second| &second[row]), 1, zero, &mut out[..room]);
+        }
+    }
+}
+
+impl Pixel for f32 {
+    type Term = f32;
+    const CHANNELS: usize = 1;
+    #[inline(always)]
+    fn put(first: &[f32], _: Option<&[f32]>, step: usize, _: i16, out: &mut [f32]) {
+        out.iter_mut().zip(first.iter().step_by(step)).for_each(|(out, x)| *out = *x);
+    }
+
+    #[inline(always)]
+    fn put_rows(
+        (first, _): (&[f32], Option<&[f32]>),
+        (width, room): (usize, usize),
+        _: i16,
+        out: &mut [f32],
+        pitch: usize,
+    ) {
+        copy_rows(first, width, room, out, pitch);
+    }
+}
+
+vectorized! {
+    /// Copies the first `room` elements of each row of `width`, to rows that begin `pitch` elements from each other.
+    fn copy_rows(from: &[f32], width: usize, room: usize, to: &mut [f32], pitch: usize) {
+        for (from, to) in from.chunks_exact(width).zip(to.chunks_mut(pitch)) {
+            let (from, to) = (&from[..room], &mut to[..room]);
+            match room {
+                16.. => copy_row::<16>(from, to),
+                8.. => copy_row::<8>(from, to),
+                4.. => copy_row::<4>(from, to),
+                _ => copy_row::<1>(from, to),
+            }
+        }
+    }
+}
+
+/// A copy without a call, of `N` elements at least: rows are short, and there are many. The last ones go together with some
+/// that went before.
+#[inline(always)]
+fn copy_row<const N: usize>(from: &[f32], to: &mut [f32]) {
+    for (to, from) in to.as_chunks_mut::<N>().0.iter_mut().zip(from.as_chunks::<N>().0) {
+        *to = *from;
+    }
+    if let (Some(to), Some(from)) = (to.last_chunk_mut::<N>(), from.last_chunk::<N>()) {
+        *to = *from;
+    }
+}
+
+macro_rules! bytes {
+    ($($t:ty),*) => {$(
+        impl Pixel for $t {
+            type Term = Pair;
+            const CHANNELS: usize = 2;
+            #[inline(always)]
+            fn put(first: &[$t], second: Option<&[$t]>, step: usize, zero: i16, out: &mut [Pair]) {
+                let centre = |x: $t| i16::from(x).wrapping_sub(zero);
+                match (second, step) {
+                    (Some(second), 1) => {
+                        let rows = first.iter().zip(second);
+                        out.iter_mut().zip(rows).for_each(|(out, (x, y))| *out = Pair::new(centre(*x), centre(*y)));
+                    }
+                    (Some(second), step) => {
+                        let rows = first.iter().zip(second).step_by(step);
+                        out.iter_mut().zip(rows).for_each(|(out, (x, y))| *out = Pair::new(centre(*x), centre(*y)));
+                    }
+                    (None, step) => {
+                        let row = first.iter().step_by(step);
+                        out.iter_mut().zip(row).for_each(|(out, x)| *out = Pair::new(centre(*x), 0));
+                    }
+                }
+            }
+        }
+    )*};
+}
+bytes!(i8, u8);
