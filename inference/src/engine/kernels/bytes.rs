@@ -58,30 +58,39 @@ impl ByteMatrix {
 
     /// `left[m, k]`, row-major, minus its zero point, times this one minus its own, written to `out[m, n]`.
     pub(crate) fn product(&self, left: Bytes<'_>, zero: i32, out: &mut [i32], threads: usize) {
-        let offsets = self.sums(left, zero, out, threads);
+        let mut quads = vec![0; quads_of(left.bytes.len(), self.k)];
+        let offsets = self.sums(left, zero, &mut quads, out, threads);
         add_to_rows(out, &offsets);
     }
 
-    /// [`Self::product`] with what becomes of it. `sums` has room for the product.
+    /// [`Self::product`] with what becomes of it. `scratch` has room for [`Self::scratch`].
     pub(crate) fn finished(
         &self,
         (left, zero): (Bytes<'_>, i32),
         finish: Finish<'_>,
-        sums: &mut [i32],
+        scratch: &mut [i32],
         out: &mut [f32],
         threads: usize,
     ) {
-        let offsets = self.sums(left, zero, sums, threads);
+        let (sums, quads) = scratch.split_at_mut(out.len());
+        let offsets = self.sums(left, zero, quads, sums, threads);
         finish_columns(sums, self.packed.columns(), &offsets, finish, out);
     }
 
+    /// Numbers of 32 bits that [`Self::finished`] needs for a left-hand side of `[m, k]` and a right-hand side of `[k, n]`,
+    /// saturating.
+    pub(crate) fn scratch(m: usize, k: usize, n: usize) -> usize {
+        m.saturating_mul(n.saturating_add(k.div_ceil(4)))
+    }
+
     /// The product but for a row that has yet to be added to each; empty: there is none.
-    fn sums(&self, left: Bytes<'_>, zero: i32, out: &mut [i32], threads: usize) -> Vec<i32> {
+    fn sums(&self, left: Bytes<'_>, zero: i32, scratch: &mut [i32], out: &mut [i32], threads: usize) -> Vec<i32> {
         let (k, n) = (self.k, self.packed.columns());
         let turn = if left.signed { TURN } else { 0 };
         let zero = zero.wrapping_add(i32::from(turn));
-        let quads = quads(left.bytes, k, turn);
-        matmul(&quads, &self.packed, out, threads);
+        let quads = &mut Quad::over(scratch)[..quads_of(left.bytes.len(), k)];
+        lay_out(left.bytes, k, turn, quads);
+        matmul(quads, &self.packed, out, threads);
         if n == 0 {
             return vec![];
         }
@@ -100,24 +109,26 @@ impl ByteMatrix {
     }
 }
 
+/// Quads that rows of `k` bytes become.
+fn quads_of(bytes: usize, k: usize) -> usize {
+    bytes.checked_div(k).unwrap_or(0) * k.div_ceil(4)
+}
+
 /// Rows of `k` bytes as quads, each filled up with zeros.
-fn quads(bytes: &[u8], k: usize, turn: u8) -> Vec<Quad> {
+fn lay_out(bytes: &[u8], k: usize, turn: u8, out: &mut [Quad]) {
     if k.is_multiple_of(4) {
-        let mut out = vec![Quad::default(); bytes.len() / 4];
-        turned_quads(bytes, turn, &mut out);
-        return out;
+        return turned_quads(bytes, turn, out);
     }
-    let quad = |bytes: &[u8; 4]| Quad::new(bytes.map(|x| x ^ turn));
-    let mut out = Vec::with_capacity(bytes.len() / k * k.div_ceil(4));
-    for row in bytes.chunks_exact(k) {
+    for (row, out) in bytes.chunks_exact(k).zip(out.chunks_exact_mut(k.div_ceil(4))) {
         let (whole, rest) = row.as_chunks::<4>();
-        out.extend(whole.iter().map(quad));
+        turned_quads(whole.as_flattened(), turn, out);
         // The right-hand side has zeros there.
-        let mut last = [turn; 4];
+        let mut last = [0; 4];
         last[..rest.len()].copy_from_slice(rest);
-        out.push(quad(&last));
+        if let Some(out) = out.last_mut() {
+            *out = Quad::new(last.map(|x| x ^ turn));
+        }
     }
-    out
 }
 
 vectorized! {

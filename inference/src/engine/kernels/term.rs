@@ -1,5 +1,7 @@
 //! What a matrix product is made of: float32, pairs of small integers, or quads of bytes. `lanes.rs` says the same for registers of them.
 
+use bytemuck::TransparentWrapper;
+
 #[cfg(target_arch = "x86_64")]
 use core::arch::x86_64::{__m256, __m512};
 
@@ -106,20 +108,25 @@ impl Term for Pair {
 
 /// Four neighbours along k of a matrix of bytes, the first in the lowest bits: on the left-hand side numbers from 0 to 255,
 /// on the right-hand side from −128 to 127.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, bytemuck::TransparentWrapper)]
 #[repr(transparent)]
-pub(crate) struct Quad(u32);
+pub(crate) struct Quad(i32);
 
 impl Quad {
     #[inline(always)]
     pub(crate) fn new(bytes: [u8; 4]) -> Self {
-        Self(u32::from_le_bytes(bytes))
+        Self(i32::from_le_bytes(bytes))
+    }
+
+    /// Over memory of numbers.
+    pub(crate) fn over(numbers: &mut [i32]) -> &mut [Self] {
+        Self::wrap_slice_mut(numbers)
     }
 
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     pub(super) fn bits(self) -> i32 {
-        self.0 as i32
+        self.0
     }
 }
 

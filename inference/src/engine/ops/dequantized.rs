@@ -18,7 +18,7 @@ use crate::{
     engine::{
         cx::{Inputs, Stop},
         kernels::{
-            bytes::Bytes,
+            bytes::{ByteMatrix, Bytes},
             quant::{Finish, finish_columns},
         },
         program::Eval,
@@ -66,9 +66,9 @@ fn product(node: &Node<'_>) -> Result<Eval, String> {
             return Err(Stop::invalid("its third input does not fit its output"));
         }
         let ops = stacks.ops().saturating_add(count(&stacks.out).saturating_mul(4));
-        let sums = stacks.out.iter().product();
-        cx.scratch(count(&stacks.out).saturating_mul(4))?;
-        cx.emit_over(inputs, stacks.out.clone(), (ops, sums), |out, beside| {
+        let scratch = ByteMatrix::scratch(stacks.rows(), stacks.k, n);
+        cx.scratch((scratch as u64).saturating_mul(4))?;
+        cx.emit_over(inputs, stacks.out.clone(), (ops, scratch), |out, beside| {
             let factors = column_factors(inputs, 1.0, n)?;
             let left = inputs.read(0)?;
             let bytes = byte_zero(left, Some(inputs.read(2)?)).zip(bytes_of(left));

@@ -205,9 +205,9 @@ pub(crate) fn scaled(node: &Node<'_>, _: &[Body]) -> Result<Eval, String> {
         let ops = stacks.ops().saturating_add(count(&out).saturating_mul(4));
         // Of a row there is one number for each column, or one for all.
         let row = |shape: &[usize]| shape == [n] || shape.iter().all(|dim| *dim == 1);
-        let sums = stacks.out.iter().product();
-        cx.scratch(count(&stacks.out).saturating_add(count(&scaled)).saturating_mul(4))?;
-        cx.emit_over(inputs, out.clone(), (ops, sums), |result, beside| {
+        let scratch = ByteMatrix::scratch(stacks.rows(), stacks.k, n);
+        cx.scratch((scratch as u64).saturating_add(count(&scaled)).saturating_mul(4))?;
+        cx.emit_over(inputs, out.clone(), (ops, scratch), |result, beside| {
             let scale = inputs.read(4)?;
             let addend = if inputs.has(5) { Some(inputs.read(5)?) } else { None };
             let left = inputs.read(0)?;

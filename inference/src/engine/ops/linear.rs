@@ -61,6 +61,11 @@ impl Stacks {
         Ok(Self { batch, m: m.unwrap_or(1), k, n: n.unwrap_or(1), out })
     }
 
+    /// Rows of all matrices of the left-hand side, if the right-hand side is one matrix; saturating.
+    pub(super) fn rows(&self) -> usize {
+        self.batch.iter().fold(self.m, |rows, dim| rows.saturating_mul(*dim))
+    }
+
     /// Multiply-adds.
     pub(super) fn ops(&self) -> u64 {
         count(&self.batch).saturating_mul(count(&[self.m, self.k, self.n]))
