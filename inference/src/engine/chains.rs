@@ -196,7 +196,8 @@ mod tests {
                 output: vec![ValueInfoProto { name: name.into(), ..Default::default() }],
                 ..Default::default()
             };
-            let body = AttributeProto { name: "then_branch".into(), g: Some(body), r#type: 5, ..Default::default() };
+            let body =
+                AttributeProto { name: "then_branch".into(), g: Some(Box::new(body)), r#type: 5, ..Default::default() };
             nodes[5] = NodeProto { attribute: vec![body], ..node("If", &["c"], "other") };
             let chains = Chains::of(&nodes, &["y", "other"], |_| false);
             assert_eq!(chains.scaled.keys().next().copied(), end, "{name}");

@@ -168,8 +168,11 @@ impl<'g> Convolution<'g, f32> {
 
     /// With memory for [`Self::planes`], whatever is in it.
     pub(crate) fn with(g: &'g Geometry, planes: &'g mut [f32]) -> Self {
-        planes.fill(0.0);
-        Self::in_planes(g, usize::MAX, Planes::Lent(planes))
+        let mut convolution = Self::in_planes(g, usize::MAX, Planes::Lent(planes));
+        if !convolution.layout.fills() {
+            convolution.planes.fill(0.0);
+        }
+        convolution
     }
 
     /// Convolves one image `[channels, …]` with its weights, and adds to the finished sums of each output its bias, if

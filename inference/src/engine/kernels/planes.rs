@@ -161,6 +161,11 @@ impl Layout {
         })
     }
 
+    /// Whether [`Self::fill`] writes to all of a plane. If not, what it leaves out must be zero.
+    pub(super) fn fills(&self) -> bool {
+        (self.rows.stride, self.columns_axis.stride) == (1, 1) && self.outer.is_empty()
+    }
+
     /// Puts a channel in, or two at once. `met` are the phases of rows and of columns that a kernel position meets.
     #[inline(always)]
     pub(super) fn fill<P: Pixel>(
@@ -195,12 +200,15 @@ impl Layout {
                 let rows = padded_height.saturating_sub(self.rows.before).min(height);
                 let room = padded_width.saturating_sub(self.columns_axis.before).min(width);
                 if rows == 0 || room == 0 {
+                    target.fill(P::Term::default());
                     continue;
                 }
                 let begin = self.at(self.rows.before, self.columns_axis.before);
                 let (from, to) = (s * height * width, (s * height + rows) * width);
                 let second = second.map(|second| &second[from..to]);
-                P::put_rows((&first[from..to], second), (width, room), zero, &mut target[begin..], self.phase.1);
+                let (above, rest) = target.split_at_mut(begin);
+                above.fill(P::Term::default());
+                P::put_rows((&first[from..to], second), (width, room), zero, rest, self.phase.1);
                 continue;
             }
             for y in 0..height {
@@ -255,7 +263,8 @@ pub(crate) trait Pixel: Copy {
     /// Puts the terms of every `step`th element of a row of one channel, or of two, into `out`: minus the zero point.
     fn put(first: &[Self], second: Option<&[Self]>, step: usize, zero: i16, out: &mut [Self::Term]);
 
-    /// Puts the first `room` elements of each row of `width` into `out`, where rows begin `pitch` terms from each other.
+    /// Puts the first `room` elements of each row of `width` into `out`, where rows begin `pitch` terms from each other; what
+    /// is between and behind them is zero then.
     #[inline(always)]
     fn put_rows(
         (first, second): (&[Self], Option<&[Self]>),
@@ -264,10 +273,14 @@ pub(crate) trait Pixel: Copy {
         out: &mut [Self::Term],
         pitch: usize,
     ) {
-        for (y, out) in out.chunks_mut(pitch).take(first.len() / width).enumerate() {
+        let (rows, behind) = out.split_at_mut(out.len().min(first.len() / width * pitch));
+        for (y, out) in rows.chunks_mut(pitch).enumerate() {
             let row = y * width..y * width + room;
-            Self::put(&first[row.clone()], second.map(|second| &second[row]), 1, zero, &mut out[..room]);
+            let (out, padding) = out.split_at_mut(room);
+            Self::put(&first[row.clone()], second.map(|second| &second[row]), 1, zero, out);
+            padding.fill(Self::Term::default());
         }
+        behind.fill(Self::Term::default());
     }
 }
 
@@ -276,7 +289,10 @@ impl Pixel for f32 {
     const CHANNELS: usize = 1;
     #[inline(always)]
     fn put(first: &[f32], _: Option<&[f32]>, step: usize, _: i16, out: &mut [f32]) {
-        out.iter_mut().zip(first.iter().step_by(step)).for_each(|(out, x)| *out = *x);
+        match step {
+            2 => every_second(first, out),
+            step => out.iter_mut().zip(first.iter().step_by(step)).for_each(|(out, x)| *out = *x),
+        }
     }
 
     #[inline(always)]
@@ -292,16 +308,36 @@ impl Pixel for f32 {
 }
 
 vectorized! {
-    /// Copies the first `room` elements of each row of `width`, to rows that begin `pitch` elements from each other.
+    /// Copies the first `room` elements of each row of `width`, to rows that begin `pitch` elements from each other; what is
+    /// between and behind them becomes zero.
     fn copy_rows(from: &[f32], width: usize, room: usize, to: &mut [f32], pitch: usize) {
-        for (from, to) in from.chunks_exact(width).zip(to.chunks_mut(pitch)) {
-            let (from, to) = (&from[..room], &mut to[..room]);
+        let (rows, behind) = to.split_at_mut(to.len().min(from.len() / width * pitch));
+        behind.fill(0.0);
+        for (from, to) in from.chunks_exact(width).zip(rows.chunks_mut(pitch)) {
+            let (to, padding) = to.split_at_mut(room);
+            for x in padding {
+                *x = 0.0;
+            }
+            let from = &from[..room];
             match room {
                 16.. => copy_row::<16>(from, to),
                 8.. => copy_row::<8>(from, to),
                 4.. => copy_row::<4>(from, to),
                 _ => copy_row::<1>(from, to),
             }
+        }
+    }
+}
+
+vectorized! {
+    /// The first element of each pair.
+    fn every_second(from: &[f32], to: &mut [f32]) {
+        let (pairs, rest) = from.as_chunks::<2>();
+        for (to, pair) in to.iter_mut().zip(pairs) {
+            *to = pair[0];
+        }
+        if let (Some(to), [x]) = (to.get_mut(pairs.len()), rest) {
+            *to = *x;
         }
     }
 }
