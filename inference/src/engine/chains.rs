@@ -16,6 +16,8 @@ const FLOAT: i64 = 1;
 pub(crate) struct Chains {
     /// The outputs of convolutions that a Relu reads, and nobody else.
     pub(crate) rectified: HashSet<String>,
+    /// By the output of a product the index of the QuantizeLinear that reads it, and nobody else.
+    pub(crate) quantized: HashMap<String, usize>,
     /// By the index of the last of its nodes.
     pub(crate) scaled: HashMap<usize, Scaled>,
     /// The nodes of [`Self::scaled`] before the last ones.
@@ -46,7 +48,7 @@ impl Chains {
             })
             .collect();
         let mut chains = Self::default();
-        if !own.iter().any(|op| matches!(*op, "Conv" | "MatMulInteger")) {
+        if !own.iter().any(|op| matches!(*op, "Conv" | "MatMulInteger" | "QuantizeLinear")) {
             return chains;
         }
         let readers = Readers::of(nodes, outputs);
@@ -55,6 +57,20 @@ impl Chains {
                 "Conv" => {
                     let relu = node.output.first().filter(|output| readers.next(output, index, &own, "Relu").is_some());
                     chains.rectified.extend(relu.cloned());
+                }
+                "MatMul" | "Gemm" => {
+                    let [output] = node.output.as_slice() else { continue };
+                    let quantize = readers.next(output, index, &own, "QuantizeLinear");
+                    chains.quantized.extend(
+                        quantize
+                            .filter(|quantize| {
+                                let NodeProto { input, output: bytes, attribute, .. } = &nodes[*quantize];
+                                // It may name an axis, which does not matter for one scale.
+                                let plain = attribute.iter().all(|attribute| attribute.name == "axis");
+                                input.len() == 3 && input[0] == *output && bytes.len() == 1 && plain
+                            })
+                            .map(|quantize| (output.clone(), quantize)),
+                    );
                 }
                 "MatMulInteger" => {
                     if let Some((scaled, between)) = scaled(nodes, index, &own, &readers) {
@@ -202,6 +218,22 @@ mod tests {
             let chains = Chains::of(&nodes, &["y", "other"], |_| false);
             assert_eq!(chains.scaled.keys().next().copied(), end, "{name}");
         }
+    }
+
+    #[test]
+    fn a_product_that_is_quantised_and_not_read_otherwise_is_found() {
+        let mut nodes =
+            vec![node("Gemm", &["x", "w", "b"], "y"), node("QuantizeLinear", &["y", "scale", "zero"], "bytes")];
+        let found = |nodes: &[NodeProto]| {
+            Chains::of(nodes, &["bytes"], |_| false).quantized.into_values().collect::<Vec<usize>>()
+        };
+        assert_eq!(found(&nodes), vec![1]);
+        nodes[1].input.swap(0, 1);
+        assert!(found(&nodes).is_empty());
+        nodes[1].input = ["y", "scale"].map(str::to_owned).to_vec();
+        assert!(found(&nodes).is_empty());
+        nodes[1] = node("QuantizeLinear", &["y", "scale", "y"], "bytes");
+        assert!(found(&nodes).is_empty());
     }
 
     #[test]

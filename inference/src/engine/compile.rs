@@ -17,7 +17,7 @@ use super::{
     value::Value,
 };
 use crate::{
-    ModelError,
+    DType, ModelError,
     onnx::{
         Node,
         constants::{read_sparse, read_tensor},
@@ -74,7 +74,7 @@ pub(crate) fn compile(model: &ModelProto, graph: &GraphProto) -> Result<Program,
         packs: Packs::default(),
         prefix: String::new(),
         dequantized: HashMap::new(),
-        rectified: HashSet::new(),
+        absorbed: HashSet::new(),
     };
     builder.graph(&mut compiler, graph, &opsets, 0, true)?;
     builder.program.finish();
@@ -170,9 +170,11 @@ impl Names<'_> {
 }
 
 /// What is computed together with a node: see [`Chains`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum With {
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum With<'n> {
     Nothing,
+    /// The QuantizeLinear behind a product, if that is one of dequantised numbers.
+    Quantize(&'n NodeProto),
     /// The Relu behind a convolution, unless that becomes something else.
     Relu,
     /// The scale, the bias and perhaps the Relu behind a product of integers.
@@ -189,8 +191,8 @@ struct Builder<'p> {
     prefix: String,
     /// By the slot of the output: what was dequantised so far.
     dequantized: HashMap<Slot, Dequantized>,
-    /// Outputs of convolutions whose Relu is part of them.
-    rectified: HashSet<Slot>,
+    /// Outputs whose only reader, a Relu or a QuantizeLinear, is part of the node that computes them.
+    absorbed: HashSet<Slot>,
 }
 
 impl Builder<'_> {
@@ -285,10 +287,13 @@ impl Builder<'_> {
             let (index, proto) = scaled.map_or((index, proto), |scaled| (scaled.index, &scaled.node));
             let space = if proto.name.is_empty() { "" } else { " " };
             let label = format!("{index} {}{space}{}", proto.op_type, proto.name);
-            let with = match scaled {
-                Some(scaled) => With::Scale { rectified: scaled.rectified },
-                None if proto.output.first().is_some_and(|output| chains.rectified.contains(output)) => With::Relu,
-                None => With::Nothing,
+            let with = match (scaled, proto.output.first()) {
+                (Some(scaled), _) => With::Scale { rectified: scaled.rectified },
+                (None, Some(output)) if chains.rectified.contains(output) => With::Relu,
+                (None, Some(output)) => {
+                    chains.quantized.get(output).map_or(With::Nothing, |index| With::Quantize(&nodes[*index]))
+                }
+                (None, None) => With::Nothing,
             };
             match compiler.function(proto) {
                 Some(function) if scaled.is_none() => self.call(compiler, proto, function, &label, depth)?,
@@ -301,7 +306,7 @@ impl Builder<'_> {
     fn node(
         &mut self,
         compiler: &mut Compiler<'_>,
-        (proto, with): (&NodeProto, With),
+        (proto, with): (&NodeProto, With<'_>),
         opsets: &Opsets,
         label: String,
         depth: usize,
@@ -319,14 +324,19 @@ impl Builder<'_> {
             };
             inputs.push(slot);
         }
-        if let ("Relu", [Some(slot)], [output]) = (proto.op_type.as_str(), inputs.as_slice(), proto.output.as_slice())
-            && self.rectified.remove(slot)
+        if let ("Relu" | "QuantizeLinear", [Some(slot), ..], [output]) =
+            (proto.op_type.as_str(), inputs.as_slice(), proto.output.as_slice())
+            && self.absorbed.remove(slot)
         {
             if !output.is_empty() && self.names.own.insert(format!("{}{output}", self.prefix), *slot).is_some() {
                 return Err(ModelError::value("node output", output, "the name is defined twice"));
             }
             return Ok(());
         }
+        let quantize = match with {
+            With::Quantize(node) => self.quantize(node),
+            _ => None,
+        };
         let mut bodies = Vec::new();
         for (name, graph) in Node::graphs(proto) {
             let outer = Names { own: HashMap::new(), outer: Some((&self.names, &self.program)) };
@@ -336,7 +346,7 @@ impl Builder<'_> {
                 packs: self.packs.inner(),
                 prefix: self.prefix.clone(),
                 dequantized: HashMap::new(),
-                rectified: HashSet::new(),
+                absorbed: HashSet::new(),
             };
             inner.graph(compiler, graph, opsets, depth + 1, false)?;
             inner.program.finish();
@@ -361,7 +371,8 @@ impl Builder<'_> {
             let constants: Vec<Option<&Array>> = inputs.iter().map(constant).collect();
             let rectified = matches!(with, With::Relu | With::Scale { rectified: true });
             let node = Node { proto, opset, constants: &constants, slots: &inputs, packs: &self.packs, rectified };
-            let fused = if name.is_empty() { fuse(&node, &self.dequantized, &self.program.constants) } else { None };
+            let fused =
+                if name.is_empty() { fuse(&node, &self.dequantized, quantize, &self.program.constants) } else { None };
             match fused.zip(ops::dequantized::find(&proto.op_type)) {
                 Some(((proto, inputs), parse)) => {
                     let constants: Vec<Option<&Array>> = inputs.iter().map(constant).collect();
@@ -390,13 +401,13 @@ impl Builder<'_> {
             takes: ops::takes(name, &proto.op_type, opset),
         };
         let folded = self.fold(compiler, &step);
-        // A convolution of dequantised numbers leaves its Relu to itself.
-        let rectified = with == With::Relu && !fused;
+        // A convolution of dequantised numbers leaves its Relu to itself; other products do not quantise.
+        let absorbed = if fused { quantize.is_some() } else { with == With::Relu };
         for (index, name) in proto.output.iter().enumerate() {
             let constant = folded.as_ref().and_then(|values| values.get(index).cloned());
             let slot = if name.is_empty() { None } else { Some(self.define("node output", name, constant)?) };
-            if let (Some(slot), true) = (slot, rectified) {
-                self.rectified.insert(slot);
+            if let (Some(slot), true) = (slot, absorbed) {
+                self.absorbed.insert(slot);
             }
             if let (Some(slot), Some(dequantized)) = (slot, &dequantized) {
                 self.dequantized.insert(slot, dequantized.clone());
@@ -410,6 +421,17 @@ impl Builder<'_> {
             self.program.steps.push(step);
         }
         Ok(())
+    }
+
+    /// The scale and the zero point of a QuantizeLinear, if they are constants: one number each, the latter a byte.
+    fn quantize(&mut self, node: &NodeProto) -> Option<(Slot, Slot)> {
+        let [_, scale, zero] = node.input.as_slice() else { return None };
+        let (scale, zero) = (self.resolve(scale)?, self.resolve(zero)?);
+        let one = |slot: Slot, types: &[DType]| match self.program.constants[slot].as_ref()? {
+            Value::Known(array) => (array.count() == 1 && types.contains(&array.dtype())).then_some(slot),
+            _ => None,
+        };
+        Some((one(scale, &[DType::Float32])?, one(zero, &[DType::Int8, DType::Uint8])?))
     }
 
     /// The outputs of a step whose inputs are constants, if they are cheap to have. An error is left to the run, where

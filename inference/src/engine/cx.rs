@@ -221,9 +221,7 @@ impl<'a> Cx<'a> {
         }
         // What is admitted can be counted.
         let mut out = spare::buffer(shape.iter().product());
-        let mut scratch = spare::buffer(beside);
-        compute(&mut out, &mut scratch)?;
-        spare::keep(scratch);
+        spare::lend(beside, |scratch| compute(&mut out, scratch))?;
         Ok(Value::Known(Array::new(DType::Float32, shape, out)))
     }
 

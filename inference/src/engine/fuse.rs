@@ -50,10 +50,12 @@ fn is_bytes(array: &Array) -> bool {
 }
 
 /// The node and the inputs of [`super::ops::dequantized`] that a node is rewritten to, if it is: a product of what two
-/// nodes dequantised, the left one by one scale, the right one a constant, by one scale or one for each output.
+/// nodes dequantised, the left one by one scale, the right one a constant, by one scale or one for each output. `quantize`
+/// are the scale and the zero point that the product is quantised with, if it is.
 pub(crate) fn fuse(
     node: &Node<'_>,
     dequantized: &HashMap<Slot, Dequantized>,
+    quantize: Option<(Slot, Slot)>,
     constants: &[Option<Value>],
 ) -> Option<(NodeProto, Vec<Option<Slot>>)> {
     let constant = |slot: Slot| match constants.get(slot)?.as_ref()? {
@@ -93,6 +95,10 @@ pub(crate) fn fuse(
     let mut inputs =
         vec![Some(left.integers), Some(left.scale), left.zero, Some(right.integers), Some(right.scale), right.zero];
     inputs.extend(node.slots.get(2).copied());
+    if let Some((scale, zero)) = quantize {
+        inputs.resize(7, None);
+        inputs.extend([Some(scale), Some(zero)]);
+    }
     let name = |slot: &Option<Slot>| slot.map_or_else(String::new, |slot| slot.to_string());
     let proto = NodeProto { input: inputs.iter().map(name).collect(), ..node.proto.clone() };
     Some((proto, inputs))

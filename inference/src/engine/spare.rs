@@ -50,6 +50,14 @@ pub(super) fn buffer(count: usize) -> Vec<f32> {
     }
 }
 
+/// Memory for so many numbers while something is computed, whatever is in it.
+pub(super) fn lend<T>(count: usize, compute: impl FnOnce(&mut [f32]) -> T) -> T {
+    let mut lent = buffer(count);
+    let result = compute(&mut lent);
+    keep(lent);
+    result
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,7 +5,7 @@
 
 use super::{
     matmul::{Packed, matmul},
-    quant::{Finish, add_to_rows, finish_columns},
+    quant::{Byte, Finish, add_to_rows, finish_columns},
     term::Quad,
     vectorized,
 };
@@ -13,6 +13,9 @@ use super::{
 /// What makes an int8 a number from 0 to 255, and a uint8 one from −128 to 127: its highest bit is turned, and 128 added
 /// to, or taken from, the zero point.
 const TURN: u8 = 0x80;
+
+/// Numbers that are finished at a time before they are quantised, unless a row has more.
+const FINISHED: usize = 2048;
 
 /// The bytes of a matrix, as uint8 or as int8.
 #[derive(Debug, Clone, Copy)]
@@ -75,6 +78,29 @@ impl ByteMatrix {
         let (sums, quads) = scratch.split_at_mut(out.len());
         let offsets = self.sums(left, zero, quads, sums, threads);
         finish_columns(sums, self.packed.columns(), &offsets, finish, out);
+    }
+
+    /// [`Self::finished`], and quantised by a scale and a zero point of its type. `scratch` has room for [`Self::scratch`].
+    pub(crate) fn quantized<T: Byte>(
+        &self,
+        (left, zero): (Bytes<'_>, i32),
+        finish: Finish<'_>,
+        (scale, to): (f32, i32),
+        scratch: &mut [i32],
+        out: &mut [T],
+        threads: usize,
+    ) {
+        let n = self.packed.columns();
+        let (sums, quads) = scratch.split_at_mut(out.len());
+        let offsets = self.sums(left, zero, quads, sums, threads);
+        // What is between them stays in the nearest cache.
+        let mut numbers = vec![0.0; (FINISHED / n.max(1)).max(1) * n];
+        let some = numbers.len().max(1);
+        for (sums, out) in sums.chunks(some).zip(out.chunks_mut(some)) {
+            let numbers = &mut numbers[..sums.len()];
+            finish_columns(sums, n, &offsets, finish, numbers);
+            T::quantize(numbers, scale, to, out);
+        }
     }
 
     /// Numbers of 32 bits that [`Self::finished`] needs for a left-hand side of `[m, k]` and a right-hand side of `[k, n]`,

@@ -2,7 +2,7 @@
 //! of the integers, exact, and its scale comes afterwards. `compile.rs` says when; `NUMERICS.md` what the bits are.
 //!
 //! Inputs are the integers of the left-hand side (of Conv: the image), their scale and zero point, those of the weights, and
-//! the bias.
+//! the bias; of MatMul and Gemm also the scale and the zero point that the product is quantised with, if it is.
 
 use std::borrow::Cow;
 
@@ -10,7 +10,7 @@ use super::{
     Parse, conv,
     integer::{byte_zero, bytes_of, packed_bytes, turned_product},
     linear::{Stacks, finish},
-    quant::column_factors,
+    quant::{column_factors, one},
     single,
 };
 use crate::{
@@ -19,9 +19,10 @@ use crate::{
         cx::{Inputs, Stop},
         kernels::{
             bytes::{ByteMatrix, Bytes},
-            quant::{Finish, finish_columns},
+            quant::{Byte, Finish, finish_columns},
         },
         program::Eval,
+        spare,
         value::count,
     },
     onnx::Node,
@@ -68,24 +69,78 @@ fn product(node: &Node<'_>) -> Result<Eval, String> {
         let ops = stacks.ops().saturating_add(count(&stacks.out).saturating_mul(4));
         let scratch = ByteMatrix::scratch(stacks.rows(), stacks.k, n);
         cx.scratch((scratch as u64).saturating_mul(4))?;
-        cx.emit_over(inputs, stacks.out.clone(), (ops, scratch), |out, beside| {
-            let factors = column_factors(inputs, 1.0, n)?;
-            let left = inputs.read(0)?;
-            let bytes = byte_zero(left, Some(inputs.read(2)?)).zip(bytes_of(left));
-            // A bias of one row comes with the scale.
-            let row = match inputs.has(6) {
-                true => Some(inputs.read(6)?).filter(|bias| bias.shape() == [n]).map(|bias| bias.values::<f32>()),
-                false => Some(Cow::Borrowed(&[][..])),
-            };
-            if let (Some((zero, (bytes, signed))), Some(matrix), Some(bias)) = (bytes, &constant, row) {
-                let finish = Finish { factors: &factors, bias: &bias, rectified: false };
-                let left = (Bytes { bytes: &bytes, signed }, i32::from(zero));
-                matrix.finished(left, finish, bytemuck::cast_slice_mut(beside), out, threads);
-                return Ok(());
-            }
-            let sums = turned_product(inputs, (false, turned), &stacks, constant.as_deref(), threads)?;
-            finish_columns(&sums, n, &[], Finish { factors: &factors, bias: &[], rectified: false }, out);
-            finish(out, n, (1.0, 1.0), inputs, 6)
-        })
+        let run = Run { inputs, stacks: &stacks, constant: constant.as_deref(), turned, threads };
+        if !inputs.has(8) {
+            return cx.emit_over(inputs, stacks.out.clone(), (ops, scratch), |out, beside| run.floats(out, beside));
+        }
+        let ops = ops.saturating_add(count(&stacks.out).saturating_mul(4));
+        let (to, out) = (inputs.dtype(8)?, stacks.out.clone());
+        match to {
+            DType::Int8 => cx.emit::<i8>(inputs, to, out, ops, || spare::lend(scratch, |beside| run.bytes(beside))),
+            DType::Uint8 => cx.emit::<u8>(inputs, to, out, ops, || spare::lend(scratch, |beside| run.bytes(beside))),
+            _ => Err(Stop::unsupported(to)),
+        }
     })
+}
+
+/// One product.
+struct Run<'a> {
+    inputs: &'a Inputs<'a>,
+    stacks: &'a Stacks,
+    constant: Option<&'a ByteMatrix>,
+    turned: bool,
+    threads: usize,
+}
+
+impl Run<'_> {
+    /// If everything is as simple as it nearly always is: the product's operands, with a bias of one row.
+    fn simple<T>(
+        &self,
+        compute: impl FnOnce(&ByteMatrix, (Bytes<'_>, i32), Finish<'_>) -> T,
+    ) -> Result<Option<T>, Stop> {
+        let (inputs, n) = (self.inputs, self.stacks.n);
+        let left = inputs.read(0)?;
+        let bytes = byte_zero(left, Some(inputs.read(2)?)).zip(bytes_of(left));
+        let bias = match inputs.has(6) {
+            true => Some(inputs.read(6)?).filter(|bias| bias.shape() == [n]).map(|bias| bias.values::<f32>()),
+            false => Some(Cow::Borrowed(&[][..])),
+        };
+        let (Some((zero, (bytes, signed))), Some(matrix), Some(bias)) = (bytes, self.constant, bias) else {
+            return Ok(None);
+        };
+        let factors = column_factors(inputs, 1.0, n)?;
+        let finish = Finish { factors: &factors, bias: &bias, rectified: false };
+        Ok(Some(compute(matrix, (Bytes { bytes: &bytes, signed }, i32::from(zero)), finish)))
+    }
+
+    fn floats(&self, out: &mut [f32], beside: &mut [f32]) -> Result<(), Stop> {
+        let scratch = bytemuck::cast_slice_mut(beside);
+        let simple = self.simple(|matrix, left, finish| matrix.finished(left, finish, scratch, out, self.threads))?;
+        if simple.is_some() {
+            return Ok(());
+        }
+        let n = self.stacks.n;
+        let sums = turned_product(self.inputs, (false, self.turned), self.stacks, self.constant, self.threads)?;
+        let factors = column_factors(self.inputs, 1.0, n)?;
+        finish_columns(&sums, n, &[], Finish { factors: &factors, bias: &[], rectified: false }, out);
+        finish(out, n, (1.0, 1.0), self.inputs, 6)
+    }
+
+    /// Quantised by inputs 7 and 8.
+    fn bytes<T: Byte>(&self, beside: &mut [f32]) -> Result<Vec<T>, Stop> {
+        let zero = self.inputs.read(8)?.to_ints().unwrap_or_default();
+        let zero = zero.first().map_or(0, |zero| *zero as i32);
+        let to = (one(self.inputs, 7)?, zero);
+        let mut out = vec![T::default(); self.stacks.out.iter().product()];
+        let scratch = bytemuck::cast_slice_mut(beside);
+        let simple = self.simple(|matrix, left, finish| {
+            matrix.quantized(left, finish, to, scratch, &mut out, self.threads);
+        })?;
+        if simple.is_none() {
+            let mut numbers = vec![0.0; out.len()];
+            self.floats(&mut numbers, beside)?;
+            T::quantize(&numbers, to.0, to.1, &mut out);
+        }
+        Ok(out)
+    }
 }
