@@ -1,7 +1,9 @@
 //! Time against cost: nanoseconds for each op, for every real export with a static cost (`scripts/conformance` makes
 //! them). Ops are meant to be proportional to time within a factor of two. Machine-wide figures vary; ratios are what counts.
 //!
-//!     PENSTOCK_ONNX_CASES=target/conformance cargo bench -p penstock-inference --bench cost [NAME]
+//!     PENSTOCK_ONNX_CASES=$PWD/target/conformance cargo bench --workspace --bench cost [NAME]
+//!
+//! One thread, or as many as `PENSTOCK_THREADS` says.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a benchmark that cannot go on stops")]
 
@@ -26,6 +28,7 @@ fn main() {
         return;
     };
     let only = env::args().skip(1).find(|argument| !argument.starts_with("--")).unwrap_or_default();
+    let threads = env::var("PENSTOCK_THREADS").map_or(1, |threads| threads.parse().expect("a number of threads"));
     println!("{:<60} {:>14} {:>12} {:>8}", "model, first input", "ops", "µs", "ns/op");
     let mut ratios = Vec::new();
     for case in cases::find(&folder.join("real")) {
@@ -54,7 +57,7 @@ fn main() {
             let begin = Instant::now();
             while begin.elapsed() < Duration::from_millis(400) {
                 let start = Instant::now();
-                let _ = std::hint::black_box(model.run_watched(&inputs, 1, None, None));
+                let _ = std::hint::black_box(model.run_watched(&inputs, threads, None, None));
                 best = best.min(start.elapsed());
             }
             let ratio = best.as_nanos() as f64 / ops as f64;

@@ -1,10 +1,11 @@
-"""onnxruntime's times for the real exports, one thread, the least of many runs: what `cargo bench --bench cost` is held against.
+"""onnxruntime's times for the real exports, the least of many runs: what `cargo bench --bench cost` is held against.
 
     target/conformance/python/bin/python inference/peers/onnxruntime_times.py [PART OF A NAME]
 
-Inputs and outputs are bound, so that no time is spent on copies between Python and the runtime.
+One thread, or PENSTOCK_THREADS; the cases of PENSTOCK_ONNX_CASES, or those that scripts/conformance made. Inputs and outputs are bound, so that no time is spent on copies between Python and the runtime.
 """
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -14,7 +15,8 @@ import onnxruntime
 from onnx import numpy_helper
 
 SECONDS = 0.6
-CASES = Path(__file__).resolve().parents[2] / "target" / "conformance" / "real"
+MADE = Path(__file__).resolve().parents[2] / "target" / "conformance"
+CASES = Path(os.environ.get("PENSTOCK_ONNX_CASES", MADE)) / "real"
 
 
 def inputs(session, folder):
@@ -45,7 +47,7 @@ def least_time(session, values):
 def main():
     part = sys.argv[1] if len(sys.argv) > 1 else "torch-"
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.intra_op_num_threads = options.inter_op_num_threads = int(os.environ.get("PENSTOCK_THREADS", "1"))
     for case in sorted(CASES.iterdir()):
         if part not in case.name or not (case / "model.onnx").exists():
             continue
