@@ -255,6 +255,30 @@ fn what_the_fuzzer_found_is_refused_or_runs() {
 }
 
 #[test]
+fn tensors_without_elements_have_dimensions_that_others_could_have() {
+    // A product of nothing with columns without end, of which a number each would be asked for.
+    let empty =
+        |dims: &[i64]| TensorProto { name: "b".into(), dims: dims.to_vec(), data_type: 2, ..Default::default() };
+    let a = TensorProto { name: "a".into(), ..empty(&[0, 0]) };
+    let product = || vec![node("MatMulInteger", &["a", "b"], "y", vec![])];
+    assert!(fault(file_of(product(), vec![a.clone(), empty(&[0, 1 << 60])])).contains("elements"));
+    let y = Model::load(file_of(product(), vec![a, empty(&[0, 1 << 20])])).unwrap();
+    let x = || Argument::Tensor(Tensor::new(vec![], TensorValues::Float32(vec![3.0])).unwrap());
+    assert!(matches!(&y.evaluate(vec![x()]).unwrap()[0], Argument::Tensor(y) if y.shape() == [0, 1 << 20]));
+    // The same as the input of a request, and as what a node makes of another.
+    let file =
+        || file_of(vec![node("Expand", &["x", "shape"], "y", vec![])], vec![ints("shape", &[0, 1 << 20, 1 << 20])]);
+    assert!(Model::load(file()).unwrap().evaluate(vec![x()]).is_err());
+    let model = Model::load(file_of(vec![node("Abs", &["x"], "y", vec![])], vec![])).unwrap();
+    let none = Tensor::new(vec![0, 1 << 40], TensorValues::Float32(vec![])).unwrap();
+    assert!(model.evaluate(vec![Argument::Tensor(none)]).is_err());
+    // A convolution without outputs.
+    let model = Model::load(windowed("Conv", &[1, 3, 5, 5], Some(&[0, 3, 3, 3]), vec![])).unwrap();
+    let y = model.evaluate(vec![x()]).unwrap();
+    assert!(matches!(&y[0], Argument::Tensor(y) if y.shape() == [1, 0, 3, 3]), "{y:?}");
+}
+
+#[test]
 fn a_great_stride_over_one_output_costs_nothing() {
     let group = AttributeProto { name: "group".into(), i: Some(1000), r#type: 2, ..Default::default() };
     let attributes = vec![attribute("strides", &[1, 1 << 28]), group];

@@ -153,6 +153,31 @@ fn a_dynamically_quantised_product_gives_what_its_nodes_give_one_by_one() {
 }
 
 #[test]
+fn two_dynamically_quantised_products_may_meet() {
+    let mut random = Random(33);
+    let x = Tensor::new(vec![2, 9], TensorValues::Float32(random.floats(18))).unwrap();
+    let weights: Vec<Vec<i8>> = (0..2).map(|_| (0..45).map(|_| random.below(256) as u8 as i8).collect()).collect();
+    for op in ["Add", "Mul"] {
+        let run = |read: bool| {
+            let mut graph = Graph::default();
+            let [q, scale, zero] = graph.node_of_three("DynamicQuantizeLinear", &["x"]);
+            let [left, right] = [0, 1].map(|number| {
+                let w = graph.constant(TensorValues::Int8(weights[number].clone()), &[9, 5]);
+                let sums = graph.node("MatMulInteger", &[&q, &w, &zero], vec![]);
+                if read {
+                    graph.node("Identity", &[&sums], vec![]);
+                }
+                let numbers = graph.node("Cast", &[&sums], vec![int("to", 1)]);
+                if op == "Mul" { numbers } else { graph.node("Mul", &[&numbers, &scale], vec![]) }
+            });
+            let y = graph.node(op, &[&left, &right], vec![]);
+            Model::load(graph.file(&[9], &y)).unwrap().evaluate(vec![Argument::Tensor(x.clone())]).unwrap()
+        };
+        assert_eq!(run(false), run(true), "{op}");
+    }
+}
+
+#[test]
 fn a_product_of_dequantised_numbers_is_quantised_to_what_its_nodes_give_one_by_one() {
     let mut random = Random(21);
     for round in 0..60 {

@@ -73,7 +73,8 @@ impl Chains {
                     );
                 }
                 "MatMulInteger" => {
-                    if let Some((scaled, between)) = scaled(nodes, index, &own, &readers) {
+                    let free = |node: &usize| !chains.left_out.contains(node) && !chains.scaled.contains_key(node);
+                    if let Some((scaled, between)) = scaled(nodes, index, &own, &readers, free) {
                         chains.left_out.extend(&between[..between.len() - 1]);
                         chains.left_out.insert(index);
                         chains.scaled.extend(between.last().map(|last| (*last, scaled)));
@@ -87,30 +88,41 @@ impl Chains {
 }
 
 /// The product at an index with what comes after it, and the indices of that.
-fn scaled(nodes: &[NodeProto], index: usize, own: &[&str], readers: &Readers<'_>) -> Option<(Scaled, Vec<usize>)> {
+/// Two of them may meet at one: only nodes that are `free` are taken.
+fn scaled(
+    nodes: &[NodeProto],
+    index: usize,
+    own: &[&str],
+    readers: &Readers<'_>,
+    free: impl Fn(&usize) -> bool,
+) -> Option<(Scaled, Vec<usize>)> {
     let [sums] = nodes[index].output.as_slice() else { return None };
-    let cast = readers.next(sums, index, own, "Cast")?;
+    let cast = readers.next(sums, index, own, "Cast").filter(&free)?;
     let to = nodes[cast].attribute.iter().find(|attribute| attribute.name == "to")?;
     let [numbers] = nodes[cast].output.as_slice() else { return None };
-    if to.i != Some(FLOAT) || nodes[cast].attribute.len() != 1 {
+    if to.i != Some(FLOAT) || nodes[cast].attribute.len() != 1 || nodes[cast].input.len() != 1 {
         return None;
     }
-    let times = readers.next(numbers, cast, own, "Mul")?;
+    let times = readers.next(numbers, cast, own, "Mul").filter(&free)?;
     let scale = other(&nodes[times], numbers)?;
     let mut between = vec![cast, times];
     let mut output = nodes[times].output.first()?;
     let mut bias = "";
-    if let Some(plus) = readers.next(output, times, own, "Add")
+    if let Some(plus) = readers.next(output, times, own, "Add").filter(&free)
         && let Some(addend) = other(&nodes[plus], output)
     {
         between.push(plus);
         (bias, output) = (addend, nodes[plus].output.first()?);
     }
     let last = between[between.len() - 1];
-    let relu = readers.next(output, last, own, "Relu").filter(|relu| nodes[*relu].output.len() == 1);
+    let alone = |relu: &usize| nodes[*relu].input.len() == 1 && nodes[*relu].output.len() == 1;
+    let relu = readers.next(output, last, own, "Relu").filter(&free).filter(alone);
     if let Some(relu) = relu {
         between.push(relu);
         output = nodes[relu].output.first()?;
+    }
+    if nodes[index].input.len() > 4 {
+        return None;
     }
     let mut node = nodes[index].clone();
     node.input.resize(4, String::new());
@@ -160,7 +172,7 @@ impl<'n> Readers<'n> {
     /// The node that reads a value, if it is the only one, comes after the node at an index, and is of an operator.
     fn next(&self, name: &str, index: usize, own: &[&str], op: &str) -> Option<usize> {
         let (times, reader) = *self.0.get(name)?;
-        (times == 1 && reader > index && own[reader] == op).then_some(reader)
+        (times == 1 && reader > index && own[reader] == op && !name.is_empty()).then_some(reader)
     }
 }
 
@@ -221,6 +233,31 @@ mod tests {
     }
 
     #[test]
+    fn chains_that_meet_share_no_node() {
+        let second = |name: &str| format!("{name}2");
+        let other: Vec<NodeProto> = dynamic()[..3]
+            .iter()
+            .map(|node| NodeProto {
+                input: node.input.iter().map(|name| second(name)).collect(),
+                output: node.output.iter().map(|name| second(name)).collect(),
+                ..node.clone()
+            })
+            .collect();
+        let mut nodes =
+            [dynamic()[..3].to_vec(), other.clone(), vec![node("Add", &["scaled", "scaled2"], "y")]].concat();
+        let chains = Chains::of(&nodes, &["y"], |_| false);
+        assert_eq!(chains.scaled[&6].node.input[5], "scaled2");
+        assert_eq!(chains.scaled[&5].node.output, ["scaled2"]);
+        assert_eq!(chains.left_out, HashSet::from([0, 1, 2, 3, 4]));
+        // Each is the scale of the other.
+        nodes.truncate(2);
+        nodes.extend_from_slice(&other[..2]);
+        nodes.push(node("Mul", &["numbers", "numbers2"], "y"));
+        let chains = Chains::of(&nodes, &["y"], |_| false);
+        assert_eq!((chains.scaled.len(), chains.left_out), (1, HashSet::from([0, 1])));
+    }
+
+    #[test]
     fn a_product_that_is_quantised_and_not_read_otherwise_is_found() {
         let mut nodes =
             vec![node("Gemm", &["x", "w", "b"], "y"), node("QuantizeLinear", &["y", "scale", "zero"], "bytes")];
@@ -249,5 +286,9 @@ mod tests {
         assert_eq!(changed(&|nodes| nodes[2].domain = "com.example".into()), 0);
         assert_eq!(changed(&|nodes| nodes[2].input[0] = "numbers".into()), 0);
         assert_eq!(changed(&|nodes| nodes.swap(0, 1)), 0);
+        // What has inputs that it does not read.
+        assert_eq!(changed(&|nodes| nodes[1].input.insert(0, "other".into())), 0);
+        assert_eq!(changed(&|nodes| nodes[0].input.extend(["a", "b"].map(str::to_owned))), 0);
+        assert_eq!(changed(&|nodes| nodes[0].output[0] = String::new()), 0);
     }
 }

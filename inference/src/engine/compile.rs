@@ -281,6 +281,7 @@ impl Builder<'_> {
                 return Err(ModelError::Graph(format!("more than {MAX_NODES} nodes")));
             }
             if chains.left_out.contains(&index) {
+                self.pass_over(proto, index)?;
                 continue;
             }
             let scaled = chains.scaled.get(&index);
@@ -423,10 +424,23 @@ impl Builder<'_> {
         Ok(())
     }
 
+    /// A node that is part of another one: its names are read and defined here all the same.
+    fn pass_over(&mut self, proto: &NodeProto, index: usize) -> Result<(), ModelError> {
+        for name in proto.input.iter().filter(|name| !name.is_empty()) {
+            self.resolve(name).ok_or_else(|| ModelError::Node {
+                node: format!("{index} {}", proto.op_type),
+                reason: format!("its input `{name}` is not defined before it"),
+            })?;
+        }
+        proto.output.iter().try_for_each(|name| self.define("node output", name, None).map(|_| ()))
+    }
+
     /// The scale and the zero point of a QuantizeLinear, if they are constants: one number each, the latter a byte.
-    fn quantize(&mut self, node: &NodeProto) -> Option<(Slot, Slot)> {
+    fn quantize(&self, node: &NodeProto) -> Option<(Slot, Slot)> {
         let [_, scale, zero] = node.input.as_slice() else { return None };
-        let (scale, zero) = (self.resolve(scale)?, self.resolve(zero)?);
+        // Of this graph: one that is captured before its time could not be defined here any more.
+        let own = |name: &str| self.names.own.get(&format!("{}{name}", self.prefix)).copied();
+        let (scale, zero) = (own(scale)?, own(zero)?);
         let one = |slot: Slot, types: &[DType]| match self.program.constants[slot].as_ref()? {
             Value::Known(array) => (array.count() == 1 && types.contains(&array.dtype())).then_some(slot),
             _ => None,

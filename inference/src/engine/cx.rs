@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use super::{
     array::{Array, Element},
     spare,
-    value::{Value, count, size},
+    value::{Value, count, extent, size},
 };
 use crate::DType;
 
@@ -251,6 +251,14 @@ impl<'a> Cx<'a> {
         Ok(Value::Known(compute(shape)?))
     }
 
+    /// An error when a tensor without elements has dimensions that one with elements could not have.
+    pub(crate) fn check_extent(&self, shape: &[usize]) -> Result<(), Stop> {
+        if extent(shape) > MAX_RUN_BYTES {
+            return Err(Stop::Limit(format!("a tensor's dimensions are larger than {MAX_RUN_BYTES} elements")));
+        }
+        Ok(())
+    }
+
     /// Whether an output of this type and cost is to be computed now. An error when it is beyond a bound.
     fn admit(&mut self, inputs: &Inputs<'_>, dtype: DType, shape: &[usize], ops: u64) -> Result<bool, Stop> {
         if shape.len() > MAX_RANK {
@@ -261,7 +269,8 @@ impl<'a> Cx<'a> {
         if self.bytes.saturating_add(bytes) > MAX_RUN_BYTES {
             return Err(Stop::Limit(format!("a run needs more than {MAX_RUN_BYTES} bytes")));
         }
-        self.charge(ops.saturating_add(count(shape).saturating_mul(ELEMENT_OPS)))?;
+        self.check_extent(shape)?;
+        self.charge(ops.saturating_add(extent(shape).saturating_mul(ELEMENT_OPS)))?;
         if self.tracing {
             if !inputs.known() || ops > self.fold_left || bytes > MAX_FOLD_BYTES {
                 return Ok(false);

@@ -85,7 +85,8 @@ impl Packs {
         shape: &[usize],
         make: impl FnOnce() -> Weights<f32>,
     ) -> Option<Arc<Weights<f32>>> {
-        self.keep(&self.weights, key, bytes::<f32>(shape), || Some(make()))
+        // Panels are filled up by a fifth at most.
+        self.keep(&self.weights, key, bytes::<f32>(shape).saturating_mul(6) / 5, || Some(make()))
     }
 
     /// The same of integers, or `make` says no.

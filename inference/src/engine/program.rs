@@ -167,6 +167,9 @@ impl Program {
         // Not by cloning one: that copies it whole, and most of it is nothing.
         let mut slots: Vec<Option<Value>> = self.constants.iter().map(|_| None).collect();
         for (slot, value) in self.inputs.iter().zip(arguments) {
+            if let Ok((_, shape)) = value.ty() {
+                cx.check_extent(shape).map_err(bare)?;
+            }
             cx.occupy(value.bytes()).map_err(bare)?;
             slots[*slot] = Some(value);
         }

@@ -66,6 +66,11 @@ pub(crate) fn size(dtype: DType, shape: &[usize]) -> u64 {
     count(shape).saturating_mul(dtype.size() as u64)
 }
 
+/// Elements that a tensor would have if no dimension were zero, saturating: what loops over some of its dimensions may take.
+pub(crate) fn extent(shape: &[usize]) -> u64 {
+    shape.iter().fold(1u64, |n, dim| n.saturating_mul((*dim).max(1) as u64))
+}
+
 /// Elements of a tensor, saturating.
 pub(crate) fn count(shape: &[usize]) -> u64 {
     shape.iter().fold(1u64, |n, dim| n.saturating_mul(*dim as u64))

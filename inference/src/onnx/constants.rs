@@ -55,8 +55,11 @@ pub fn read_tensor(proto: &TensorProto) -> Result<Tensor, String> {
         .iter()
         .map(|dim| usize::try_from(*dim).map_err(|_| format!("negative dimension {dim}")))
         .collect::<Result<Vec<_>, _>>()?;
-    let count = element_count(&shape)
+    // Dimensions beside one of zero are bounded like any others: something may loop over them.
+    let largest: Vec<usize> = shape.iter().map(|dim| (*dim).max(1)).collect();
+    let count = element_count(&largest)
         .filter(|count| *count <= MAX_ELEMENTS && shape.len() <= 64)
+        .and_then(|_| element_count(&shape))
         .ok_or_else(|| format!("shape {shape:?} has more than {MAX_ELEMENTS} elements or 64 dimensions"))?;
     let values = match &proto.raw_data {
         Some(raw) if dtype == DType::String && (!raw.is_empty() || count > 0) => {

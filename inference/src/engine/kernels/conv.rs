@@ -36,7 +36,7 @@ impl Weights<f32> {
     pub(crate) fn new(weights: &[f32], shape: &[usize], groups: usize) -> Self {
         let depth = shape.iter().skip(1).product();
         let out_group = shape[0] / groups;
-        let full = out_group.next_multiple_of(PANEL) * 5 <= out_group * 6;
+        let full = out_group > 0 && out_group.next_multiple_of(PANEL) * 5 <= out_group * 6;
         if full && depth >= MIN_DEPTH {
             let groups = weights.chunks_exact(depth * out_group);
             return Self::Panels(groups.map(|rows| Packed::new(rows, depth, out_group, 1, depth)).collect());
@@ -347,6 +347,7 @@ mod tests {
             (1, 2, 3, vec![axis(4, 1, 9, 1, 5, 0), axis(6, 2, 20, 3, 8, 1)]),
             (1, 1, 2, vec![axis(4, 3, 2, 1, 7, 9), axis(3, 1, 1, 1, 4, 4)]),
             (1, 3, 7, vec![axis(9, 5, 3, 2, 4, 4), axis(21, 4, 3, 1, 2, 2)]),
+            (1, 3, 0, vec![axis(5, 3, 1, 1, 1, 1), axis(5, 3, 1, 1, 1, 1)]),
             // With lanes over the outputs.
             (2, 8, 32, vec![axis(13, 3, 2, 1, 1, 1), axis(33, 3, 1, 2, 2, 2)]),
             (1, 3, 46, vec![axis(4, 3, 1, 1, 1, 1), axis(5, 2, 2, 1, 0, 0), axis(6, 3, 1, 1, 1, 1)]),

@@ -68,7 +68,8 @@ fn product(node: &Node<'_>) -> Result<Eval, String> {
         }
         let ops = stacks.ops().saturating_add(count(&stacks.out).saturating_mul(4));
         let scratch = ByteMatrix::scratch(stacks.rows(), stacks.k, n);
-        cx.scratch((scratch as u64).saturating_mul(4))?;
+        // And the sums and the product by themselves, if it is not as simple as it nearly always is.
+        cx.scratch((scratch as u64).saturating_add(count(&stacks.out).saturating_mul(2)).saturating_mul(4))?;
         let run = Run { inputs, stacks: &stacks, constant: constant.as_deref(), turned, threads };
         if !inputs.has(8) {
             return cx.emit_over(inputs, stacks.out.clone(), (ops, scratch), |out, beside| run.floats(out, beside));
@@ -114,6 +115,9 @@ impl Run<'_> {
     }
 
     fn floats(&self, out: &mut [f32], beside: &mut [f32]) -> Result<(), Stop> {
+        if out.is_empty() {
+            return Ok(());
+        }
         let scratch = bytemuck::cast_slice_mut(beside);
         let simple = self.simple(|matrix, left, finish| matrix.finished(left, finish, scratch, out, self.threads))?;
         if simple.is_some() {
@@ -128,6 +132,9 @@ impl Run<'_> {
 
     /// Quantised by inputs 7 and 8.
     fn bytes<T: Byte>(&self, beside: &mut [f32]) -> Result<Vec<T>, Stop> {
+        if count(&self.stacks.out) == 0 {
+            return Ok(vec![]);
+        }
         let zero = self.inputs.read(8)?.to_ints().unwrap_or_default();
         let zero = zero.first().map_or(0, |zero| *zero as i32);
         let to = (one(self.inputs, 7)?, zero);

@@ -104,7 +104,8 @@ pub(super) fn packed_bytes(node: &Node<'_>, index: usize, zero_at: usize, turned
     let array = node.constant(index)?;
     let &[rows, columns] = array.shape() else { return None };
     let zero = node.constant(zero_at);
-    if zero.is_none() && node.has_input(zero_at) {
+    // Without elements there may be columns without end.
+    if (zero.is_none() && node.has_input(zero_at)) || array.count() == 0 {
         return None;
     }
     let slot = |index: usize| node.slots.get(index).copied().flatten();
@@ -129,6 +130,9 @@ pub(super) fn integer_product(
     let zero = |index: usize| if inputs.has(index) { inputs.read(index).map(Some) } else { Ok(None) };
     let (left, left_zero) = (inputs.read(a)?, zero(a_zero)?);
     let left_bytes = byte_zero(left, left_zero).zip(bytes_of(left));
+    if count(&stacks.out) == 0 {
+        return Ok(vec![]);
+    }
     let mut out = vec![0; count(&stacks.batch) as usize * m * n];
     if let (Some((zero, (bytes, signed))), Some(matrix)) = (&left_bytes, constant) {
         // One product for the whole stack: its rows are one after another.
@@ -205,18 +209,22 @@ pub(crate) fn scaled(node: &Node<'_>, _: &[Body]) -> Result<Eval, String> {
         let ops = stacks.ops().saturating_add(count(&out).saturating_mul(4));
         // Of a row there is one number for each column, or one for all.
         let row = |shape: &[usize]| shape == [n] || shape.iter().all(|dim| *dim == 1);
-        let scratch = ByteMatrix::scratch(stacks.rows(), stacks.k, n);
-        cx.scratch((scratch as u64).saturating_add(count(&scaled)).saturating_mul(4))?;
+        let plain = out == stacks.out && row(scale) && bias.is_none_or(row);
+        let scratch = if plain && constant.is_some() { ByteMatrix::scratch(stacks.rows(), stacks.k, n) } else { 0 };
+        // Step by step there are the sums, as integers and as fractions, and what becomes of them.
+        let steps = count(&stacks.out).saturating_mul(2).saturating_add(count(&scaled)).saturating_add(count(&out));
+        cx.scratch(steps.saturating_add(scratch as u64).saturating_mul(4))?;
         cx.emit_over(inputs, out.clone(), (ops, scratch), |result, beside| {
+            if result.is_empty() {
+                return Ok(());
+            }
             let scale = inputs.read(4)?;
             let addend = if inputs.has(5) { Some(inputs.read(5)?) } else { None };
             let left = inputs.read(0)?;
             let zero = if inputs.has(2) { Some(inputs.read(2)?) } else { None };
             let bytes = byte_zero(left, zero).zip(bytes_of(left));
             if let (Some((zero, (bytes, signed))), Some(matrix)) = (bytes, &constant)
-                && out == stacks.out
-                && row(scale.shape())
-                && addend.is_none_or(|bias| row(bias.shape()))
+                && plain
             {
                 let factors = scale.values::<f32>();
                 let bias = match addend.map(|bias| bias.values::<f32>()) {

@@ -88,7 +88,8 @@ impl Stacks {
 fn packed(node: &Node<'_>, index: usize, transposed: bool) -> Option<Arc<Packed>> {
     let array = node.constant(index)?;
     let &[rows, columns] = array.shape() else { return None };
-    if array.dtype() != DType::Float32 {
+    // Without elements there may be columns without end.
+    if array.dtype() != DType::Float32 || array.count() == 0 {
         return None;
     }
     let slot = node.slots.get(index).copied().flatten()?;
@@ -157,9 +158,13 @@ impl<'a> Matrices<'a> {
 /// The product of stacks of any type of numbers; the result is flat.
 pub(super) fn multiply(a: &Array, b: &Array, stacks: &Stacks, threads: usize) -> Result<Array, Stop> {
     let &Stacks { m, k, n, .. } = stacks;
+    let dtype = a.dtype();
+    if count(&stacks.out) == 0 {
+        // However many matrices without elements there are.
+        return with_numbers!(dtype, T => Ok(Array::new(dtype, vec![0], Vec::<T>::new())), Err(Stop::unsupported(dtype)));
+    }
     let pairs = stacks.pairs(a.shape(), b.shape());
     let total = pairs.len() * m * n;
-    let dtype = a.dtype();
     macro_rules! each {
         ($t:ty, $values:expr, $kernel:expr) => {{
             let (left, right): (Vec<$t>, Vec<$t>) = $values;
