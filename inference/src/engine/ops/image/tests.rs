@@ -121,8 +121,8 @@ fn sizes_that_nothing_fits_are_refused() {
 #[test]
 fn empty_outputs_need_no_elements() {
     let none = || Value::Nothing;
-    let (shape, _) = run("Resize", 19, vec![], &[image(), none(), none(), whole(&[0, 4, 1 << 20, 1 << 20])]).unwrap();
-    assert_eq!(shape, [0, 4, 1 << 20, 1 << 20]);
+    let (shape, _) = run("Resize", 19, vec![], &[image(), none(), none(), whole(&[0, 4, 1 << 14, 1 << 14])]).unwrap();
+    assert_eq!(shape, [0, 4, 1 << 14, 1 << 14]);
     let linear = vec![text("mode", "linear")];
     let (shape, _) = run("Resize", 19, linear, &[image(), none(), floats(&[4], &[1.0, 1.0, 0.1, 2.0])]).unwrap();
     assert_eq!(shape, [1, 4, 0, 10]);
