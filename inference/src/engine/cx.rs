@@ -34,6 +34,9 @@ pub(crate) const NODE_OPS: u64 = 12_000;
 /// Cost of each element of an output besides what the operator says: it goes to memory and back.
 const ELEMENT_OPS: u64 = 6;
 
+/// Cost from which a node is worth other threads: some 20 µs.
+const SPREAD_OPS: u64 = 1 << 19;
+
 /// Why an evaluation ended without a value. The texts are for people who load a model: they never reach consensus.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Stop {
@@ -129,6 +132,12 @@ impl<'a> Cx<'a> {
         }
     }
 
+    /// Threads that the computation of an output may be spread over, whose operator costs so many ops: one, if others would
+    /// hardly help.
+    pub(crate) fn threads_for(&self, shape: &[usize], ops: u64) -> usize {
+        if ops.saturating_add(count(shape).saturating_mul(ELEMENT_OPS)) < SPREAD_OPS { 1 } else { self.threads }
+    }
+
     pub(crate) fn is_tracing(&self) -> bool {
         self.tracing
     }
@@ -172,7 +181,8 @@ impl<'a> Cx<'a> {
         Ok(())
     }
 
-    /// Bytes that a kernel needs beside its output while it runs.
+    /// Bytes that a kernel needs beside its output while it runs. What each further thread needs is not counted: whether a run
+    /// fails must not depend on their number.
     pub(crate) fn scratch(&mut self, bytes: u64) -> Result<(), Stop> {
         self.occupy(bytes)?;
         self.release(bytes);

@@ -36,11 +36,13 @@ mod numeric;
 )]
 mod ops;
 mod packs;
+mod places;
 mod program;
 mod rows;
 #[cfg(test)]
 mod sample;
 mod spare;
+mod threads;
 mod value;
 
 pub(crate) use packs::Packs;

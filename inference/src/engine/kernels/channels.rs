@@ -10,8 +10,12 @@ use core::arch::x86_64::{__m256, __m512};
 #[cfg(target_arch = "x86_64")]
 use super::lanes::{Lanes, Turned};
 use super::{
-    matmul::{PANEL, Packed},
+    matmul::{PANEL, Packed, SPREAD},
     term::Accumulator,
+};
+use crate::engine::{
+    places::Places,
+    threads::{divided, part, share},
 };
 
 /// Bytes of weights that are gone over for each tile of pixels: they stay in the second-level cache meanwhile.
@@ -64,30 +68,55 @@ pub(super) fn convolve(channels: Channels<'_>, image: Image<'_>, (out, apart): (
         && size <= apart
         && channels.weights.rows() == k;
     assert!(enough, "operands are smaller than their shapes");
-    let panels = n.div_ceil(PANEL);
+    let (panels, out) = (n.div_ceil(PANEL), Places::new(out));
     let work = (size as u64).saturating_mul(k as u64).saturating_mul(n as u64);
-    let threads = if work > 1 << 21 { threads.clamp(1, panels) } else { 1 };
-    if threads == 1 {
-        return tiles(channels, image, (0, panels), out, apart);
+    if threads <= 1 || work <= SPREAD {
+        // SAFETY: the sizes have been checked, and the output is lent to this thread alone.
+        return unsafe { tiles(channels, image, (0, panels), out, apart) };
     }
-    // Each thread has channels of its own.
-    let each = panels.div_ceil(threads);
-    super::spread(out.chunks_mut(each * PANEL * apart).take(panels.div_ceil(each)).enumerate(), |(i, out)| {
-        tiles(channels, image, (i * each, panels.min((i + 1) * each)), out, apart);
+    // A thread reads some of the weights, or a part of the image, alone: of what is larger.
+    let wide = panels.div_ceil(PANELS);
+    let length = if image.height > 1 { image.height } else { image.width.div_ceil(PIXELS) };
+    let (across, along) = if k * n > image.data.len() {
+        divided(threads, wide, length)
+    } else {
+        let (along, across) = divided(threads, length, wide);
+        (across, along)
+    };
+    share(threads, across * along, &|i| {
+        let (from, to) = part(i % along, along, length);
+        let (image, at) = if image.height > 1 {
+            (Image { data: &image.data[from * image.pitch..], height: to - from, ..image }, from * image.width)
+        } else {
+            let (from, to) = (from * PIXELS, image.width.min(to * PIXELS));
+            (Image { data: &image.data[from..], width: to - from, ..image }, from)
+        };
+        let (from, to) = part(i / along, across, wide);
+        let panels = (from * PANELS, panels.min(to * PANELS));
+        // SAFETY: the sizes have been checked, and each part has places of its own.
+        unsafe { tiles(channels, image, panels, out.from(at), apart) };
     });
 }
 
-/// The channels of some panels: from the first, up to the second. `out` begins with the first.
-fn tiles(channels: Channels<'_>, image: Image<'_>, panels: (usize, usize), out: &mut [f32], apart: usize) {
+/// Panels, and pixels of a row that is alone, of which a thread has all or none.
+const PANELS: usize = 2;
+const PIXELS: usize = 14;
+
+/// The channels of some panels: from the first, up to the second.
+///
+/// # Safety
+/// The operands have the sizes that [`convolve`] asks for, and nobody else uses the places of these outputs.
+unsafe fn tiles(channels: Channels<'_>, image: Image<'_>, panels: (usize, usize), out: Places<'_, f32>, apart: usize) {
     #[cfg(target_arch = "x86_64")]
     if super::has_avx512() {
-        // SAFETY: the CPU has the features that the function is compiled for; `convolve` has checked the sizes.
+        // SAFETY: the CPU has the features that the function is compiled for; the rest is as promised.
         return unsafe { tiles_avx512(channels, image, panels, out, apart) };
     } else if super::has_avx2() {
         // SAFETY: the same.
         return unsafe { tiles_avx2(channels, image, panels, out, apart) };
     }
-    tiles_portable(channels, image, panels, out, apart);
+    // SAFETY: as promised.
+    unsafe { tiles_portable(channels, image, panels, out, apart) }
 }
 
 /// Goes over the tiles: panels in blocks that stay in a cache, rows, some pixels of them, and the panels of the block, `$most`
@@ -108,7 +137,7 @@ macro_rules! walk {
                     let tile = Tile { at: y * $image.pitch + x, to: y * $image.width + x };
                     let mut p = first;
                     while p < last {
-                        let out = &mut $out[(p - begin) * PANEL * $apart..];
+                        let out = $out.from(p * PANEL * $apart);
                         // A block ends in the middle of a kernel's panels only where all panels do.
                         if last - p >= $most {
                             match width {
@@ -132,14 +161,14 @@ macro_rules! walk {
 }
 
 /// # Safety
-/// The CPU has the features, and the operands have the sizes that [`convolve`] asks for.
+/// As [`tiles`], on a CPU that has the features.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma")]
 unsafe fn tiles_avx512(
     channels: Channels<'_>,
     image: Image<'_>,
     panels: (usize, usize),
-    out: &mut [f32],
+    out: Places<'_, f32>,
     apart: usize,
 ) {
     // SAFETY: as promised.
@@ -149,16 +178,31 @@ unsafe fn tiles_avx512(
 }
 
 /// # Safety
-/// As [`tiles_avx512`].
+/// As [`tiles`], on a CPU that has the features.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn tiles_avx2(channels: Channels<'_>, image: Image<'_>, panels: (usize, usize), out: &mut [f32], apart: usize) {
+unsafe fn tiles_avx2(
+    channels: Channels<'_>,
+    image: Image<'_>,
+    panels: (usize, usize),
+    out: Places<'_, f32>,
+    apart: usize,
+) {
     // SAFETY: as promised.
     unsafe { walk!(micro_avx2, channels, image, panels, out, apart, 1, [6, 5, 4, 3, 2, 1]) }
 }
 
-fn tiles_portable(channels: Channels<'_>, image: Image<'_>, panels: (usize, usize), out: &mut [f32], apart: usize) {
-    walk!(micro, channels, image, panels, out, apart, 1, [6, 5, 4, 3, 2, 1]);
+/// # Safety
+/// As [`tiles`].
+unsafe fn tiles_portable(
+    channels: Channels<'_>,
+    image: Image<'_>,
+    panels: (usize, usize),
+    out: Places<'_, f32>,
+    apart: usize,
+) {
+    // SAFETY: as promised.
+    unsafe { walk!(micro, channels, image, panels, out, apart, 1, [6, 5, 4, 3, 2, 1]) }
 }
 
 /// A micro-kernel by intrinsics, for the reasons of that in `tiles.rs`: `C` pixels, and the channels of `P` panels from `p`
@@ -168,7 +212,8 @@ macro_rules! micro_by_lanes {
         $(#[$meta])*
         ///
         /// # Safety
-        /// The CPU has the features, and the operands have the sizes that [`convolve`] asks for.
+        /// The CPU has the features, the operands have the sizes that [`convolve`] asks for, and nobody else uses the places
+        /// of these outputs.
         #[cfg(target_arch = "x86_64")]
         #[target_feature(enable = $features)]
         unsafe fn $name<const C: usize, const P: usize>(
@@ -176,7 +221,7 @@ macro_rules! micro_by_lanes {
             image: Image<'_>,
             p: usize,
             tile: Tile,
-            out: &mut [f32],
+            out: Places<'_, f32>,
             apart: usize,
         ) {
             // Registers of a line of a panel: one or two.
@@ -233,7 +278,7 @@ macro_rules! micro_by_lanes {
                             if channels.rectified {
                                 sums = <$lanes>::rectify(sums);
                             }
-                            let to = out.as_mut_ptr().add((first + lane) * apart + tile.to);
+                            let to = out.start().add((first + lane) * apart + tile.to);
                             <$lanes>::store_first(to, C, sums);
                         }
                     }
@@ -254,13 +299,16 @@ micro_by_lanes! {
 }
 
 /// The same in plain loops. `P` is 1.
+///
+/// # Safety
+/// Nobody else uses the places of these outputs.
 #[inline(always)]
-fn micro<const C: usize, const P: usize>(
+unsafe fn micro<const C: usize, const P: usize>(
     channels: Channels<'_>,
     image: Image<'_>,
     p: usize,
     tile: Tile,
-    out: &mut [f32],
+    out: Places<'_, f32>,
     apart: usize,
 ) {
     let mut sums = [[0.0f32; PANEL]; C];
@@ -274,9 +322,12 @@ fn micro<const C: usize, const P: usize>(
         }
     }
     let count = PANEL.min(channels.weights.columns() - p * PANEL);
-    for (lane, out) in out.chunks_mut(apart).take(count).enumerate() {
+    for lane in 0..count {
         let bias = channels.bias.get(p * PANEL + lane);
-        for (out, sums) in out[tile.to..][..C].iter_mut().zip(&sums) {
+        let first = lane * apart + tile.to;
+        // SAFETY: as promised.
+        let places = unsafe { out.some(first..first + C) };
+        for (out, sums) in places.iter_mut().zip(&sums) {
             let sum = bias.map_or(sums[lane], |bias| sums[lane].plus(*bias));
             *out = if channels.rectified { sum.rectified() } else { sum };
         }
@@ -321,11 +372,12 @@ mod tests {
                 };
                 let all = (0, n.div_ceil(PANEL));
                 check("chosen", &|out| convolve(channels, image, (out, apart), 1));
-                check("portable", &|out| tiles_portable(channels, image, all, out, apart));
+                // SAFETY: the sizes are right: `convolve` has just looked at them.
+                check("portable", &|out| unsafe { tiles_portable(channels, image, all, Places::new(out), apart) });
                 #[cfg(target_arch = "x86_64")]
                 if super::super::has_avx2() {
-                    // SAFETY: the CPU has the features, and the sizes are right: `convolve` has just looked at them.
-                    check("AVX2", &|out| unsafe { tiles_avx2(channels, image, all, out, apart) });
+                    // SAFETY: the same, and the CPU has the features.
+                    check("AVX2", &|out| unsafe { tiles_avx2(channels, image, all, Places::new(out), apart) });
                 }
             }
         }

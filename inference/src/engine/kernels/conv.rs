@@ -13,9 +13,12 @@ use super::{
     planes::{Geometry, Layout, Pixel, met},
     term::{Pair, Term},
 };
+use crate::engine::threads::pieces;
 
 /// Sums of one block of rows: they stay in the second-level cache.
 const BLOCK: usize = 32 << 10;
+/// Terms of planes from which it pays to fill them with several threads.
+const SPREAD_TERMS: usize = 1 << 15;
 /// Columns of the product that a block has at least.
 const MIN_COLUMNS: usize = 8 * PANEL;
 
@@ -149,23 +152,23 @@ impl<'g, P: Pixel> Convolution<'g, P> {
     }
 
     /// Puts the channels of a group in.
-    fn fill(&mut self, image: &[P], group: usize, zero: i16) {
-        let (in_group, size) = (self.g.in_group(), self.g.input_pixels());
+    fn fill(&mut self, image: &[P], group: usize, zero: i16, threads: usize) {
+        let Self { g, layout, met, planes, .. } = self;
+        let (in_group, size) = (g.in_group(), g.input_pixels());
         let channels = &image[group * in_group * size..(group + 1) * in_group * size];
-        for c in (0..in_group).step_by(P::CHANNELS) {
-            let plane = &mut self.planes[c / P::CHANNELS * self.layout.plane..][..self.layout.plane];
-            let first = &channels[c * size..(c + 1) * size];
-            let second = channels.get((c + 1) * size..(c + 2) * size).filter(|_| P::CHANNELS > 1);
-            self.layout.fill(self.g, &self.met, (first, second), zero, plane);
-        }
+        let planes = &mut planes[..in_group.div_ceil(P::CHANNELS) * layout.plane];
+        let threads = if planes.len() < SPREAD_TERMS { 1 } else { threads };
+        pieces(threads, planes, layout.plane, &|first, planes| {
+            let first = first / layout.plane * P::CHANNELS;
+            for (c, plane) in (first..).step_by(P::CHANNELS).zip(planes.chunks_exact_mut(layout.plane)) {
+                let second = channels.get((c + 1) * size..(c + 2) * size).filter(|_| P::CHANNELS > 1);
+                layout.fill(g, met, (&channels[c * size..(c + 1) * size], second), zero, plane);
+            }
+        });
     }
 }
 
 impl<'g> Convolution<'g, f32> {
-    pub(crate) fn new(g: &'g Geometry) -> Self {
-        Self::of(g, usize::MAX)
-    }
-
     /// With memory for [`Self::planes`], whatever is in it.
     pub(crate) fn with(g: &'g Geometry, planes: &'g mut [f32]) -> Self {
         let mut convolution = Self::in_planes(g, usize::MAX, Planes::Lent(planes));
@@ -201,7 +204,7 @@ impl<'g> Convolution<'g, f32> {
             // With panels planes are read to the end and no further, and may be those of the image.
             let plain = matches!(weights, Weights::Panels(_)) && self.layout.is_plain(g);
             if !plain {
-                self.fill(image, group, 0);
+                self.fill(image, group, 0, threads);
             }
             let bias = bias.get(group * out_group..(group + 1) * out_group).unwrap_or_default();
             let out = &mut out[group * out_group * pixels..(group + 1) * out_group * pixels];
@@ -278,7 +281,7 @@ impl<'g, P: Pixel<Term = Pair>> Requantised<'g, P> {
         // Integers are always laid out so.
         let Weights::Stripes(stripes) = weights else { return };
         for group in 0..g.groups {
-            self.convolution.fill(image, group, zero);
+            self.convolution.fill(image, group, zero, threads);
             let stripes = &stripes[group * out_group * depth..(group + 1) * out_group * depth];
             let rows = Rows { stripes, count: out_group, bias: &[], rectified: false };
             for (s, at) in self.convolution.layout.slices(g).enumerate() {

@@ -7,9 +7,11 @@
 pub(crate) use super::tiles::PANEL;
 use super::{
     term::Term,
-    tiles::{
-        Columns, Dense, Left, Lines, Neighbours, Piece, Place, Right, TILE, Table, all_tiles, reads_anywhere, tiles,
-    },
+    tiles::{Columns, Dense, Left, Lines, Neighbours, Piece, Place, Right, TILE, Table, reads_anywhere, tiles},
+};
+use crate::engine::{
+    places::Places,
+    threads::{divided, part, share},
 };
 
 /// A `[k, n]` matrix as panels of [`PANEL`] columns, each `[k, PANEL]`, padded with zeros.
@@ -111,7 +113,9 @@ pub(crate) fn matmul_strided<T: Term>(lhs: &[T], stride: usize, rhs: &Packed<T>,
     let rows = out.len().checked_div(n).unwrap_or(0);
     let columns = Neighbours { first: 0, stride: k * PANEL, n };
     let right = Right { data: &rhs.panels, columns, lines: Dense, k, apart: n };
-    product(Left::<T, false> { data: lhs, stride, rows, bias: &[], rectified: false }, right, out, threads, all_tiles);
+    let left = Left::<T, false> { data: lhs, stride, rows, bias: &[], rectified: false };
+    // SAFETY: what `product` promises is what is asked for.
+    product(left, right, out, threads, |lhs, right, panels, out| unsafe { tiles(lhs, right, panels, out) });
 }
 
 /// The columns of a product by [`matmul_taps`], as panels: image rows of `width` outputs, which begin `apart` elements from
@@ -219,24 +223,29 @@ pub(crate) fn matmul_taps<T: Term>(
     let Rows { stripes, count, bias, rectified } = rows;
     let left = Left::<T, true> { data: stripes, stride: k, rows: count, bias, rectified };
     let right = Right { data, columns, lines: Table(taps), k, apart };
-    product(left, right, out, threads, |lhs, right, out| {
+    // SAFETY: what `product` promises is what is asked for.
+    product(left, right, out, threads, |lhs, right, panels, out| unsafe {
         if lhs.rows < GATHERED_ROWS || reads_anywhere() {
-            all_tiles(lhs, right, out);
+            tiles(lhs, right, panels, out);
         } else {
-            gathered(lhs, right, out);
+            gathered(lhs, right, panels, out);
         }
     });
 }
 
+/// Multiply-adds of a product that is worth other threads.
+pub(crate) const SPREAD: u64 = 1 << 21;
+/// Calls `tiles` for all of the output: for some rows and panels at a time, whose operands have the sizes that their shapes
+/// say, and whose places in the output nobody else uses meanwhile.
 fn product<T: Term, L: Lines + Send + Sync, C: Columns + Send + Sync, const S: bool>(
     lhs: Left<'_, T, S>,
     right: Right<'_, T, L, C>,
     out: &mut [T::Sum],
     threads: usize,
-    tiles: impl Fn(Left<'_, T, S>, Right<'_, T, L, C>, &mut [T::Sum]) + Sync,
+    tiles: impl Fn(Left<'_, T, S>, Right<'_, T, L, C>, (usize, usize), Places<'_, T::Sum>) + Sync,
 ) {
-    let (k, m, apart) = (right.k, lhs.rows, right.apart);
-    if m == 0 || right.columns.panels() == 0 {
+    let (k, m, panels) = (right.k, lhs.rows, right.columns.panels());
+    if m == 0 || panels == 0 {
         return;
     }
     if k == 0 {
@@ -250,30 +259,37 @@ fn product<T: Term, L: Lines + Send + Sync, C: Columns + Send + Sync, const S: b
     let behind = last.checked_add(reach).and_then(|begin| begin.checked_add(PANEL));
     let enough = left.is_some_and(|len| lhs.data.len() >= len) && behind.is_some_and(|len| right.data.len() >= len);
     assert!(enough, "operands are smaller than their shapes");
-    let work = (m as u64).saturating_mul(k as u64).saturating_mul((right.columns.panels() * PANEL) as u64);
-    let threads = if work > 1 << 21 { threads.min(m / TILE).max(1) } else { 1 };
-    if threads > 1 {
-        // Each thread has rows of its own.
-        let rows = m.div_ceil(threads).next_multiple_of(TILE);
-        let parts = out.chunks_mut(rows * apart).take(m.div_ceil(rows)).enumerate();
-        super::spread(parts, |(i, out)| {
-            let (first, data) = (i * rows, &lhs.data[i * rows * lhs.stride..]);
-            let bias = lhs.bias.get(first..).unwrap_or_default();
-            tiles(Left::<T, S> { data, rows: rows.min(m - first), bias, ..lhs }, right, out);
-        });
-        return;
+    let out = Places::new(out);
+    let work = (m as u64).saturating_mul(k as u64).saturating_mul((panels * PANEL) as u64);
+    if threads <= 1 || work <= SPREAD {
+        return tiles(lhs, right, (0, panels), out);
     }
-    tiles(lhs, right, out);
+    // Of the larger operand a thread reads some parts alone.
+    let (tall, wide) = (m.div_ceil(TILE), panels.div_ceil(WIDE));
+    let (rows, columns) = if m > panels * PANEL {
+        divided(threads, tall, wide)
+    } else {
+        let (columns, rows) = divided(threads, wide, tall);
+        (rows, columns)
+    };
+    share(threads, rows * columns, &|i| {
+        let (from, to) = part(i / columns, rows, tall);
+        let (first, to) = (from * TILE, m.min(to * TILE));
+        let bias = lhs.bias.get(first..).unwrap_or_default();
+        let lhs = Left::<T, S> { data: &lhs.data[first * lhs.stride..], rows: to - first, bias, ..lhs };
+        let (from, to) = part(i % columns, columns, wide);
+        tiles(lhs, right, (from * WIDE, panels.min(to * WIDE)), out.from(first * right.apart));
+    });
 }
+
+/// Panels that the micro-kernels take at a time, at most.
+const WIDE: usize = 4;
 
 /// Rows from which it pays to gather a panel's lines first: unaligned loads cost more than a copy. Not where a line is used
 /// for as many sums as with AVX-512 ([`reads_anywhere`]).
 const GATHERED_ROWS: usize = 8 * TILE;
 /// Bytes of rows that are gone over for each gathered panel.
 const GATHERED_BYTES: usize = 512 << 10;
-
-/// Panels that are gathered at once, at most: as many as the micro-kernels take at a time.
-const GATHERED_PANELS: usize = 4;
 
 /// Panels of [`Lined`] columns whose lines were gathered: `first` is the one that they begin with.
 #[derive(Clone, Copy)]
@@ -309,17 +325,25 @@ impl Columns for Gathered<'_> {
 }
 
 /// [`tiles`] of many rows with lines anywhere: some panels at a time, gathered.
-fn gathered<T: Term>(lhs: Left<'_, T, true>, right: Right<'_, T, Table<'_>, &Lined>, out: &mut [T::Sum]) {
-    let (k, panels) = (right.k, right.columns.panels());
+///
+/// # Safety
+/// As [`tiles`].
+unsafe fn gathered<T: Term>(
+    lhs: Left<'_, T, true>,
+    right: Right<'_, T, Table<'_>, &Lined>,
+    (begin, end): (usize, usize),
+    out: Places<'_, T::Sum>,
+) {
+    let k = right.k;
     let block = (GATHERED_BYTES / 4 / k).max(GATHERED_ROWS).next_multiple_of(TILE);
-    let mut gathered = vec![T::default(); GATHERED_PANELS.min(panels) * k * PANEL];
+    let mut gathered = vec![T::default(); WIDE.min(end - begin) * k * PANEL];
     for first_row in (0..lhs.rows).step_by(block) {
         let rows = block.min(lhs.rows - first_row);
         let data = &lhs.data[first_row * k..][..rows * k];
         let lhs = Left { data, rows, bias: lhs.bias.get(first_row..).unwrap_or_default(), ..lhs };
-        let out = &mut out[first_row * right.apart..];
-        for first in (0..panels).step_by(GATHERED_PANELS) {
-            let count = (panels - first).min(GATHERED_PANELS);
+        let out = out.from(first_row * right.apart);
+        for first in (begin..end).step_by(WIDE) {
+            let count = (end - first).min(WIDE);
             for (p, panel) in gathered.chunks_exact_mut(k * PANEL).take(count).enumerate() {
                 let begin = right.columns.at(first + p);
                 for (line, at) in panel.as_chunks_mut::<PANEL>().0.iter_mut().zip(right.lines.0) {
@@ -328,7 +352,8 @@ fn gathered<T: Term>(lhs: Left<'_, T, true>, right: Right<'_, T, Table<'_>, &Lin
             }
             let columns = Gathered { columns: right.columns, first, stride: k * PANEL };
             let right = Right { data: &gathered, columns, lines: Dense, k, apart: right.apart };
-            tiles(lhs, right, (first, first + count), out);
+            // SAFETY: as promised.
+            unsafe { tiles(lhs, right, (first, first + count), out) }
         }
     }
 }
@@ -353,11 +378,12 @@ mod tests {
     ) -> Vec<Vec<T::Sum>> {
         let panels = (0, right.columns.panels());
         let mut outs = vec![vec![T::Sum::default(); lhs.rows * right.apart]; 2];
-        tiles_portable(lhs, right, panels, &mut outs[0]);
+        // SAFETY: the caller's operands are of the right sizes.
+        unsafe { tiles_portable(lhs, right, panels, Places::new(&mut outs[0])) };
         #[cfg(target_arch = "x86_64")]
         if has_avx2() {
             // SAFETY: the CPU has the features, and the caller's operands are of the right sizes.
-            unsafe { tiles_avx2(lhs, right, panels, &mut outs[1]) };
+            unsafe { tiles_avx2(lhs, right, panels, Places::new(&mut outs[1])) };
             return outs;
         }
         outs.truncate(1);
@@ -519,7 +545,8 @@ mod tests {
             );
             let mut others = otherwise(left, right);
             others.push(vec![0.0; m * stride]);
-            gathered(left, right, others.last_mut().unwrap());
+            // SAFETY: the operands are of the right sizes.
+            unsafe { gathered(left, right, (0, columns.panels()), Places::new(others.last_mut().unwrap())) };
             for i in 0..m {
                 for j in 0..n {
                     let at = j / width * apart + j % width;

@@ -66,28 +66,3 @@ pub(crate) fn has_avx512() -> bool {
         && is_x86_feature_detected!("avx512vnni")
         && has_avx2()
 }
-
-/// Does independent parts of a work at the same time, each in a thread. Where the system gives no thread the caller does
-/// the part: what a machine is short of must not become a result.
-pub(crate) fn spread<T: Send>(parts: impl Iterator<Item = T>, work: impl Fn(T) + Sync) {
-    let work = &work;
-    std::thread::scope(|scope| {
-        let mut parts = parts.peekable();
-        while let Some(part) = parts.next() {
-            if parts.peek().is_none() {
-                return work(part);
-            }
-            // Behind a lock, so that the part is still here if no thread takes it.
-            let shared = std::sync::Arc::new(parking_lot::Mutex::new(Some(part)));
-            let theirs = shared.clone();
-            let run = move || {
-                let part = theirs.lock().take();
-                part.map(work)
-            };
-            if std::thread::Builder::new().spawn_scoped(scope, run).is_err() {
-                let part = shared.lock().take();
-                part.map(work);
-            }
-        }
-    });
-}

@@ -7,6 +7,10 @@ use super::{
     vectorized,
 };
 
+/// Elements of a padded image for each one of the input and the output, and others, that cost nothing by themselves.
+const USUAL_PADDING: u64 = 16;
+const LITTLE_PADDING: u64 = 1 << 20;
+
 /// One spatial dimension of a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Axis {
@@ -73,12 +77,18 @@ impl Geometry {
         planes.saturating_add(sums).saturating_mul(4)
     }
 
-    /// What it costs to put one image in: every row of every channel is looked at once for each phase of its columns.
+    /// What it costs to put one image in: every row of every channel is looked at once for each phase of its columns. Elements
+    /// are paid for with those of the input and the output, and so is padding, unless it is out of all proportion: then the
+    /// cost is no polynomial of the dimensions any more.
     pub(crate) fn filling(&self) -> u64 {
+        let product = |a: usize, b: usize| (a as u64).saturating_mul(b as u64);
+        let planes = product(self.channels, Layout::new(self).plane);
+        let elements = product(self.channels, self.input_pixels()).saturating_add(product(self.outputs, self.pixels()));
+        let padding = planes.saturating_sub(elements.saturating_mul(USUAL_PADDING).saturating_add(LITTLE_PADDING));
         let phases =
             self.axes.last().map_or(1, |axis| if axis.output > 1 { axis.kernel.min(axis.stride) } else { 1 }) as u64;
         let rows: u64 = self.axes.iter().rev().skip(1).map(|axis| axis.input as u64).fold(1, u64::saturating_mul);
-        (self.channels as u64).saturating_mul(rows).saturating_mul(phases)
+        (self.channels as u64).saturating_mul(rows).saturating_mul(phases).saturating_add(padding)
     }
 }
 
@@ -161,9 +171,9 @@ impl Layout {
         })
     }
 
-    /// Whether [`Self::fill`] writes to all of a plane. If not, what it leaves out must be zero.
+    /// Whether [`Self::fill`] writes to all of a plane that a kernel position meets. If not, what it leaves out must be zero.
     pub(super) fn fills(&self) -> bool {
-        (self.rows.stride, self.columns_axis.stride) == (1, 1) && self.outer.is_empty()
+        self.outer.is_empty()
     }
 
     /// Puts a channel in, or two at once. `met` are the phases of rows and of columns that a kernel position meets.
@@ -178,7 +188,6 @@ impl Layout {
     ) {
         let (height, width) = (self.rows.input, self.columns_axis.input);
         let (sy, sx) = (self.rows.stride, self.columns_axis.stride);
-        let (padded_height, padded_width) = (self.phase.0 * sy, self.phase.1 * sx);
         let outer = &g.axes[..self.outer.len()];
         let slices: usize = outer.iter().map(|axis| axis.input).product();
         for s in 0..slices {
@@ -195,54 +204,48 @@ impl Layout {
                 continue;
             }
             let target = &mut plane[at * self.slice..(at + 1) * self.slice];
-            if sy == 1 && sx == 1 {
-                // Rows stay neighbours, whole as they are.
-                let rows = padded_height.saturating_sub(self.rows.before).min(height);
-                let room = padded_width.saturating_sub(self.columns_axis.before).min(width);
-                if rows == 0 || room == 0 {
+            for (phase_y, phase_x) in met.0.iter().flat_map(|y| met.1.iter().map(move |x| (*y, *x))) {
+                let target = &mut target[self.at(phase_y, phase_x)..][..self.phase.0 * self.phase.1];
+                let ((y, top), (x, left)) = (begin(&self.rows, phase_y), begin(&self.columns_axis, phase_x));
+                let rows = PhaseRows {
+                    count: height.saturating_sub(y).div_ceil(sy).min(self.phase.0.saturating_sub(top)),
+                    apart: sy * width,
+                    room: width.saturating_sub(x).div_ceil(sx).min(self.phase.1.saturating_sub(left)),
+                    step: sx,
+                    pitch: self.phase.1,
+                };
+                if rows.count == 0 || rows.room == 0 {
                     target.fill(P::Term::default());
                     continue;
                 }
-                let begin = self.at(self.rows.before, self.columns_axis.before);
-                let (from, to) = (s * height * width, (s * height + rows) * width);
-                let second = second.map(|second| &second[from..to]);
-                let (above, rest) = target.split_at_mut(begin);
+                let (from, to) = ((s * height + y) * width + x, (s + 1) * height * width);
+                let (above, target) = target.split_at_mut(top * self.phase.1 + left);
                 above.fill(P::Term::default());
-                P::put_rows((&first[from..to], second), (width, room), zero, rest, self.phase.1);
-                continue;
-            }
-            for y in 0..height {
-                let row = (s * height + y) * width;
-                let padded_y = y + self.rows.before;
-                if padded_y >= padded_height || (sy > 1 && met.0.binary_search(&(padded_y % sy)).is_err()) {
-                    continue;
-                }
-                if sx == 1 {
-                    let room = padded_width.saturating_sub(self.columns_axis.before).min(width);
-                    if room == 0 {
-                        continue;
-                    }
-                    let at = self.at(padded_y, self.columns_axis.before);
-                    let second = second.map(|second| &second[row..row + width]);
-                    P::put(&first[row..row + width], second, 1, zero, &mut target[at..at + room]);
-                    continue;
-                }
-                // The columns of each phase are neighbours.
-                for phase in &met.1 {
-                    let skipped = (phase + sx - self.columns_axis.before % sx) % sx;
-                    let padded_x = skipped + self.columns_axis.before;
-                    let room = padded_width.saturating_sub(padded_x).min(width.saturating_sub(skipped)).div_ceil(sx);
-                    if room == 0 {
-                        continue;
-                    }
-                    let at = self.at(padded_y, padded_x);
-                    let (from, to) = (row + skipped.min(width), row + width);
-                    let second = second.map(|second| &second[from..to]);
-                    P::put(&first[from..to], second, sx, zero, &mut target[at..at + room]);
-                }
+                P::put_rows((&first[from..to], second.map(|second| &second[from..to])), rows, zero, target);
             }
         }
     }
+}
+
+/// The first input coordinate of a phase, and where in the phase it lies.
+fn begin(axis: &Axis, phase: usize) -> (usize, usize) {
+    let skipped = (phase + axis.stride - axis.before % axis.stride) % axis.stride;
+    (skipped, (skipped + axis.before) / axis.stride)
+}
+
+/// Some elements of a channel that become a phase of its plane, from the first on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PhaseRows {
+    /// How many rows.
+    count: usize,
+    /// How far apart they begin in the channel.
+    apart: usize,
+    /// Elements of each.
+    room: usize,
+    /// How far apart those are in the channel.
+    step: usize,
+    /// How far apart rows begin in the plane.
+    pitch: usize,
 }
 
 /// The phases of padded coordinates that a kernel position of any output meets.
@@ -256,31 +259,24 @@ pub(super) fn met(axis: &Axis) -> Vec<usize> {
 }
 
 /// What can be convolved: the elements of an image, and the terms that their products are made of.
-pub(crate) trait Pixel: Copy {
+pub(crate) trait Pixel: Copy + Sync {
     type Term: Term;
     /// Channels in one term.
     const CHANNELS: usize;
     /// Puts the terms of every `step`th element of a row of one channel, or of two, into `out`: minus the zero point.
     fn put(first: &[Self], second: Option<&[Self]>, step: usize, zero: i16, out: &mut [Self::Term]);
 
-    /// Puts the first `room` elements of each row of `width` into `out`, where rows begin `pitch` terms from each other; what
-    /// is between and behind them is zero then.
+    /// Puts the terms of rows into `out`; what is between and behind them is zero then.
     #[inline(always)]
-    fn put_rows(
-        (first, second): (&[Self], Option<&[Self]>),
-        (width, room): (usize, usize),
-        zero: i16,
-        out: &mut [Self::Term],
-        pitch: usize,
-    ) {
-        let (rows, behind) = out.split_at_mut(out.len().min(first.len() / width * pitch));
-        for (y, out) in rows.chunks_mut(pitch).enumerate() {
-            let row = y * width..y * width + room;
-            let (out, padding) = out.split_at_mut(room);
-            Self::put(&first[row.clone()], second.map(|second| &second[row]), 1, zero, out);
+    fn put_rows((first, second): (&[Self], Option<&[Self]>), rows: PhaseRows, zero: i16, out: &mut [Self::Term]) {
+        let PhaseRows { count, apart, room, step, pitch } = rows;
+        for (y, out) in out.chunks_mut(pitch).enumerate() {
+            let (out, padding) = out.split_at_mut(if y < count { room } else { 0 });
+            if y < count {
+                Self::put(&first[y * apart..], second.map(|second| &second[y * apart..]), step, zero, out);
+            }
             padding.fill(Self::Term::default());
         }
-        behind.fill(Self::Term::default());
     }
 }
 
@@ -289,55 +285,43 @@ impl Pixel for f32 {
     const CHANNELS: usize = 1;
     #[inline(always)]
     fn put(first: &[f32], _: Option<&[f32]>, step: usize, _: i16, out: &mut [f32]) {
-        match step {
-            2 => every_second(first, out),
-            step => out.iter_mut().zip(first.iter().step_by(step)).for_each(|(out, x)| *out = *x),
-        }
+        out.iter_mut().zip(first.iter().step_by(step)).for_each(|(out, x)| *out = *x);
     }
 
     #[inline(always)]
-    fn put_rows(
-        (first, _): (&[f32], Option<&[f32]>),
-        (width, room): (usize, usize),
-        _: i16,
-        out: &mut [f32],
-        pitch: usize,
-    ) {
-        copy_rows(first, width, room, out, pitch);
+    fn put_rows((first, _): (&[f32], Option<&[f32]>), rows: PhaseRows, _: i16, out: &mut [f32]) {
+        copy_rows(first, rows, out);
     }
 }
 
 vectorized! {
-    /// Copies the first `room` elements of each row of `width`, to rows that begin `pitch` elements from each other; what is
-    /// between and behind them becomes zero.
-    fn copy_rows(from: &[f32], width: usize, room: usize, to: &mut [f32], pitch: usize) {
-        let (rows, behind) = to.split_at_mut(to.len().min(from.len() / width * pitch));
-        behind.fill(0.0);
-        for (from, to) in from.chunks_exact(width).zip(rows.chunks_mut(pitch)) {
+    /// Copies rows; what is between and behind them becomes zero.
+    fn copy_rows(from: &[f32], rows: PhaseRows, to: &mut [f32]) {
+        let PhaseRows { count, apart, room, step, pitch } = rows;
+        let (rows, behind) = to.split_at_mut(to.len().min(count * pitch));
+        for x in behind {
+            *x = 0.0;
+        }
+        for (y, to) in rows.chunks_mut(pitch).enumerate() {
             let (to, padding) = to.split_at_mut(room);
             for x in padding {
                 *x = 0.0;
             }
-            let from = &from[..room];
-            match room {
-                16.. => copy_row::<16>(from, to),
-                8.. => copy_row::<8>(from, to),
-                4.. => copy_row::<4>(from, to),
-                _ => copy_row::<1>(from, to),
+            let from = &from[y * apart..];
+            match (step, room) {
+                (1, 16..) => copy_row::<16>(&from[..room], to),
+                (1, 8..) => copy_row::<8>(&from[..room], to),
+                (1, 4..) => copy_row::<4>(&from[..room], to),
+                (1, _) => copy_row::<1>(&from[..room], to),
+                (2, 16..) => every_second::<16>(from, to),
+                (2, 8..) => every_second::<8>(from, to),
+                (2, 4..) => every_second::<4>(from, to),
+                _ => {
+                    for (i, to) in to.iter_mut().enumerate() {
+                        *to = from[i * step];
+                    }
+                }
             }
-        }
-    }
-}
-
-vectorized! {
-    /// The first element of each pair.
-    fn every_second(from: &[f32], to: &mut [f32]) {
-        let (pairs, rest) = from.as_chunks::<2>();
-        for (to, pair) in to.iter_mut().zip(pairs) {
-            *to = pair[0];
-        }
-        if let (Some(to), [x]) = (to.get_mut(pairs.len()), rest) {
-            *to = *x;
         }
     }
 }
@@ -351,6 +335,32 @@ fn copy_row<const N: usize>(from: &[f32], to: &mut [f32]) {
     }
     if let (Some(to), Some(from)) = (to.last_chunk_mut::<N>(), from.last_chunk::<N>()) {
         *to = *from;
+    }
+}
+
+/// The same with the first element of each pair.
+#[inline(always)]
+fn every_second<const N: usize>(from: &[f32], to: &mut [f32]) {
+    let count = to.len();
+    let (pairs, _) = from.as_chunks::<2>();
+    for (to, pairs) in to.as_chunks_mut::<N>().0.iter_mut().zip(pairs.as_chunks::<N>().0) {
+        for (to, pair) in to.iter_mut().zip(pairs) {
+            *to = pair[0];
+        }
+    }
+    let Some(to) = to.last_chunk_mut::<N>() else { return };
+    match pairs.get(count - N..).and_then(|pairs| pairs.first_chunk::<N>()) {
+        Some(pairs) => {
+            for (to, pair) in to.iter_mut().zip(pairs) {
+                *to = pair[0];
+            }
+        }
+        // The last one is the last of the channel.
+        None => {
+            for (i, to) in to.iter_mut().enumerate() {
+                *to = from[(count - N + i) * 2];
+            }
+        }
     }
 }
 

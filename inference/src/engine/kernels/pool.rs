@@ -1,16 +1,16 @@
 //! Windows over the rows and columns of a plane: each output folds the elements under its window in row-major order,
-//! padding left out. Goes over the outputs of a row for each kernel position, so that lanes are outputs.
+//! padding left out. Lanes are outputs of a row.
 
 use super::{planes::Axis, vectorized};
 use crate::engine::numeric::Number;
 
-/// The outputs whose element under kernel position `k` is no padding: the first one, and the one behind the last.
+/// The outputs whose windows lie within the input: the first one, and the one behind the last.
 #[inline(always)]
-fn met(axis: &Axis, k: usize) -> (usize, usize) {
-    let shift = k * axis.dilation;
-    let first = axis.before.saturating_sub(shift).div_ceil(axis.stride);
-    let end = (axis.input + axis.before).saturating_sub(shift).div_ceil(axis.stride);
-    (first.min(axis.output), end.min(axis.output))
+fn whole(axis: &Axis) -> (usize, usize) {
+    let first = axis.before.div_ceil(axis.stride).min(axis.output);
+    // The last window that ends within it.
+    let last = (axis.input + axis.before).checked_sub((axis.kernel - 1) * axis.dilation + 1).map(|at| at / axis.stride);
+    (first, last.map_or(0, |last| (last + 1).min(axis.output)).max(first))
 }
 
 /// Folds the elements under the window of each output, from `start`, into `out`.
@@ -29,32 +29,91 @@ pub(crate) fn fold<T: Copy, A: Copy>(
     if halved(rows) && halved(columns) {
         return halve(plane, columns, start, join, out);
     }
-    out.fill(start);
+    let (first, end) = whole(columns);
     for (y, out) in out.chunks_exact_mut(columns.output.max(1)).enumerate() {
-        for ky in 0..rows.kernel {
-            let Some(source) = rows.source(y, ky) else { continue };
-            let row = &plane[source * columns.input..(source + 1) * columns.input];
-            for kx in 0..columns.kernel {
-                let (first, end) = met(columns, kx);
-                if first >= end {
-                    continue;
-                }
-                let out = &mut out[first..end];
-                let row = &row[first * columns.stride + kx * columns.dilation - columns.before..];
-                match columns.stride {
-                    1 => out.iter_mut().zip(row).for_each(|(sum, x)| *sum = join(*sum, *x)),
-                    2 => {
-                        // The last one may be the last of the row.
-                        let (pairs, rest) = row.as_chunks::<2>();
-                        out.iter_mut().zip(pairs).for_each(|(sum, x)| *sum = join(*sum, x[0]));
-                        if let (Some(sum), [x]) = (out.get_mut(pairs.len()), rest) {
-                            *sum = join(*sum, *x);
-                        }
-                    }
-                    stride => out.iter_mut().zip(row.iter().step_by(stride)).for_each(|(sum, x)| *sum = join(*sum, *x)),
+        let lines = Lines { plane, rows, columns, y };
+        for x in (0..first).chain(end..columns.output) {
+            out[x] = lines.one(x, start, &join);
+        }
+        match end - first {
+            16.. => lines.some::<_, 16>(first, start, &join, &mut out[first..end]),
+            8.. => lines.some::<_, 8>(first, start, &join, &mut out[first..end]),
+            4.. => lines.some::<_, 4>(first, start, &join, &mut out[first..end]),
+            _ => lines.some::<_, 1>(first, start, &join, &mut out[first..end]),
+        }
+    }
+}
+
+/// The windows of a row of outputs.
+struct Lines<'a, T> {
+    plane: &'a [T],
+    rows: &'a Axis,
+    columns: &'a Axis,
+    y: usize,
+}
+
+impl<T: Copy> Lines<'_, T> {
+    /// The window of output `x`, some of which may be padding.
+    #[inline(always)]
+    fn one<A: Copy>(&self, x: usize, start: A, join: &impl Fn(A, T) -> A) -> A {
+        let mut result = start;
+        for ky in 0..self.rows.kernel {
+            let Some(source) = self.rows.source(self.y, ky) else { continue };
+            for kx in 0..self.columns.kernel {
+                if let Some(x) = self.columns.source(x, kx) {
+                    result = join(result, self.plane[source * self.columns.input + x]);
                 }
             }
         }
+        result
+    }
+
+    /// The windows of outputs from `first` on, whose columns are no padding, `N` at a time at least: those of a register.
+    #[inline(always)]
+    fn some<A: Copy, const N: usize>(&self, first: usize, start: A, join: &impl Fn(A, T) -> A, out: &mut [A]) {
+        let count = out.len();
+        let (blocks, rest) = out.as_chunks_mut::<N>();
+        for (i, out) in blocks.iter_mut().enumerate() {
+            *out = self.block::<A, N>(first + i * N, start, join);
+        }
+        // The rest with some that are done already.
+        if !rest.is_empty()
+            && let Some(out) = out.last_chunk_mut::<N>()
+        {
+            *out = self.block::<A, N>(first + count - N, start, join);
+        }
+    }
+
+    #[inline(always)]
+    fn block<A: Copy, const N: usize>(&self, first: usize, start: A, join: &impl Fn(A, T) -> A) -> [A; N] {
+        let mut result = [start; N];
+        let stride = self.columns.stride;
+        for ky in 0..self.rows.kernel {
+            let Some(source) = self.rows.source(self.y, ky) else { continue };
+            let begin = source * self.columns.input + first * stride - self.columns.before;
+            for kx in 0..self.columns.kernel {
+                let row = &self.plane[begin + kx * self.columns.dilation..];
+                // Of a pair the second one is not used: at the end of the plane there may be none.
+                match (stride, row.first_chunk::<N>(), row.as_chunks::<2>().0.first_chunk::<N>()) {
+                    (1, Some(row), _) => {
+                        for (result, x) in result.iter_mut().zip(row) {
+                            *result = join(*result, *x);
+                        }
+                    }
+                    (2, _, Some(pairs)) => {
+                        for (result, pair) in result.iter_mut().zip(pairs) {
+                            *result = join(*result, pair[0]);
+                        }
+                    }
+                    _ => {
+                        for (lane, result) in result.iter_mut().enumerate() {
+                            *result = join(*result, row[lane * stride]);
+                        }
+                    }
+                }
+            }
+        }
+        result
     }
 }
 

@@ -1,7 +1,7 @@
 //! Reductions of rows.
 
 use super::vectorized;
-use crate::engine::numeric::{Number, Wide};
+use crate::engine::numeric::{Number, Wide, exp_to_one};
 
 /// Running sums of one row.
 pub(crate) const LANES: usize = 16;
@@ -41,13 +41,6 @@ pub(crate) fn max<A: Number>(row: &[A]) -> A {
     row.iter().fold(A::LEAST, |best, x| if best.is_nan() || best >= *x { best } else { *x })
 }
 
-/// The same, lane by lane: what may differ is the sign of a zero, and which NaN it is.
-#[inline(always)]
-fn max_unsigned<A: Number>(row: &[A]) -> A {
-    let greater = |best: A, x: A| if best.is_nan() || best >= x { best } else { x };
-    fold(row, |x| x, A::LEAST, greater)
-}
-
 vectorized! {
     /// The least and the greatest element, zero being one of them; NaN is passed over. (What sign a zero has is not
     /// said.)
@@ -69,23 +62,21 @@ vectorized! {
     }
 }
 
-/// e^(x − max) of each element, and their sum. (The sign of a zero that is taken off makes no difference to an exponential.)
+/// Softmax of a row: e^(x − max) of each element, divided by their sum.
 #[inline(always)]
-fn exponentials<W: Wide>(row: &mut [W]) -> W {
-    let max = max_unsigned(row);
+fn softmax_without<W: Wide>(max: W, row: &mut [W], exp: impl Fn(W) -> W) {
     for x in row.iter_mut() {
-        *x = x.minus(max).exp();
+        *x = exp(x.minus(max));
     }
-    sum(row)
-}
-
-/// Softmax of a row: the exponentials divided by their sum.
-#[inline(always)]
-pub(crate) fn softmax<W: Wide>(row: &mut [W]) {
-    let sum = exponentials(row);
+    let sum = sum(row);
     for x in row.iter_mut() {
         *x = x.over(sum);
     }
+}
+
+/// Softmax of a row.
+pub(crate) fn softmax<W: Wide>(row: &mut [W]) {
+    softmax_without(max(row), row, W::exp);
 }
 
 vectorized! {
@@ -93,9 +84,43 @@ vectorized! {
     pub(crate) fn softmax_rows(values: &mut [f32], n: usize) {
         // A loop: what `for_each` calls would be compiled for any CPU.
         for row in values.chunks_exact_mut(n.max(1)) {
-            softmax(row);
+            softmax_without(any_max(row), row, exp_to_one);
         }
     }
+}
+
+/// The greatest element. The sign of a zero, and what becomes of NaN, make no difference to a softmax: with a NaN its sum is
+/// one, and so is everything.
+#[inline(always)]
+fn any_max(row: &[f32]) -> f32 {
+    const MANY: usize = 4 * LANES;
+    let greater = |a: f32, b: f32| if a > b { a } else { b };
+    let mut many = [f32::NEG_INFINITY; MANY];
+    let (chunks, rest) = row.as_chunks::<MANY>();
+    for chunk in chunks {
+        for (lane, x) in many.iter_mut().zip(chunk) {
+            *lane = greater(*lane, *x);
+        }
+    }
+    let (first, others) = many.split_at_mut(LANES);
+    for lanes in others.chunks_exact(LANES) {
+        for (lane, x) in first.iter_mut().zip(lanes) {
+            *lane = greater(*lane, *x);
+        }
+    }
+    for chunk in rest.chunks(LANES) {
+        for (lane, x) in first.iter_mut().zip(chunk) {
+            *lane = greater(*lane, *x);
+        }
+    }
+    let mut half = LANES / 2;
+    while half > 0 {
+        for j in 0..half {
+            first[j] = greater(first[j], first[j + half]);
+        }
+        half /= 2;
+    }
+    first[0]
 }
 
 /// Log-softmax of a row: x − max − log(sum of the exponentials).
@@ -117,21 +142,21 @@ vectorized! {
 }
 
 vectorized! {
-    /// Layer normalisation of each row of `n` elements: mean; variance as the mean of squared differences;
+    /// Layer normalisation of each row of `n` elements of `from`, into `to`: mean; variance as the mean of squared differences;
     /// (x − mean) · (1 / sqrt(variance + epsilon)), times the scale, plus the bias.
-    pub(crate) fn layer_norm_rows(values: &mut [f32], n: usize, epsilon: f32, scale: &[f32], bias: &[f32]) {
-        for row in values.chunks_exact_mut(n.max(1)) {
+    pub(crate) fn layer_norm_rows(from: &[f32], to: &mut [f32], n: usize, epsilon: f32, scale: &[f32], bias: &[f32]) {
+        for (from, to) in from.chunks_exact(n.max(1)).zip(to.chunks_exact_mut(n.max(1))) {
             let count = n as f32;
-            let mean = sum(row) / count;
-            let variance = fold(row, |x: f32| (x - mean) * (x - mean), 0.0, |a: f32, b| a + b) / count;
+            let mean = sum(from) / count;
+            let variance = fold(from, |x: f32| (x - mean) * (x - mean), 0.0, |a: f32, b| a + b) / count;
             let inverse = 1.0 / (variance + epsilon).sqrt();
             if bias.is_empty() {
-                for (x, s) in row.iter_mut().zip(scale) {
-                    *x = (*x - mean) * inverse * s;
+                for ((to, x), s) in to.iter_mut().zip(from).zip(scale) {
+                    *to = (*x - mean) * inverse * s;
                 }
             } else {
-                for ((x, s), b) in row.iter_mut().zip(scale).zip(bias) {
-                    *x = (*x - mean) * inverse * s + b;
+                for (((to, x), s), b) in to.iter_mut().zip(from).zip(scale).zip(bias) {
+                    *to = (*x - mean) * inverse * s + b;
                 }
             }
         }
@@ -141,6 +166,7 @@ vectorized! {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::sample::{bits, numbers};
 
     #[test]
     fn the_order_of_a_sum_is_as_defined() {
@@ -157,15 +183,40 @@ mod tests {
     }
 
     #[test]
+    fn rows_are_normalised_as_defined() {
+        for (n, count) in [(1, 5), (7, 9), (16, 4), (40, 3), (100, 6)] {
+            let (rows, scale, bias) = (numbers(n * count, 1), numbers(n, 2), numbers(n, 3));
+            for bias in [&bias[..], &[]] {
+                let mut normalised = vec![9.0; rows.len()];
+                layer_norm_rows(&rows, &mut normalised, n, 1e-5, &scale, bias);
+                for (row, normalised) in rows.chunks_exact(n).zip(normalised.chunks_exact(n)) {
+                    let mean = sum(row) / n as f32;
+                    let squares: Vec<f32> = row.iter().map(|x| (x - mean) * (x - mean)).collect();
+                    let inverse = 1.0 / (sum(&squares) / n as f32 + 1e-5).sqrt();
+                    let bias = |i: usize| bias.get(i).copied();
+                    let one = |i: usize| (row[i] - mean) * inverse * scale[i];
+                    let expected: Vec<f32> = (0..n).map(|i| bias(i).map_or(one(i), |bias| one(i) + bias)).collect();
+                    assert_eq!(bits(normalised), bits(&expected), "{count} rows of {n}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn softmax_rows_equal_softmax() {
-        let mut rows: Vec<f32> = (0..60).map(|i| ((i * 7) % 13) as f32 - 6.0).collect();
-        let mut each = rows.clone();
-        softmax_rows(&mut rows, 20);
-        each.chunks_exact_mut(20).for_each(softmax);
-        assert_eq!(
-            rows.iter().map(|x| x.to_bits()).collect::<Vec<_>>(),
-            each.iter().map(|x| x.to_bits()).collect::<Vec<_>>()
-        );
+        for (n, count) in [(1, 3), (7, 9), (16, 4), (20, 3), (64, 6), (150, 5), (0, 0)] {
+            let mut rows: Vec<f32> = (0..n * count).map(|i| ((i * 7) % 13) as f32 - 6.0).collect();
+            let mut each = rows.clone();
+            softmax_rows(&mut rows, n);
+            each.chunks_exact_mut(n.max(1)).for_each(softmax);
+            assert_eq!(bits(&rows), bits(&each), "{count} rows of {n}");
+        }
+        for special in [f32::NAN, f32::INFINITY] {
+            let mut row: Vec<f32> = (0..90).map(|i| i as f32).collect();
+            row[70] = special;
+            softmax_rows(&mut row, 90);
+            assert!(row[70].is_nan() && (special == f32::INFINITY || row.iter().all(|x| x.is_nan())), "{special}");
+        }
         let mut infinite = [f32::NEG_INFINITY, 0.0, 1.0];
         softmax(&mut infinite);
         assert_eq!(infinite[0], 0.0);

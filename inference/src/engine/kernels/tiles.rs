@@ -3,6 +3,7 @@
 #[cfg(target_arch = "x86_64")]
 use super::lanes::Lanes;
 use super::term::{Accumulator, Term};
+use crate::engine::places::Places;
 
 /// Columns of one panel: two AVX2 registers of 32-bit terms, one AVX-512 register.
 pub(crate) const PANEL: usize = 16;
@@ -137,30 +138,26 @@ pub(super) struct Left<'a, T: Term, const STRIPES: bool> {
     pub(super) rectified: bool,
 }
 
-pub(super) fn all_tiles<T: Term, L: Lines, C: Columns, const S: bool>(
-    lhs: Left<'_, T, S>,
-    right: Right<'_, T, L, C>,
-    out: &mut [T::Sum],
-) {
-    tiles(lhs, right, (0, right.columns.panels()), out);
-}
-
 /// Computes the columns of some panels: from the first, up to the second.
-pub(super) fn tiles<T: Term, L: Lines, C: Columns, const S: bool>(
+///
+/// # Safety
+/// The operands have the sizes that their shapes say, and nobody else uses the output's places in these rows and columns.
+pub(super) unsafe fn tiles<T: Term, L: Lines, C: Columns, const S: bool>(
     lhs: Left<'_, T, S>,
     right: Right<'_, T, L, C>,
     panels: (usize, usize),
-    out: &mut [T::Sum],
+    out: Places<'_, T::Sum>,
 ) {
     #[cfg(target_arch = "x86_64")]
     if super::has_avx512() {
-        // SAFETY: the CPU has the features that the function is compiled for; `product` has checked the sizes.
+        // SAFETY: the CPU has the features that the function is compiled for; the rest is as promised.
         return unsafe { tiles_avx512(lhs, right, panels, out) };
     } else if super::has_avx2() {
         // SAFETY: the same.
         return unsafe { tiles_avx2(lhs, right, panels, out) };
     }
-    tiles_portable(lhs, right, panels, out);
+    // SAFETY: as promised.
+    unsafe { tiles_portable(lhs, right, panels, out) }
 }
 
 /// Whether lines that lie anywhere are as good as neighbours.
@@ -222,15 +219,66 @@ macro_rules! walk_tiles {
     }};
 }
 
+/// Rows of a tile, at most, where there are 32 registers: with three panels sums take 27 of them.
+#[cfg(target_arch = "x86_64")]
+const EVEN_TILE: usize = 9;
+
+/// Panels at a time of tiles of up to so many rows, when so many panels are left: as many sums as there are registers for, and
+/// no single panel in the end.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn panels_at_a_time(rows: usize, left: usize) -> usize {
+    match (rows, left) {
+        (7.., 4) => 2,
+        (7.., _) => left.min(3),
+        (2.., _) => left.min(4),
+        (_, 8..) => 8,
+        (_, 4..) => 4,
+        _ => left,
+    }
+}
+
+/// [`walk_tiles`] of rows that may be taken in any number: tiles are as high as each other, within one row. What kernels there
+/// are is listed.
+#[cfg(target_arch = "x86_64")]
+macro_rules! walk_even_tiles {
+    ($micro:ident, $lhs:ident, $right:ident, $panels:ident, $out:ident, $([$rows:literal: [$($width:literal),*]]),*) => {{
+        let (begin, end) = $panels;
+        let block = (ROW_BYTES / 4 / $right.k).max(EVEN_TILE).next_multiple_of(EVEN_TILE);
+        for first in (0..$lhs.rows).step_by(block) {
+            let count = block.min($lhs.rows - first);
+            let tiles = count.div_ceil(EVEN_TILE);
+            let (least, higher) = (count / tiles, count % tiles);
+            let mut p = begin;
+            while p < end {
+                let width = panels_at_a_time(least + usize::from(higher > 0), end - p);
+                let mut row = first;
+                for tile in 0..tiles {
+                    let rows = least + usize::from(tile < higher);
+                    match (rows, width) {
+                        $($(($rows, $width) => $micro::<T, $rows, $width, L, C, S>($lhs, $right, row, p, $out),)*)*
+                        // `panels_at_a_time` asks for nothing else.
+                        _ => unreachable!("no kernel of {rows} rows and {width} panels"),
+                    }
+                    row += rows;
+                }
+                p += width;
+            }
+        }
+    }};
+}
+
+/// # Safety
+/// As [`tiles`], on a CPU that has the features.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 pub(super) unsafe fn tiles_avx2<T: Term, L: Lines, C: Columns, const S: bool>(
     lhs: Left<'_, T, S>,
     right: Right<'_, T, L, C>,
     panels: (usize, usize),
-    out: &mut [T::Sum],
+    out: Places<'_, T::Sum>,
 ) {
-    // SAFETY: the caller has checked the sizes.
+    // SAFETY: as promised.
     unsafe { walk_tiles!(micro_avx2, lhs, right, panels, out, [], [], [], [2], [3], [4]) }
 }
 
@@ -240,11 +288,30 @@ unsafe fn tiles_avx512<T: Term, L: Lines, C: Columns, const S: bool>(
     lhs: Left<'_, T, S>,
     right: Right<'_, T, L, C>,
     panels: (usize, usize),
-    out: &mut [T::Sum],
+    out: Places<'_, T::Sum>,
 ) {
-    // SAFETY: the caller has checked the sizes.
+    // SAFETY: as promised.
     unsafe {
-        walk_tiles!(micro_avx512, lhs, right, panels, out, [4, 2], [4, 2], [4, 2], [4, 2], [4, 2], [8, 4, 2]);
+        if S {
+            walk_tiles!(micro_avx512, lhs, right, panels, out, [4, 2], [4, 2], [4, 2], [4, 2], [4, 2], [8, 4, 2]);
+        } else {
+            walk_even_tiles!(
+                micro_avx512,
+                lhs,
+                right,
+                panels,
+                out,
+                [9: [3, 2, 1]],
+                [8: [3, 2, 1]],
+                [7: [3, 2, 1]],
+                [6: [4, 3, 2, 1]],
+                [5: [4, 3, 2, 1]],
+                [4: [4, 3, 2, 1]],
+                [3: [4, 3, 2, 1]],
+                [2: [4, 3, 2, 1]],
+                [1: [8, 4, 3, 2, 1]]
+            );
+        }
     }
 }
 
@@ -259,7 +326,7 @@ macro_rules! micro_by_lanes {
         ///
         /// # Safety
         /// The CPU has the features. `R` rows of `lhs` from `row` and `P` panels from `p` are there, with lines that lie
-        /// within the data.
+        /// within the data. Nobody else uses the output's places in these rows and columns.
         #[cfg(target_arch = "x86_64")]
         #[target_feature(enable = $features)]
         unsafe fn $name<T: Term, const R: usize, const P: usize, L: Lines, C: Columns, const S: bool>(
@@ -267,7 +334,7 @@ macro_rules! micro_by_lanes {
             right: Right<'_, T, L, C>,
             row: usize,
             p: usize,
-            out: &mut [T::Sum],
+            out: Places<'_, T::Sum>,
         ) {
             // Registers of a line of a panel: one or two.
             let parts = PANEL / T::$lanes::COUNT;
@@ -332,13 +399,13 @@ macro_rules! micro_by_lanes {
             // Where each panel's sums go: their first row, how far apart rows are, and the width. Found before they are stored,
             // so that storing is short enough to be unrolled: sums that a loop picks by a number are on the stack.
             let mut apart = [[[T::Sum::default(); PANEL]; P]; R];
-            let (scratch, all) = (apart.as_mut_ptr().cast::<T::Sum>(), out.as_mut_ptr());
+            let (scratch, all) = (apart.as_mut_ptr().cast::<T::Sum>(), out.start());
             let mut targets = [(scratch, 0, 0); P];
             for (q, target) in targets.iter_mut().enumerate() {
                 *target = match right.columns.place(p + q) {
                     Place::Together { column, width } => {
                         let last = (row + R - 1) * right.apart + column;
-                        assert!(width <= PANEL && last + width <= out.len(), "the output is smaller than its shape");
+                        assert!(width <= PANEL && last + width <= out.count(), "the output is smaller than its shape");
                         // SAFETY: the last row has its places, and so do those before it.
                         (unsafe { all.add(row * right.apart + column) }, right.apart, width)
                     }
@@ -367,7 +434,8 @@ macro_rules! micro_by_lanes {
                 let pieces = right.columns.pieces(p + q);
                 if !pieces.is_empty() {
                     for (r, sums) in apart.iter().enumerate() {
-                        put_pieces(pieces, &sums[q], &mut out[(row + r) * right.apart..]);
+                        // SAFETY: as promised.
+                        unsafe { put_pieces(pieces, &sums[q], out.from((row + r) * right.apart)) }
                     }
                 }
             }
@@ -376,11 +444,16 @@ macro_rules! micro_by_lanes {
 }
 
 /// Puts the pieces of a panel into a row of the output.
+///
+/// # Safety
+/// Nobody else uses the places that they go to.
 #[inline(always)]
-fn put_pieces<S: Copy>(pieces: &[Piece], sums: &[S; PANEL], row: &mut [S]) {
+unsafe fn put_pieces<S: Copy>(pieces: &[Piece], sums: &[S; PANEL], row: Places<'_, S>) {
     for Piece { lane, width, column } in pieces {
         let from = &sums[*lane..][..*width];
-        row[*column..][..*width].iter_mut().zip(from).for_each(|(to, sum)| *to = *sum);
+        // SAFETY: as promised.
+        let places = unsafe { row.some(*column..column + width) };
+        places.iter_mut().zip(from).for_each(|(to, sum)| *to = *sum);
     }
 }
 
@@ -394,23 +467,28 @@ micro_by_lanes! {
     micro_avx512, "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma", Avx512
 }
 
-pub(super) fn tiles_portable<T: Term, L: Lines, C: Columns, const S: bool>(
+/// # Safety
+/// As [`tiles`].
+pub(super) unsafe fn tiles_portable<T: Term, L: Lines, C: Columns, const S: bool>(
     lhs: Left<'_, T, S>,
     right: Right<'_, T, L, C>,
     panels: (usize, usize),
-    out: &mut [T::Sum],
+    out: Places<'_, T::Sum>,
 ) {
-    walk_tiles!(micro, lhs, right, panels, out, [], [], [], [2], [3], [4]);
+    // SAFETY: as promised.
+    unsafe { walk_tiles!(micro, lhs, right, panels, out, [], [], [], [2], [3], [4]) }
 }
 
+/// # Safety
+/// Nobody else uses the output's places in these rows and columns.
 #[inline(always)]
 #[allow(clippy::needless_range_loop, reason = "indices that say what the intrinsics' version says")]
-fn micro<T: Term, const R: usize, const P: usize, L: Lines, C: Columns, const S: bool>(
+unsafe fn micro<T: Term, const R: usize, const P: usize, L: Lines, C: Columns, const S: bool>(
     lhs: Left<'_, T, S>,
     right: Right<'_, T, L, C>,
     row: usize,
     p: usize,
-    out: &mut [T::Sum],
+    out: Places<'_, T::Sum>,
 ) {
     let rows: [&[T]; R] = core::array::from_fn(|r| match S {
         true => &lhs.data[row * right.k..][..R * right.k],
@@ -438,10 +516,15 @@ fn micro<T: Term, const R: usize, const P: usize, L: Lines, C: Columns, const S:
             if lhs.rectified {
                 sums[r][q].iter_mut().for_each(|sum| *sum = sum.rectified());
             }
-            let out = &mut out[(row + r) * right.apart..];
-            match right.columns.place(p + q) {
-                Place::Together { column, width } => out[column..][..width].copy_from_slice(&sums[r][q][..width]),
-                Place::Apart => put_pieces(right.columns.pieces(p + q), &sums[r][q], out),
+            let out = out.from((row + r) * right.apart);
+            // SAFETY: as promised.
+            unsafe {
+                match right.columns.place(p + q) {
+                    Place::Together { column, width } => {
+                        out.some(column..column + width).copy_from_slice(&sums[r][q][..width]);
+                    }
+                    Place::Apart => put_pieces(right.columns.pieces(p + q), &sums[r][q], out),
+                }
             }
         }
     }

@@ -221,12 +221,29 @@ const _: fn() = || {
 /// scaled by 2^n in two exact steps. Above 88.72284 infinity, below −87.33654 zero; NaN stays NaN.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
+    // Clamped first, so that n is in range, and without a branch, so that lanes can be vectors.
+    let y = if x > 88.722_84 { 88.722_84 } else { x };
+    let (z, n) = exp_parts(if y < -87.336_54 { -87.336_54 } else { y });
+    let half = n >> 1;
+    let z = z * power_of_two(half) * power_of_two(n.wrapping_sub(half));
+    let z = if x > 88.722_84 { f32::INFINITY } else { z };
+    let z = if x < -87.336_54 { 0.0 } else { z };
+    if x.is_nan() { x } else { z }
+}
+
+/// [`exp`] of what is not greater than zero: then one step is as exact as two.
+#[inline(always)]
+pub(crate) fn exp_to_one(x: f32) -> f32 {
+    let (z, n) = exp_parts(if x < -87.336_54 { -87.336_54 } else { x });
+    if x < -87.336_54 { 0.0 } else { z * power_of_two(n) }
+}
+
+/// The polynomial, and n.
+#[inline(always)]
+fn exp_parts(y: f32) -> (f32, i32) {
     const MAGIC: f32 = 12_582_912.0;
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
-    // Clamped first, so that the integer below is in range, and without a branch, so that lanes can be vectors.
-    let y = if x > 88.722_84 { 88.722_84 } else { x };
-    let y = if y < -87.336_54 { -87.336_54 } else { y };
     let shifted = y.mul_add(core::f32::consts::LOG2_E, MAGIC);
     let n = shifted - MAGIC;
     let r = n.mul_add(-LN2_LOW, n.mul_add(-LN2_HIGH, y));
@@ -236,14 +253,8 @@ pub(crate) fn exp(x: f32) -> f32 {
     let p = p.mul_add(r, 4.166_579_6e-2);
     let p = p.mul_add(r, 1.666_666_5e-1);
     let p = p.mul_add(r, 5e-1);
-    let z = p.mul_add(r * r, r) + 1.0;
     // The lowest bits of the shifted number are n, in two's complement.
-    let n = (shifted.to_bits() as i32).wrapping_sub(MAGIC.to_bits() as i32);
-    let half = n >> 1;
-    let z = z * power_of_two(half) * power_of_two(n.wrapping_sub(half));
-    let z = if x > 88.722_84 { f32::INFINITY } else { z };
-    let z = if x < -87.336_54 { 0.0 } else { z };
-    if x.is_nan() { x } else { z }
+    (p.mul_add(r * r, r) + 1.0, (shifted.to_bits() as i32).wrapping_sub(MAGIC.to_bits() as i32))
 }
 
 /// 2^n for |n| < 127.
@@ -329,6 +340,18 @@ mod tests {
         assert_eq!((tanh(50.0), tanh(f32::NEG_INFINITY)), (0.999_999_8, -0.999_999_8));
         assert_eq!((erf(50.0), erf(f32::NEG_INFINITY), erf(0.0)), (0.999_999_9, -0.999_999_9, 0.0));
         assert!([exp, tanh, erf].into_iter().all(|f| f(f32::NAN).is_nan()));
+    }
+
+    #[test]
+    fn the_exponential_to_one_has_the_same_bits() {
+        // Every hundredth number, and all where it ends.
+        let all = (0..=f32::NEG_INFINITY.to_bits() - (1 << 31)).step_by(101);
+        for bits in all.chain(87.3f32.to_bits()..87.4f32.to_bits()) {
+            let x = -f32::from_bits(bits);
+            assert_eq!(exp_to_one(x).to_bits(), exp(x).to_bits(), "{x}");
+        }
+        assert_eq!((exp_to_one(0.0), exp_to_one(f32::NEG_INFINITY)), (1.0, 0.0));
+        assert!(exp_to_one(f32::NAN).is_nan() && exp_to_one(-f32::NAN).is_nan());
     }
 
     #[test]

@@ -5,5 +5,5 @@ mod functions;
 mod number;
 
 pub(crate) use cast::{Convert, cast, cast_text, convert, to_double, to_text};
-pub(crate) use functions::{Real, Wide};
+pub(crate) use functions::{Real, Wide, exp_to_one};
 pub(crate) use number::Number;

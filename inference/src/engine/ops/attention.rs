@@ -17,6 +17,8 @@ use crate::{
         },
         numeric::Real,
         program::Eval,
+        spare,
+        threads::spread,
         value::{Value, count},
     },
     onnx::Node,
@@ -154,7 +156,7 @@ fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>, a: &Attributes) -> Result<Vec<Value
             .saturating_mul(8)
             .saturating_add(count(&[s.batch, s.kv_heads, keys, s.head + s.v_head]).saturating_mul(8)),
     )?;
-    let threads = cx.threads;
+    let threads = cx.threads_for(&scores, ops);
     let mut result: Option<(Vec<f32>, Vec<f32>)> = None;
     let mut compute = |scores_too: bool| -> Result<Vec<f32>, Stop> {
         if result.is_none() {
@@ -275,33 +277,33 @@ fn attend(inputs: &Inputs<'_>, a: &Attributes, s: Sizes, threads: usize) -> Resu
     let v = present(inputs, s, 2)?;
     let bias = bias(inputs, a, s)?;
     let mut y = vec![0.0f32; s.batch * s.heads * s.q * s.v_head];
-    let mut shown = if a.outputs > 3 { Vec::with_capacity(s.batch * s.heads * s.q * keys) } else { vec![] };
-    let mut scores = vec![0.0f32; s.q * keys];
+    let mut shown = vec![0.0f32; if a.outputs > 3 { s.batch * s.heads * s.q * keys } else { 0 }];
     let group = s.heads / s.kv_heads;
-    for bh in 0..s.batch * s.heads {
+    // A thread for each of many heads, or several for each of few.
+    let each = threads.div_ceil((s.batch * s.heads).max(1));
+    let head = |bh: usize, (y, shown): (&mut [f32], &mut [f32]), scores: &mut [f32]| {
         let (b, h) = (bh / s.heads, bh % s.heads);
         let kv = b * s.kv_heads + h / group;
         let queries = &q[bh * s.q * s.head..(bh + 1) * s.q * s.head];
         let keys_t = Packed::new(&k[kv * keys * s.head..(kv + 1) * keys * s.head], s.head, keys, 1, s.head);
-        matmul(queries, &keys_t, &mut scores, threads);
-        let show = |mode: i64, scores: &[f32], shown: &mut Vec<f32>| {
-            if a.outputs > 3 && a.mode == mode {
-                shown.extend_from_slice(scores);
+        matmul(queries, &keys_t, scores, each);
+        let mut show = |modes: &[i64], scores: &[f32]| {
+            if a.outputs > 3 && modes.contains(&a.mode) {
+                shown.copy_from_slice(scores);
             }
         };
         if a.softcap > 0.0 {
             scores.iter_mut().for_each(|x| *x /= a.softcap);
-            apply(Unary::Tanh, &mut scores);
+            apply(Unary::Tanh, scores);
             scores.iter_mut().for_each(|x| *x *= a.softcap);
         }
-        show(0, &scores, &mut shown);
-        show(1, &scores, &mut shown);
+        show(&[0, 1], scores);
         let bias = bias.as_ref().map(|bias| &bias[bh * s.q * keys..(bh + 1) * s.q * keys]);
         if let Some(bias) = bias {
             scores.iter_mut().zip(bias).for_each(|(x, b)| *x += b);
         }
-        show(2, &scores, &mut shown);
-        softmax_rows(&mut scores, keys);
+        show(&[2], scores);
+        softmax_rows(scores, keys);
         if let Some(bias) = bias {
             for (row, bias) in scores.chunks_exact_mut(keys.max(1)).zip(bias.chunks_exact(keys.max(1))) {
                 if bias.iter().all(|b| *b == f32::NEG_INFINITY) {
@@ -309,9 +311,20 @@ fn attend(inputs: &Inputs<'_>, a: &Attributes, s: Sizes, threads: usize) -> Resu
                 }
             }
         }
-        show(3, &scores, &mut shown);
+        show(&[3], scores);
         let values = Packed::new(&v[kv * keys * s.v_head..(kv + 1) * keys * s.v_head], keys, s.v_head, s.v_head, 1);
-        matmul(&scores, &values, &mut y[bh * s.q * s.v_head..(bh + 1) * s.q * s.v_head], threads);
+        matmul(scores, &values, y, each);
+    };
+    if !y.is_empty() || !shown.is_empty() {
+        let (mut ys, mut shows) = (&mut y[..], &mut shown[..]);
+        let size = shows.len() / (s.batch * s.heads);
+        let parts = (0..s.batch * s.heads).map(|bh| {
+            let (y, show);
+            (y, ys) = core::mem::take(&mut ys).split_at_mut(s.q * s.v_head);
+            (show, shows) = core::mem::take(&mut shows).split_at_mut(size);
+            (bh, (y, show))
+        });
+        spread(threads, parts, |(bh, places)| spare::lend(s.q * keys, |scores| head(bh, places, scores)));
     }
     if s.flat {
         let by_head = Array::new(DType::Float32, vec![s.batch, s.heads, s.q, s.v_head], y);

@@ -98,13 +98,14 @@ fn arithmetic(node: &Node<'_>, op: Arithmetic) -> Result<Eval, String> {
             Arithmetic::Modulo | Arithmetic::Remainder => 100,
         };
         let ops = count(&shape).saturating_mul(weight);
+        let threads = cx.threads_for(&shape, ops);
         with_numbers!(dtype, T => cx.emit::<T>(inputs, dtype, shape, ops, || {
             let (a, b) = (inputs.owned(0)?, inputs.owned(1)?);
             Ok(match op {
-                Arithmetic::Add => shapes::zip_over(a, b, &out, T::plus),
-                Arithmetic::Sub => shapes::zip_over(a, b, &out, T::minus),
-                Arithmetic::Mul => shapes::zip_over(a, b, &out, T::times),
-                Arithmetic::Div => shapes::zip_over(a, b, &out, T::over),
+                Arithmetic::Add => shapes::zip_over(a, b, &out, threads, T::plus),
+                Arithmetic::Sub => shapes::zip_over(a, b, &out, threads, T::minus),
+                Arithmetic::Mul => shapes::zip_over(a, b, &out, threads, T::times),
+                Arithmetic::Div => shapes::zip_over(a, b, &out, threads, T::over),
                 Arithmetic::Modulo => shapes::zip(&a, &b, &out, T::modulo),
                 Arithmetic::Remainder => shapes::zip(&a, &b, &out, T::remainder),
                 Arithmetic::Prelu => shapes::zip(&a, &b, &out, |x: T, slope| if x < T::ZERO { x.times(slope) } else { x }),

@@ -24,6 +24,8 @@ use crate::{
         },
         numeric::Real,
         program::Eval,
+        spare,
+        threads::pieces,
         value::{Value, count},
     },
     onnx::Node,
@@ -102,9 +104,8 @@ fn conv(node: &Node<'_>) -> Result<Eval, String> {
         let ops = ops(&g, &out).saturating_add(count(&out)).saturating_add(count(x));
         if dtype == DType::Float32 {
             cx.scratch(g.scratch())?;
-            let threads = cx.threads;
-            let planes = if threads > 1 && out[0] > 1 { 0 } else { Convolution::<f32>::planes(&g) };
-            return cx.emit_over(inputs, out, (ops, planes), |out, planes| {
+            let threads = cx.threads_for(&out, ops);
+            return cx.emit_over(inputs, out, (ops, 0), |out, _| {
                 if out.is_empty() {
                     return Ok(());
                 }
@@ -114,15 +115,14 @@ fn conv(node: &Node<'_>) -> Result<Eval, String> {
                     None => Arc::new(Weights::new(&inputs.values::<f32>(1)?, w, groups)),
                 };
                 let bias = if inputs.has(2) { inputs.values::<f32>(2)? } else { Default::default() };
-                let run = |convolution: &mut Convolution<'_, f32>, image: &[f32], out: &mut [f32], threads: usize| {
-                    convolution.run(image, &weights, (&bias, rectified), out, threads);
-                };
-                if planes.is_empty() {
-                    images(&x, &g, threads, out, || Convolution::new(&g), run);
-                } else {
-                    let mut convolution = Convolution::with(&g, planes);
-                    each_image(&x, &g, out).for_each(|(image, out)| run(&mut convolution, image, out, threads));
-                }
+                images(&x, &g, threads, out, |images, threads| {
+                    spare::lend(Convolution::<f32>::planes(&g), |planes| {
+                        let mut convolution = Convolution::with(&g, planes);
+                        for (image, out) in images {
+                            convolution.run(image, &weights, (&bias, rectified), out, threads);
+                        }
+                    });
+                });
                 Ok(())
             });
         }
@@ -142,39 +142,24 @@ fn conv(node: &Node<'_>) -> Result<Eval, String> {
     })
 }
 
-/// Each image by itself: several at a time, or one by several threads. What convolves them is made once for each thread.
-fn images<P: Sync, O: Send, C>(
+/// Each image by itself, in lists: `run` gets one, and how many threads are for it.
+fn images<P: Sync, O: Send>(
     x: &[P],
     g: &Geometry,
     threads: usize,
     out: &mut [O],
-    new: impl Fn() -> C + Sync,
-    run: impl Fn(&mut C, &[P], &mut [O], usize) + Sync,
+    run: impl Fn(&mut dyn Iterator<Item = (&[P], &mut [O])>, usize) + Sync,
 ) {
-    let parts = each_image(x, g, out);
-    if threads > 1 && parts.len() > 1 {
-        let mut lists: Vec<Vec<_>> = (0..threads).map(|_| Vec::new()).collect();
-        parts.enumerate().for_each(|(i, part)| lists[i % threads].push(part));
-        crate::engine::kernels::spread(lists.into_iter().filter(|list| !list.is_empty()), |list| {
-            let mut convolution = new();
-            list.into_iter().for_each(|(image, out)| run(&mut convolution, image, out, 1));
-        });
-    } else {
-        let mut convolution = new();
-        parts.for_each(|(image, out)| run(&mut convolution, image, out, threads));
-    }
-}
-
-/// Each image with its place in the output.
-fn each_image<'a, P, O>(
-    x: &'a [P],
-    g: &Geometry,
-    out: &'a mut [O],
-) -> impl ExactSizeIterator<Item = (&'a [P], &'a mut [O])> {
     let (size, each) = (g.channels * g.input_pixels(), g.outputs * g.pixels());
     // Without outputs there is nothing to do.
     let batch = out.len().checked_div(each).unwrap_or(0);
-    (0..batch).map(move |i| &x[i * size..(i + 1) * size]).zip(out.chunks_exact_mut(each.max(1)))
+    // Not so many that some images have no thread, not so few that a thread has no image.
+    let alone = threads.checked_div(batch).unwrap_or(0).max(1);
+    pieces(threads, out, each, &|first, out| {
+        let first = first.checked_div(each).unwrap_or(0);
+        let images = (first..).zip(out.chunks_exact_mut(each.max(1)));
+        run(&mut images.map(|(i, out)| (&x[i * size..(i + 1) * size], out)), alone);
+    });
 }
 
 /// [`images`] of bytes with a zero point; see [`Requantised::run`].
@@ -187,9 +172,9 @@ fn sums_of_images<P: Pixel<Term = Pair> + Sync, O: Send>(
     out: &mut [O],
     finish: impl Fn(usize, &[i32], &mut [O]) + Sync,
 ) {
-    let new = || Requantised::new(g);
-    images(x, g, threads, out, new, |convolution, image, out, threads| {
-        convolution.run(image, zero, weights, out, threads, &finish);
+    images(x, g, threads, out, |images, threads| {
+        let mut convolution = Requantised::new(g);
+        images.for_each(|(image, out)| convolution.run(image, zero, weights, out, threads, &finish));
     });
 }
 
@@ -273,7 +258,7 @@ fn integer(node: &Node<'_>, scaled: bool) -> Result<Eval, String> {
         let (g, out) = geometry(inputs.shape(0)?, inputs.shape(w_at)?, &window, groups)?;
         let to = if scaled { inputs.dtype(7)? } else { DType::Int32 };
         let ops = ops(&g, &out).saturating_add(count(&out).saturating_mul(8));
-        let (threads, total) = (cx.threads, count(&out) as usize);
+        let (threads, total) = (cx.threads_for(&out, ops), count(&out) as usize);
         cx.scratch(g.scratch())?;
         let zero = |index: usize| if inputs.has(index) { inputs.read(index).map(Some) } else { Ok(None) };
         // Bytes with one zero point, and weights that are narrow without theirs: as nearly always.
@@ -328,7 +313,7 @@ pub(super) fn dequantized(node: &Node<'_>) -> Result<Eval, String> {
             return Err(Stop::invalid("its bias does not fit its weights"));
         }
         let ops = ops(&g, &out).saturating_add(count(&out).saturating_mul(4));
-        let threads = cx.threads;
+        let threads = cx.threads_for(&out, ops);
         cx.scratch(g.scratch())?;
         cx.emit_over(inputs, out, (ops, 0), |out, _| {
             if out.is_empty() {

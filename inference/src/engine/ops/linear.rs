@@ -9,11 +9,12 @@ use crate::{
         array::{Array, walk, with_floats, with_integers, with_numbers},
         cx::{Cx, Inputs, Stop},
         kernels::{
-            matmul::{Packed, matmul, matmul_strided},
+            matmul::{Packed, SPREAD, matmul, matmul_strided},
             product::{product, product_f64},
         },
         numeric::{Number, Real},
         program::Eval,
+        threads::pieces,
         value::{Value, count},
     },
     onnx::Node,
@@ -194,15 +195,20 @@ pub(super) fn multiply(a: &Array, b: &Array, stacks: &Stacks, threads: usize) ->
             if k == 0 || total == 0 {
                 return Ok(Array::new(dtype, vec![total], out));
             }
-            let mut last: Option<(usize, Packed)> = None;
-            for (i, (p, q)) in pairs.iter().enumerate() {
-                if last.as_ref().is_none_or(|(number, _)| number != q) {
-                    last = Some((*q, Packed::new(right.at(*q), k, n, right.row_stride, right.column_stride)));
+            // A thread for each of many, or several for each of few.
+            let each = threads.div_ceil(pairs.len());
+            let apart = if stacks.ops() < SPREAD { 1 } else { threads };
+            pieces(apart, &mut out, m * n, &|first, out| {
+                let mut last: Option<(usize, Packed)> = None;
+                for ((p, q), out) in pairs[first / (m * n)..].iter().zip(out.chunks_exact_mut(m * n)) {
+                    let rhs = match last.take() {
+                        Some((number, rhs)) if number == *q => rhs,
+                        _ => Packed::new(right.at(*q), k, n, right.row_stride, right.column_stride),
+                    };
+                    matmul_strided(left.at(*p), left.row_stride, &rhs, out, each);
+                    last = Some((*q, rhs));
                 }
-                if let Some((_, rhs)) = &last {
-                    matmul_strided(left.at(*p), left.row_stride, rhs, &mut out[i * m * n..(i + 1) * m * n], threads);
-                }
-            }
+            });
             Ok(Array::new(dtype, vec![total], out))
         }
         DType::Float64 => {

@@ -13,6 +13,7 @@ use crate::{
         kernels::reduce::{self, layer_norm_rows, log_softmax},
         numeric::{Number, Real, Wide},
         program::Eval,
+        threads::pieces,
         value::{Value, count},
     },
     onnx::Node,
@@ -159,12 +160,14 @@ fn layer_norm(node: &Node<'_>) -> Result<Eval, String> {
         };
         let fast = dtype == DType::Float32 && outputs == 1 && simple(1)? && simple(2)?;
         if fast {
-            return Ok(vec![cx.emit::<f32>(inputs, dtype, shape.to_vec(), ops, || {
-                let mut values = inputs.values::<f32>(0)?.into_owned();
-                let scale = inputs.values::<f32>(1)?;
-                let bias = if inputs.has(2) { inputs.values::<f32>(2)?.into_owned() } else { vec![] };
-                layer_norm_rows(&mut values, n, epsilon, &scale, &bias);
-                Ok(values)
+            let threads = cx.threads_for(shape, ops);
+            return Ok(vec![cx.emit_over(inputs, shape.to_vec(), (ops, 0), |out, _| {
+                let (x, scale) = (inputs.values::<f32>(0)?, inputs.values::<f32>(1)?);
+                let bias = if inputs.has(2) { inputs.values::<f32>(2)? } else { Default::default() };
+                pieces(threads, out, n, &|first, rows| {
+                    layer_norm_rows(&x[first..][..rows.len()], rows, n, epsilon, &scale, &bias);
+                });
+                Ok(())
             })?]);
         }
         let rows: usize = shape[..axis].iter().product();

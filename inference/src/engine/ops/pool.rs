@@ -16,6 +16,7 @@ use crate::{
         },
         numeric::{Number, Real, Wide},
         program::Eval,
+        threads::pieces,
         value::{Value, count},
     },
     onnx::Node,
@@ -112,9 +113,10 @@ fn max_pool(node: &Node<'_>) -> Result<Eval, String> {
         let size: usize = shape[2..].iter().product();
         if let ([rows, columns], DType::Float32, false) = (placed.as_slice(), dtype, with_indices) {
             let (rows, columns) = (&rows.axis, &columns.axis);
+            let threads = cx.threads_for(&out, ops);
             let pooled = cx.emit_over(inputs, out.clone(), (ops, 0), |result, _| {
                 let values = inputs.values::<f32>(0)?;
-                planes_of(&values, result, rows, columns).for_each(|(plane, out)| pool::max(plane, rows, columns, out));
+                each_plane(threads, &values, result, rows, columns, |plane, out| pool::max(plane, rows, columns, out));
                 Ok(())
             })?;
             return Ok(vec![pooled]);
@@ -164,6 +166,22 @@ fn max_pool(node: &Node<'_>) -> Result<Eval, String> {
     })
 }
 
+/// [`planes_of`], several at a time.
+fn each_plane<T: Sync, A: Send>(
+    threads: usize,
+    values: &[T],
+    out: &mut [A],
+    rows: &Axis,
+    columns: &Axis,
+    work: impl Fn(&[T], &mut [A]) + Sync,
+) {
+    let (size, pixels) = (rows.input * columns.input, rows.output * columns.output);
+    pieces(threads, out, pixels, &|first, out| {
+        let first = first.checked_div(pixels).unwrap_or(0) * size;
+        planes_of(&values[first..], out, rows, columns).for_each(|(plane, out)| work(plane, out));
+    });
+}
+
 /// Planes of the input, each with its plane of the output.
 pub(super) fn planes_of<'a, T, A>(
     values: &'a [T],
@@ -202,13 +220,15 @@ fn average_pool(node: &Node<'_>) -> Result<Eval, String> {
         let planes: usize = shape[..2].iter().product();
         let size: usize = shape[2..].iter().product();
         if let ([rows, columns], DType::Float32) = (placed.as_slice(), dtype) {
+            let (rows, columns) = (&rows.axis, &columns.axis);
+            let threads = cx.threads_for(&out, ops);
             return cx.emit_over(inputs, out.clone(), (ops, 0), |result, _| {
                 let values = inputs.values::<f32>(0)?;
                 let counts = if include { padded_counts(&placed) } else { inner_counts(&placed) };
                 let counts: Vec<f32> = counts.into_iter().map(|count| count as f64 as f32).collect();
-                for (plane, out) in planes_of(&values, result, &rows.axis, &columns.axis) {
-                    pool::mean(plane, &rows.axis, &columns.axis, &counts, out);
-                }
+                each_plane(threads, &values, result, rows, columns, |plane, out| {
+                    pool::mean(plane, rows, columns, &counts, out);
+                });
                 Ok(())
             });
         }

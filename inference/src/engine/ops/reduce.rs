@@ -11,6 +11,7 @@ use crate::{
         kernels::reduce::{self, log_softmax, softmax, softmax_rows, sum_rows},
         numeric::{Number, Real, Wide},
         program::Eval,
+        threads::pieces,
         value::{Value, count},
     },
     onnx::Node,
@@ -200,6 +201,7 @@ fn softmax_op(node: &Node<'_>) -> Result<Eval, String> {
         let axis = if rank == 0 { 0 } else { shapes::axis(at, rank)? };
         let reduced: Vec<usize> = if old { (axis..rank).collect() } else { (axis..(axis + 1).min(rank)).collect() };
         let ops = count(shape).saturating_mul(if op == "Hardmax" { 2 } else { 30 });
+        let threads = cx.threads_for(shape, ops);
         cx.emit_with(inputs, dtype, shape.to_vec(), ops, |shape| {
             let array = inputs.owned(0)?;
             let in_order = reduced.last().is_none_or(|axis| axis + 1 == rank);
@@ -208,7 +210,7 @@ fn softmax_op(node: &Node<'_>) -> Result<Eval, String> {
             let turned = values.shape().to_vec();
             let result = if dtype == DType::Float32 && op == "Softmax" {
                 let mut values = if values.is_own() { values.into_vec() } else { values.values::<f32>().into_owned() };
-                softmax_rows(&mut values, n);
+                pieces(threads, &mut values, n, &|_, rows| softmax_rows(rows, n));
                 Array::new(dtype, turned, values)
             } else {
                 with_floats!(dtype, T => {

@@ -3,6 +3,7 @@
 use crate::engine::{
     array::{Array, Element, strides},
     cx::Stop,
+    threads::pieces,
 };
 
 /// The shape that shapes broadcast to (ONNX "multidirectional broadcasting").
@@ -59,9 +60,15 @@ fn broadcast_strides(operand: &[usize], shape: &[usize]) -> Vec<usize> {
 }
 
 /// [`zip`] of operands that may be written over: when one of them has the shape of the result and nobody else holds it,
-/// the result takes its place.
+/// the result takes its place, and several threads may write to it.
 #[inline(always)]
-pub(crate) fn zip_over<T: Element>(a: Array, b: Array, shape: &[usize], f: impl Fn(T, T) -> T) -> Vec<T> {
+pub(crate) fn zip_over<T: Element>(
+    a: Array,
+    b: Array,
+    shape: &[usize],
+    threads: usize,
+    f: impl Fn(T, T) -> T + Sync,
+) -> Vec<T> {
     let fits = |own: &Array, other: &Array| {
         own.shape() == shape && own.is_own() && other.count() > 0 && T::TYPES.contains(&own.dtype())
     };
@@ -69,14 +76,14 @@ pub(crate) fn zip_over<T: Element>(a: Array, b: Array, shape: &[usize], f: impl 
         && let Some(repeat) = Repeat::of(b.shape(), shape)
     {
         let mut values = a.into_vec::<T>();
-        repeat.over(&mut values, &b.values::<T>(), f);
+        repeat.over(&mut values, &b.values::<T>(), threads, f);
         return values;
     }
     if fits(&b, &a)
         && let Some(repeat) = Repeat::of(a.shape(), shape)
     {
         let mut values = b.into_vec::<T>();
-        repeat.over(&mut values, &a.values::<T>(), |x, y| f(y, x));
+        repeat.over(&mut values, &a.values::<T>(), threads, |x, y| f(y, x));
         return values;
     }
     zip(&a, &b, shape, f)
@@ -104,19 +111,29 @@ impl Repeat {
     }
 
     #[inline(always)]
-    fn over<T: Element>(self, values: &mut [T], other: &[T], f: impl Fn(T, T) -> T) {
+    fn over<T: Element>(self, values: &mut [T], other: &[T], threads: usize, f: impl Fn(T, T) -> T + Sync) {
         if let [y] = other {
-            return values.iter_mut().for_each(|x| *x = f(*x, *y));
+            return pieces(threads, values, 1, &|_, values| values.iter_mut().for_each(|x| *x = f(*x, *y)));
+        }
+        if other.len() == values.len() {
+            return pieces(threads, values, 1, &|first, values| {
+                values.iter_mut().zip(&other[first..]).for_each(|(x, y)| *x = f(*x, *y));
+            });
         }
         if self.each == 1 {
-            for values in values.chunks_exact_mut(other.len().max(1)) {
-                values.iter_mut().zip(other).for_each(|(x, y)| *x = f(*x, *y));
+            return pieces(threads, values, other.len(), &|_, values| {
+                for values in values.chunks_exact_mut(other.len().max(1)) {
+                    values.iter_mut().zip(other).for_each(|(x, y)| *x = f(*x, *y));
+                }
+            });
+        }
+        let each = self.each.max(1);
+        pieces(threads, values, each, &|first, values| {
+            let others = other.iter().cycle().skip(first / each % other.len().max(1));
+            for (values, y) in values.chunks_exact_mut(each).zip(others) {
+                values.iter_mut().for_each(|x| *x = f(*x, *y));
             }
-            return;
-        }
-        for (values, y) in values.chunks_exact_mut(self.each.max(1)).zip(other.iter().cycle()) {
-            values.iter_mut().for_each(|x| *x = f(*x, *y));
-        }
+        });
     }
 }
 
@@ -217,8 +234,9 @@ mod tests {
             let expected: Vec<f32> = zip(&a, &b, &out, minus);
             // Held by somebody else first, then not.
             let (held_a, held_b) = (a.clone(), b.clone());
-            assert_eq!(zip_over(a, b, &out, minus), expected, "round {round}");
-            assert_eq!(zip_over(held_a, held_b, &out, minus), expected, "round {round}: {out:?}");
+            let threads = round % 4;
+            assert_eq!(zip_over(a, b, &out, threads, minus), expected, "round {round}");
+            assert_eq!(zip_over(held_a, held_b, &out, threads, minus), expected, "round {round}: {out:?}");
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::{
         kernels::unary::{Unary, apply},
         numeric::{Number, Real},
         program::Eval,
+        threads::pieces,
         value::Value,
     },
     onnx::Node,
@@ -116,10 +117,11 @@ pub(super) fn function(f: Unary) -> Result<Eval, String> {
         // Functions of float64 are the library's, an element at a time.
         let alone = if dtype == DType::Float64 && f.ops() > 4 { 16 } else { 1 };
         let ops = inputs.count(0)?.saturating_mul(f.ops()).saturating_mul(alone);
+        let threads = cx.threads_for(shape, ops);
         match dtype {
             DType::Float32 => cx.emit(inputs, dtype, shape.to_vec(), ops, || {
                 let mut values = inputs.owned_values::<f32>(0)?;
-                apply(f, &mut values);
+                pieces(threads, &mut values, 1, &|_, values| apply(f, values));
                 Ok(values)
             }),
             dtype => with_floats!(dtype, T => cx.emit::<T>(inputs, dtype, shape.to_vec(), ops, || {

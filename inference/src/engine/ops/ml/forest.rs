@@ -5,7 +5,7 @@
 //! first tree, then through the second, so that a tree stays in the cache; fewer rows than [`LANES`] go one after another
 //! through [`LANES`] trees at a time. Either way the scores of a row are added up in the order of the trees.
 
-use crate::engine::{kernels::spread, numeric::Wide};
+use crate::engine::{numeric::Wide, threads::spread};
 
 /// Deeper trees are refused.
 const MAX_DEPTH: u32 = 10_000;
@@ -264,7 +264,7 @@ impl<S: Wide> Forest<S> {
         // Each thread has rows of its own, and goes through all trees with them.
         let part = count.div_ceil(threads).next_multiple_of(BLOCK);
         let outputs = scores.chunks_mut(part * targets).zip(reached.chunks_mut(part * targets));
-        spread(rows.chunks(part * width).zip(outputs), |(rows, (scores, reached))| {
+        spread(threads, rows.chunks(part * width).zip(outputs), |(rows, (scores, reached))| {
             let outputs = scores.chunks_mut(BLOCK * targets).zip(reached.chunks_mut(BLOCK * targets));
             for (block, (scores, reached)) in rows.chunks(BLOCK * width).zip(outputs) {
                 self.block(block, width, targets, aggregate, scores, reached);
