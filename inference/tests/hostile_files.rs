@@ -276,6 +276,21 @@ fn tensors_without_elements_have_dimensions_that_others_could_have() {
     let model = Model::load(windowed("Conv", &[1, 3, 5, 5], Some(&[0, 3, 3, 3]), vec![])).unwrap();
     let y = model.evaluate(vec![x()]).unwrap();
     assert!(matches!(&y[0], Argument::Tensor(y) if y.shape() == [1, 0, 3, 3]), "{y:?}");
+    // The means of no planes, each of which would have as many windows as elements.
+    for (op, count_pads) in [("AveragePool", false), ("AveragePool", true), ("MaxPool", false)] {
+        let mut attributes = vec![attribute("kernel_shape", &[1, 1])];
+        if count_pads {
+            attributes.push(AttributeProto {
+                name: "count_include_pad".into(),
+                i: Some(1),
+                r#type: 2,
+                ..Default::default()
+            });
+        }
+        let y = Model::load(windowed(op, &[0, 1, 46_000, 46_000], None, attributes)).unwrap();
+        let y = y.evaluate(vec![x()]).unwrap();
+        assert!(matches!(&y[0], Argument::Tensor(y) if y.shape() == [0, 1, 46_000, 46_000]), "{op}: {y:?}");
+    }
 }
 
 #[test]

@@ -133,9 +133,10 @@ impl<'a> Cx<'a> {
     }
 
     /// Threads that the computation of an output may be spread over, whose operator costs so many ops: one, if others would
-    /// hardly help.
-    pub(crate) fn threads_for(&self, shape: &[usize], ops: u64) -> usize {
-        if ops.saturating_add(count(shape).saturating_mul(ELEMENT_OPS)) < SPREAD_OPS { 1 } else { self.threads }
+    /// hardly help; and fewer where each needs so many bytes that all of them would take more than a run may.
+    pub(crate) fn threads_for(&self, shape: &[usize], ops: u64, each: u64) -> usize {
+        let worth = ops.saturating_add(count(shape).saturating_mul(ELEMENT_OPS)) >= SPREAD_OPS;
+        if worth { threads_within(self.threads, each) } else { 1 }
     }
 
     pub(crate) fn is_tracing(&self) -> bool {
@@ -182,7 +183,7 @@ impl<'a> Cx<'a> {
     }
 
     /// Bytes that a kernel needs beside its output while it runs. What each further thread needs is not counted: whether a run
-    /// fails must not depend on their number.
+    /// fails must not depend on their number. [`threads_within`] bounds it.
     pub(crate) fn scratch(&mut self, bytes: u64) -> Result<(), Stop> {
         self.occupy(bytes)?;
         self.release(bytes);
@@ -289,6 +290,11 @@ impl<'a> Cx<'a> {
         }
         Ok(true)
     }
+}
+
+/// As many of some threads as may have so many bytes each.
+pub(crate) fn threads_within(threads: usize, each: u64) -> usize {
+    threads.min(usize::try_from(MAX_RUN_BYTES / each.max(1)).unwrap_or(usize::MAX)).max(1)
 }
 
 /// The inputs of a node; an omitted one is `None`.
@@ -412,5 +418,22 @@ impl<'v> Inputs<'v> {
     /// The elements of a tensor that is known to be there, in a computation that [`Cx::emit`] calls.
     pub(crate) fn read(&self, index: usize) -> Result<&'v Array, Stop> {
         self.array(index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_take_no_more_memory_together_than_a_run_may() {
+        let mut cx = Cx::running(16, None, None);
+        assert_eq!(cx.threads_for(&[10], 5, 0), 1, "too little to do");
+        assert_eq!(
+            [0, 1, 1 << 27, 1 << 28, MAX_RUN_BYTES].map(|each| cx.threads_for(&[1 << 20], 5, each)),
+            [16, 16, 16, 8, 1]
+        );
+        cx.threads = 1;
+        assert_eq!(cx.threads_for(&[1 << 20], 5, u64::MAX), 1);
     }
 }

@@ -31,6 +31,11 @@ pub(super) fn keep(mut buffer: Vec<f32>) {
     });
 }
 
+/// Lets go of all that this thread keeps.
+pub(super) fn clear() {
+    let _ = SPARE.try_with(|spare| spare.take());
+}
+
 /// So many numbers, whatever they are.
 pub(super) fn buffer(count: usize) -> Vec<f32> {
     // Little more than what is asked for: what is left over would have to be cleared for the next one.
@@ -75,6 +80,8 @@ mod tests {
         (0..20).for_each(|_| keep(vec![1.0; 5000]));
         SPARE.with(|spare| assert_eq!(spare.borrow().len(), MOST));
         let large = FLOATS.end - 1;
+        clear();
+        SPARE.with(|spare| assert!(spare.borrow().is_empty()));
         (0..10).for_each(|_| keep(vec![1.0; large]));
         keep(vec![1.0; FLOATS.end]);
         SPARE.with(|spare| assert_eq!(spare.borrow().len(), MOST_FLOATS / large));

@@ -12,6 +12,7 @@ use core::{
     any::Any,
     hint,
     sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
 };
 use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
@@ -21,10 +22,13 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::places::Places;
+use super::{places::Places, spare};
 
 /// Looks at a place before a thread sleeps: 50 to 150 µs, the pauses of CPUs being what they are.
 const LOOKS: u32 = 2_000;
+
+/// How long a helper that sleeps keeps its memory.
+const KEEPING: Duration = Duration::from_secs(1);
 
 /// A helper looks for work.
 const AWAKE: usize = 0;
@@ -192,7 +196,12 @@ impl Helper {
                     let _ = self.state.compare_exchange(AWAKE, ASLEEP, Ordering::Relaxed, Ordering::Relaxed);
                 }
                 ASLEEP => {
-                    thread::park();
+                    // What it keeps for the next work would be kept for ever by one that nobody needs any more.
+                    thread::park_timeout(KEEPING);
+                    if self.state.load(Ordering::Relaxed) == ASLEEP {
+                        spare::clear();
+                        thread::park();
+                    }
                     looks = 0;
                 }
                 address => {

@@ -66,3 +66,11 @@ pub(crate) fn has_avx512() -> bool {
         && is_x86_feature_detected!("avx512vnni")
         && has_avx2()
 }
+
+/// Whether a fused multiply-add is an instruction here.
+pub(crate) fn has_fused() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return has_avx2();
+    #[cfg(not(target_arch = "x86_64"))]
+    cfg!(target_arch = "aarch64")
+}

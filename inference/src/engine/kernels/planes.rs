@@ -7,10 +7,6 @@ use super::{
     vectorized,
 };
 
-/// Elements of a padded image for each one of the input and the output, and others, that cost nothing by themselves.
-const USUAL_PADDING: u64 = 16;
-const LITTLE_PADDING: u64 = 1 << 20;
-
 /// One spatial dimension of a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Axis {
@@ -77,18 +73,12 @@ impl Geometry {
         planes.saturating_add(sums).saturating_mul(4)
     }
 
-    /// What it costs to put one image in: every row of every channel is looked at once for each phase of its columns. Elements
-    /// are paid for with those of the input and the output, and so is padding, unless it is out of all proportion: then the
-    /// cost is no polynomial of the dimensions any more.
+    /// What it costs to put one image in: every row of every channel is looked at once for each phase of its columns.
     pub(crate) fn filling(&self) -> u64 {
-        let product = |a: usize, b: usize| (a as u64).saturating_mul(b as u64);
-        let planes = product(self.channels, Layout::new(self).plane);
-        let elements = product(self.channels, self.input_pixels()).saturating_add(product(self.outputs, self.pixels()));
-        let padding = planes.saturating_sub(elements.saturating_mul(USUAL_PADDING).saturating_add(LITTLE_PADDING));
         let phases =
             self.axes.last().map_or(1, |axis| if axis.output > 1 { axis.kernel.min(axis.stride) } else { 1 }) as u64;
         let rows: u64 = self.axes.iter().rev().skip(1).map(|axis| axis.input as u64).fold(1, u64::saturating_mul);
-        (self.channels as u64).saturating_mul(rows).saturating_mul(phases).saturating_add(padding)
+        (self.channels as u64).saturating_mul(rows).saturating_mul(phases)
     }
 }
 

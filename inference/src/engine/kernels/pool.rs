@@ -167,6 +167,24 @@ pub(crate) fn greater<T: Number>(best: T, x: T) -> T {
     if best < x || x.is_nan() { x } else { best }
 }
 
+/// The number of elements of each window.
+#[derive(Debug)]
+pub(crate) enum Counts {
+    Divisors(Vec<f32>),
+    /// Their inverses, if all of them are powers of two: a product with those is the quotient to the bit, and faster.
+    Factors(Vec<f32>),
+}
+
+impl Counts {
+    pub(crate) fn new(counts: Vec<f32>) -> Self {
+        // Of a normal number the mantissa is zero; counts are integers.
+        match counts.iter().all(|count| *count >= 1.0 && count.to_bits().trailing_zeros() >= 23) {
+            true => Self::Factors(counts.into_iter().map(f32::recip).collect()),
+            false => Self::Divisors(counts),
+        }
+    }
+}
+
 vectorized! {
     /// The greatest element under each window; minus infinity of none.
     pub(crate) fn max(plane: &[f32], rows: &Axis, columns: &Axis, out: &mut [f32]) {
@@ -176,9 +194,20 @@ vectorized! {
 
 vectorized! {
     /// The sum of the elements under each window over its count.
-    pub(crate) fn mean(plane: &[f32], rows: &Axis, columns: &Axis, counts: &[f32], out: &mut [f32]) {
+    pub(crate) fn mean(plane: &[f32], rows: &Axis, columns: &Axis, counts: &Counts, out: &mut [f32]) {
         fold(plane, rows, columns, 0.0, |sum: f32, x| sum + x, out);
-        out.iter_mut().zip(counts).for_each(|(sum, count)| *sum /= count);
+        match counts {
+            Counts::Divisors(counts) => {
+                for (sum, count) in out.iter_mut().zip(counts) {
+                    *sum /= count;
+                }
+            }
+            Counts::Factors(factors) => {
+                for (sum, factor) in out.iter_mut().zip(factors) {
+                    *sum *= factor;
+                }
+            }
+        }
     }
 }
 
@@ -211,7 +240,10 @@ mod tests {
                 (vec![9.0; rows.output * columns.output], vec![9.0; rows.output * columns.output]);
             max(&plane, &rows, &columns, &mut greatest);
             let counts: Vec<f32> = (0..sums.len()).map(|at| (1 + at % 3) as f32).collect();
-            mean(&plane, &rows, &columns, &counts, &mut sums);
+            // Powers of two now and then.
+            let counts: Vec<f32> =
+                if random(2) == 0 { counts.iter().map(|n| (*n * 1.5).floor().exp2()).collect() } else { counts };
+            mean(&plane, &rows, &columns, &Counts::new(counts.clone()), &mut sums);
             for y in 0..rows.output {
                 for x in 0..columns.output {
                     let (mut best, mut total) = (f32::NEG_INFINITY, 0.0f32);

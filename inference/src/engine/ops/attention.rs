@@ -16,9 +16,10 @@ use crate::{
             unary::{Unary, apply},
         },
         numeric::Real,
+        places::Places,
         program::Eval,
         spare,
-        threads::spread,
+        threads::share,
         value::{Value, count},
     },
     onnx::Node,
@@ -156,7 +157,9 @@ fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>, a: &Attributes) -> Result<Vec<Value
             .saturating_mul(8)
             .saturating_add(count(&[s.batch, s.kv_heads, keys, s.head + s.v_head]).saturating_mul(8)),
     )?;
-    let threads = cx.threads_for(&scores, ops);
+    // The scores of a head, and its keys and values laid out.
+    let each = count(&[keys, s.q.saturating_add(s.head).saturating_add(s.v_head), 4]);
+    let threads = cx.threads_for(&scores, ops, each);
     let mut result: Option<(Vec<f32>, Vec<f32>)> = None;
     let mut compute = |scores_too: bool| -> Result<Vec<f32>, Stop> {
         if result.is_none() {
@@ -280,7 +283,7 @@ fn attend(inputs: &Inputs<'_>, a: &Attributes, s: Sizes, threads: usize) -> Resu
     let mut shown = vec![0.0f32; if a.outputs > 3 { s.batch * s.heads * s.q * keys } else { 0 }];
     let group = s.heads / s.kv_heads;
     // A thread for each of many heads, or several for each of few.
-    let each = threads.div_ceil((s.batch * s.heads).max(1));
+    let each = threads.checked_div(s.batch * s.heads).unwrap_or(0).max(1);
     let head = |bh: usize, (y, shown): (&mut [f32], &mut [f32]), scores: &mut [f32]| {
         let (b, h) = (bh / s.heads, bh % s.heads);
         let kv = b * s.kv_heads + h / group;
@@ -316,15 +319,14 @@ fn attend(inputs: &Inputs<'_>, a: &Attributes, s: Sizes, threads: usize) -> Resu
         matmul(scores, &values, y, each);
     };
     if !y.is_empty() || !shown.is_empty() {
-        let (mut ys, mut shows) = (&mut y[..], &mut shown[..]);
-        let size = shows.len() / (s.batch * s.heads);
-        let parts = (0..s.batch * s.heads).map(|bh| {
-            let (y, show);
-            (y, ys) = core::mem::take(&mut ys).split_at_mut(s.q * s.v_head);
-            (show, shows) = core::mem::take(&mut shows).split_at_mut(size);
-            (bh, (y, show))
+        let heads = s.batch * s.heads;
+        let (size, show) = (s.q * s.v_head, shown.len() / heads);
+        let (ys, shows) = (Places::new(&mut y), Places::new(&mut shown));
+        share(threads, heads, &|bh| {
+            // SAFETY: nobody else has what is of this head.
+            let places = unsafe { (ys.some(bh * size..(bh + 1) * size), shows.some(bh * show..(bh + 1) * show)) };
+            spare::lend(s.q * keys, |scores| head(bh, places, scores));
         });
-        spread(threads, parts, |(bh, places)| spare::lend(s.q * keys, |scores| head(bh, places, scores)));
     }
     if s.flat {
         let by_head = Array::new(DType::Float32, vec![s.batch, s.heads, s.q, s.v_head], y);

@@ -135,6 +135,9 @@ fn average_pool(node: &Node<'_>) -> Result<Eval, String> {
             let (x_scale, x_zero) = (one(inputs, 1)?, zero(inputs, 2)?);
             let (scale, zero) = (one(inputs, 3)?, zero(inputs, 4)?);
             let values = inputs.values::<T>(0)?;
+            if planes == 0 {
+                return Ok(vec![]);
+            }
             let counts = if include { super::pool::padded_counts(&placed) } else { vec![] };
             if let [rows, columns] = placed.as_slice() {
                 let counts = if include { super::pool::padded_counts(&placed) } else { super::pool::inner_counts(&placed) };

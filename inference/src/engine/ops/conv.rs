@@ -104,7 +104,7 @@ fn conv(node: &Node<'_>) -> Result<Eval, String> {
         let ops = ops(&g, &out).saturating_add(count(&out)).saturating_add(count(x));
         if dtype == DType::Float32 {
             cx.scratch(g.scratch())?;
-            let threads = cx.threads_for(&out, ops);
+            let threads = cx.threads_for(&out, ops, g.scratch());
             return cx.emit_over(inputs, out, (ops, 0), |out, _| {
                 if out.is_empty() {
                     return Ok(());
@@ -258,7 +258,7 @@ fn integer(node: &Node<'_>, scaled: bool) -> Result<Eval, String> {
         let (g, out) = geometry(inputs.shape(0)?, inputs.shape(w_at)?, &window, groups)?;
         let to = if scaled { inputs.dtype(7)? } else { DType::Int32 };
         let ops = ops(&g, &out).saturating_add(count(&out).saturating_mul(8));
-        let (threads, total) = (cx.threads_for(&out, ops), count(&out) as usize);
+        let (threads, total) = (cx.threads_for(&out, ops, g.scratch()), count(&out) as usize);
         cx.scratch(g.scratch())?;
         let zero = |index: usize| if inputs.has(index) { inputs.read(index).map(Some) } else { Ok(None) };
         // Bytes with one zero point, and weights that are narrow without theirs: as nearly always.
@@ -313,7 +313,7 @@ pub(super) fn dequantized(node: &Node<'_>) -> Result<Eval, String> {
             return Err(Stop::invalid("its bias does not fit its weights"));
         }
         let ops = ops(&g, &out).saturating_add(count(&out).saturating_mul(4));
-        let threads = cx.threads_for(&out, ops);
+        let threads = cx.threads_for(&out, ops, g.scratch());
         cx.scratch(g.scratch())?;
         cx.emit_over(inputs, out, (ops, 0), |out, _| {
             if out.is_empty() {

@@ -7,7 +7,7 @@ use crate::{
     DType,
     engine::{
         array::{Array, walk, with_floats, with_integers, with_numbers},
-        cx::{Cx, Inputs, Stop},
+        cx::{Cx, Inputs, Stop, threads_within},
         kernels::{
             matmul::{Packed, SPREAD, matmul, matmul_strided},
             product::{product, product_f64},
@@ -195,18 +195,22 @@ pub(super) fn multiply(a: &Array, b: &Array, stacks: &Stacks, threads: usize) ->
             if k == 0 || total == 0 {
                 return Ok(Array::new(dtype, vec![total], out));
             }
+            let pack = |q: usize| Packed::new(right.at(q), k, n, right.row_stride, right.column_stride);
+            let one = pairs.iter().all(|(_, q)| *q == pairs[0].1).then(|| pack(pairs[0].1));
+            // Threads lay matrices out for themselves, if there are several.
+            let laid_out = if one.is_some() { 0 } else { Packed::<f32>::bytes(k, n) };
+            let apart = if stacks.ops() < SPREAD { 1 } else { threads_within(threads, laid_out) };
             // A thread for each of many, or several for each of few.
-            let each = threads.div_ceil(pairs.len());
-            let apart = if stacks.ops() < SPREAD { 1 } else { threads };
+            let each = (threads / pairs.len()).max(1);
             pieces(apart, &mut out, m * n, &|first, out| {
                 let mut last: Option<(usize, Packed)> = None;
                 for ((p, q), out) in pairs[first / (m * n)..].iter().zip(out.chunks_exact_mut(m * n)) {
-                    let rhs = match last.take() {
-                        Some((number, rhs)) if number == *q => rhs,
-                        _ => Packed::new(right.at(*q), k, n, right.row_stride, right.column_stride),
-                    };
-                    matmul_strided(left.at(*p), left.row_stride, &rhs, out, each);
-                    last = Some((*q, rhs));
+                    if one.is_none() && last.as_ref().is_none_or(|(number, _)| number != q) {
+                        last = Some((*q, pack(*q)));
+                    }
+                    if let Some(rhs) = one.as_ref().or(last.as_ref().map(|(_, rhs)| rhs)) {
+                        matmul_strided(left.at(*p), left.row_stride, rhs, out, each);
+                    }
                 }
             });
             Ok(Array::new(dtype, vec![total], out))

@@ -11,7 +11,7 @@ use crate::{
         cx::{Cx, Inputs, Stop},
         kernels::{
             planes::Axis,
-            pool::{self, greater},
+            pool::{self, Counts, greater},
             reduce,
         },
         numeric::{Number, Real, Wide},
@@ -113,7 +113,7 @@ fn max_pool(node: &Node<'_>) -> Result<Eval, String> {
         let size: usize = shape[2..].iter().product();
         if let ([rows, columns], DType::Float32, false) = (placed.as_slice(), dtype, with_indices) {
             let (rows, columns) = (&rows.axis, &columns.axis);
-            let threads = cx.threads_for(&out, ops);
+            let threads = cx.threads_for(&out, ops, 0);
             let pooled = cx.emit_over(inputs, out.clone(), (ops, 0), |result, _| {
                 let values = inputs.values::<f32>(0)?;
                 each_plane(threads, &values, result, rows, columns, |plane, out| pool::max(plane, rows, columns, out));
@@ -221,11 +221,17 @@ fn average_pool(node: &Node<'_>) -> Result<Eval, String> {
         let size: usize = shape[2..].iter().product();
         if let ([rows, columns], DType::Float32) = (placed.as_slice(), dtype) {
             let (rows, columns) = (&rows.axis, &columns.axis);
-            let threads = cx.threads_for(&out, ops);
+            let threads = cx.threads_for(&out, ops, 0);
+            // The counts of a plane's windows.
+            cx.scratch(if count(&out) > 0 { count(&out[2..]).saturating_mul(12) } else { 0 })?;
             return cx.emit_over(inputs, out.clone(), (ops, 0), |result, _| {
+                if result.is_empty() {
+                    // However large its planes are.
+                    return Ok(());
+                }
                 let values = inputs.values::<f32>(0)?;
                 let counts = if include { padded_counts(&placed) } else { inner_counts(&placed) };
-                let counts: Vec<f32> = counts.into_iter().map(|count| count as f64 as f32).collect();
+                let counts = Counts::new(counts.into_iter().map(|count| count as f64 as f32).collect());
                 each_plane(threads, &values, result, rows, columns, |plane, out| {
                     pool::mean(plane, rows, columns, &counts, out);
                 });
@@ -234,6 +240,9 @@ fn average_pool(node: &Node<'_>) -> Result<Eval, String> {
         }
         with_floats!(dtype, T => cx.emit::<T>(inputs, dtype, out.clone(), ops, || {
             let values = inputs.values::<T>(0)?;
+            if planes == 0 {
+                return Ok(vec![]);
+            }
             let counts = if include { padded_counts(&placed) } else { vec![] };
             let mut result = Vec::with_capacity(out.iter().product());
             for plane in 0..planes {
