@@ -287,9 +287,17 @@ fn tensors_without_elements_have_dimensions_that_others_could_have() {
                 ..Default::default()
             });
         }
-        let y = Model::load(windowed(op, &[0, 1, 46_000, 46_000], None, attributes)).unwrap();
+        let y = Model::load(windowed(op, &[0, 1, 46_000, 46_000], None, attributes.clone())).unwrap();
         let y = y.evaluate(vec![x()]).unwrap();
         assert!(matches!(&y[0], Argument::Tensor(y) if y.shape() == [0, 1, 46_000, 46_000]), "{op}: {y:?}");
+        // Nor of planes without elements.
+        attributes[0] = attribute("kernel_shape", &[1, 1, 1]);
+        let same =
+            AttributeProto { name: "auto_pad".into(), s: Some("SAME_UPPER".into()), r#type: 3, ..Default::default() };
+        attributes.push(same);
+        let y = Model::load(windowed(op, &[1, 1, 46_000, 46_000, 0], None, attributes)).unwrap();
+        let y = y.evaluate(vec![x()]).unwrap();
+        assert!(matches!(&y[0], Argument::Tensor(y) if y.shape() == [1, 1, 46_000, 46_000, 0]), "{op}: {y:?}");
     }
 }
 

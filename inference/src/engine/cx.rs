@@ -133,10 +133,9 @@ impl<'a> Cx<'a> {
     }
 
     /// Threads that the computation of an output may be spread over, whose operator costs so many ops: one, if others would
-    /// hardly help; and fewer where each needs so many bytes that all of them would take more than a run may.
-    pub(crate) fn threads_for(&self, shape: &[usize], ops: u64, each: u64) -> usize {
-        let worth = ops.saturating_add(count(shape).saturating_mul(ELEMENT_OPS)) >= SPREAD_OPS;
-        if worth { threads_within(self.threads, each) } else { 1 }
+    /// hardly help.
+    pub(crate) fn threads_for(&self, shape: &[usize], ops: u64) -> usize {
+        if ops.saturating_add(count(shape).saturating_mul(ELEMENT_OPS)) < SPREAD_OPS { 1 } else { self.threads }
     }
 
     pub(crate) fn is_tracing(&self) -> bool {
@@ -427,13 +426,9 @@ mod tests {
 
     #[test]
     fn threads_take_no_more_memory_together_than_a_run_may() {
-        let mut cx = Cx::running(16, None, None);
-        assert_eq!(cx.threads_for(&[10], 5, 0), 1, "too little to do");
-        assert_eq!(
-            [0, 1, 1 << 27, 1 << 28, MAX_RUN_BYTES].map(|each| cx.threads_for(&[1 << 20], 5, each)),
-            [16, 16, 16, 8, 1]
-        );
-        cx.threads = 1;
-        assert_eq!(cx.threads_for(&[1 << 20], 5, u64::MAX), 1);
+        let cx = Cx::running(16, None, None);
+        assert_eq!((cx.threads_for(&[10], 5), cx.threads_for(&[1 << 20], 5)), (1, 16), "too little to do, and enough");
+        let each = [0, 1, 1 << 27, 1 << 28, MAX_RUN_BYTES, u64::MAX];
+        assert_eq!(each.map(|each| threads_within(16, each)), [16, 16, 16, 8, 1, 1]);
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     DType,
     engine::{
         array::{Array, with_floats},
-        cx::{Cx, Inputs, Stop},
+        cx::{Cx, Inputs, Stop, threads_within},
         kernels::{
             matmul::{Packed, matmul},
             reduce::softmax_rows,
@@ -158,12 +158,13 @@ fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>, a: &Attributes) -> Result<Vec<Value
             .saturating_add(count(&[s.batch, s.kv_heads, keys, s.head + s.v_head]).saturating_mul(8)),
     )?;
     // The scores of a head, and its keys and values laid out.
-    let each = count(&[keys, s.q.saturating_add(s.head).saturating_add(s.v_head), 4]);
-    let threads = cx.threads_for(&scores, ops, each);
+    let laid_out = Packed::<f32>::bytes(s.head, keys).saturating_add(Packed::<f32>::bytes(keys, s.v_head));
+    let each = count(&[s.q, keys, 4]).saturating_add(laid_out);
+    let threads = cx.threads_for(&scores, ops);
     let mut result: Option<(Vec<f32>, Vec<f32>)> = None;
     let mut compute = |scores_too: bool| -> Result<Vec<f32>, Stop> {
         if result.is_none() {
-            result = Some(attend(inputs, a, s, threads)?);
+            result = Some(attend(inputs, a, s, (threads, threads_within(threads, each)))?);
         }
         Ok(result.as_ref().map(|(y, scores)| if scores_too { scores.clone() } else { y.clone() }).unwrap_or_default())
     };
@@ -269,8 +270,13 @@ fn bias(inputs: &Inputs<'_>, a: &Attributes, s: Sizes) -> Result<Option<Vec<f32>
     Ok(Some(bias))
 }
 
-/// The output, and the scores that the fourth output shows.
-fn attend(inputs: &Inputs<'_>, a: &Attributes, s: Sizes, threads: usize) -> Result<(Vec<f32>, Vec<f32>), Stop> {
+/// The output, and the scores that the fourth output shows; with so many threads, and with so many heads at a time.
+fn attend(
+    inputs: &Inputs<'_>,
+    a: &Attributes,
+    s: Sizes,
+    (threads, apart): (usize, usize),
+) -> Result<(Vec<f32>, Vec<f32>), Stop> {
     let keys = s.past + s.new;
     let scale = a.scale.unwrap_or_else(|| 1.0 / (s.head as f32).sqrt()).sqrt();
     let mut q = by_heads(inputs.read(0)?, s.heads, s.flat)?;
@@ -322,7 +328,7 @@ fn attend(inputs: &Inputs<'_>, a: &Attributes, s: Sizes, threads: usize) -> Resu
         let heads = s.batch * s.heads;
         let (size, show) = (s.q * s.v_head, shown.len() / heads);
         let (ys, shows) = (Places::new(&mut y), Places::new(&mut shown));
-        share(threads, heads, &|bh| {
+        share(apart, heads, &|bh| {
             // SAFETY: nobody else has what is of this head.
             let places = unsafe { (ys.some(bh * size..(bh + 1) * size), shows.some(bh * show..(bh + 1) * show)) };
             spare::lend(s.q * keys, |scores| head(bh, places, scores));

@@ -98,7 +98,7 @@ fn arithmetic(node: &Node<'_>, op: Arithmetic) -> Result<Eval, String> {
             Arithmetic::Modulo | Arithmetic::Remainder => 100,
         };
         let ops = count(&shape).saturating_mul(weight);
-        let threads = cx.threads_for(&shape, ops, 0);
+        let threads = cx.threads_for(&shape, ops);
         with_numbers!(dtype, T => cx.emit::<T>(inputs, dtype, shape, ops, || {
             let (a, b) = (inputs.owned(0)?, inputs.owned(1)?);
             Ok(match op {

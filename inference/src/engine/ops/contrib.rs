@@ -135,7 +135,7 @@ fn average_pool(node: &Node<'_>) -> Result<Eval, String> {
             let (x_scale, x_zero) = (one(inputs, 1)?, zero(inputs, 2)?);
             let (scale, zero) = (one(inputs, 3)?, zero(inputs, 4)?);
             let values = inputs.values::<T>(0)?;
-            if planes == 0 {
+            if count(&out) == 0 {
                 return Ok(vec![]);
             }
             let counts = if include { super::pool::padded_counts(&placed) } else { vec![] };

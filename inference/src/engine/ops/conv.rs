@@ -13,7 +13,7 @@ use crate::{
     DType,
     engine::{
         array::{Array, Element, with_floats, with_integers},
-        cx::{Cx, Inputs, MAX_RUN_BYTES, Stop},
+        cx::{Cx, Inputs, MAX_RUN_BYTES, Stop, threads_within},
         kernels::{
             conv::{Convolution, Requantised, Weights},
             matmul::{Packed, matmul},
@@ -104,7 +104,7 @@ fn conv(node: &Node<'_>) -> Result<Eval, String> {
         let ops = ops(&g, &out).saturating_add(count(&out)).saturating_add(count(x));
         if dtype == DType::Float32 {
             cx.scratch(g.scratch())?;
-            let threads = cx.threads_for(&out, ops, g.scratch());
+            let threads = cx.threads_for(&out, ops);
             return cx.emit_over(inputs, out, (ops, 0), |out, _| {
                 if out.is_empty() {
                     return Ok(());
@@ -153,9 +153,9 @@ fn images<P: Sync, O: Send>(
     let (size, each) = (g.channels * g.input_pixels(), g.outputs * g.pixels());
     // Without outputs there is nothing to do.
     let batch = out.len().checked_div(each).unwrap_or(0);
-    // Not so many that some images have no thread, not so few that a thread has no image.
+    // A thread for each of many images, or several for each of few.
     let alone = threads.checked_div(batch).unwrap_or(0).max(1);
-    pieces(threads, out, each, &|first, out| {
+    pieces(threads_within(threads, g.scratch()), out, each, &|first, out| {
         let first = first.checked_div(each).unwrap_or(0);
         let images = (first..).zip(out.chunks_exact_mut(each.max(1)));
         run(&mut images.map(|(i, out)| (&x[i * size..(i + 1) * size], out)), alone);
@@ -258,7 +258,7 @@ fn integer(node: &Node<'_>, scaled: bool) -> Result<Eval, String> {
         let (g, out) = geometry(inputs.shape(0)?, inputs.shape(w_at)?, &window, groups)?;
         let to = if scaled { inputs.dtype(7)? } else { DType::Int32 };
         let ops = ops(&g, &out).saturating_add(count(&out).saturating_mul(8));
-        let (threads, total) = (cx.threads_for(&out, ops, g.scratch()), count(&out) as usize);
+        let (threads, total) = (cx.threads_for(&out, ops), count(&out) as usize);
         cx.scratch(g.scratch())?;
         let zero = |index: usize| if inputs.has(index) { inputs.read(index).map(Some) } else { Ok(None) };
         // Bytes with one zero point, and weights that are narrow without theirs: as nearly always.
@@ -313,7 +313,7 @@ pub(super) fn dequantized(node: &Node<'_>) -> Result<Eval, String> {
             return Err(Stop::invalid("its bias does not fit its weights"));
         }
         let ops = ops(&g, &out).saturating_add(count(&out).saturating_mul(4));
-        let threads = cx.threads_for(&out, ops, g.scratch());
+        let threads = cx.threads_for(&out, ops);
         cx.scratch(g.scratch())?;
         cx.emit_over(inputs, out, (ops, 0), |out, _| {
             if out.is_empty() {

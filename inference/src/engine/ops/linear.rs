@@ -206,6 +206,8 @@ pub(super) fn multiply(a: &Array, b: &Array, stacks: &Stacks, threads: usize) ->
                 let mut last: Option<(usize, Packed)> = None;
                 for ((p, q), out) in pairs[first / (m * n)..].iter().zip(out.chunks_exact_mut(m * n)) {
                     if one.is_none() && last.as_ref().is_none_or(|(number, _)| number != q) {
+                        // Never two at a time.
+                        drop(last.take());
                         last = Some((*q, pack(*q)));
                     }
                     if let Some(rhs) = one.as_ref().or(last.as_ref().map(|(_, rhs)| rhs)) {

@@ -160,7 +160,7 @@ fn layer_norm(node: &Node<'_>) -> Result<Eval, String> {
         };
         let fast = dtype == DType::Float32 && outputs == 1 && simple(1)? && simple(2)?;
         if fast {
-            let threads = cx.threads_for(shape, ops, 0);
+            let threads = cx.threads_for(shape, ops);
             return Ok(vec![cx.emit_over(inputs, shape.to_vec(), (ops, 0), |out, _| {
                 let (x, scale) = (inputs.values::<f32>(0)?, inputs.values::<f32>(1)?);
                 let bias = if inputs.has(2) { inputs.values::<f32>(2)? } else { Default::default() };

@@ -64,6 +64,9 @@ pub(super) fn work(out: &[usize], placed: &[Placed]) -> u64 {
 /// For each output position of a plane, in row-major order, the elements under the window in order of the kernel.
 pub(super) fn windows(placed: &[Placed], mut each: impl FnMut(&mut dyn Iterator<Item = usize>, usize)) {
     let outputs: usize = placed.iter().map(|p| p.axis.output).product();
+    if outputs == 0 {
+        return;
+    }
     let kernel: usize = placed.iter().map(|p| p.axis.kernel).product();
     // Along each axis the source of each (output, kernel position), computed once.
     let tables: Vec<Vec<Option<usize>>> = placed
@@ -113,7 +116,7 @@ fn max_pool(node: &Node<'_>) -> Result<Eval, String> {
         let size: usize = shape[2..].iter().product();
         if let ([rows, columns], DType::Float32, false) = (placed.as_slice(), dtype, with_indices) {
             let (rows, columns) = (&rows.axis, &columns.axis);
-            let threads = cx.threads_for(&out, ops, 0);
+            let threads = cx.threads_for(&out, ops);
             let pooled = cx.emit_over(inputs, out.clone(), (ops, 0), |result, _| {
                 let values = inputs.values::<f32>(0)?;
                 each_plane(threads, &values, result, rows, columns, |plane, out| pool::max(plane, rows, columns, out));
@@ -221,9 +224,7 @@ fn average_pool(node: &Node<'_>) -> Result<Eval, String> {
         let size: usize = shape[2..].iter().product();
         if let ([rows, columns], DType::Float32) = (placed.as_slice(), dtype) {
             let (rows, columns) = (&rows.axis, &columns.axis);
-            let threads = cx.threads_for(&out, ops, 0);
-            // The counts of a plane's windows.
-            cx.scratch(if count(&out) > 0 { count(&out[2..]).saturating_mul(12) } else { 0 })?;
+            let threads = cx.threads_for(&out, ops);
             return cx.emit_over(inputs, out.clone(), (ops, 0), |result, _| {
                 if result.is_empty() {
                     // However large its planes are.
@@ -240,7 +241,7 @@ fn average_pool(node: &Node<'_>) -> Result<Eval, String> {
         }
         with_floats!(dtype, T => cx.emit::<T>(inputs, dtype, out.clone(), ops, || {
             let values = inputs.values::<T>(0)?;
-            if planes == 0 {
+            if count(&out) == 0 {
                 return Ok(vec![]);
             }
             let counts = if include { padded_counts(&placed) } else { vec![] };

@@ -201,7 +201,7 @@ fn softmax_op(node: &Node<'_>) -> Result<Eval, String> {
         let axis = if rank == 0 { 0 } else { shapes::axis(at, rank)? };
         let reduced: Vec<usize> = if old { (axis..rank).collect() } else { (axis..(axis + 1).min(rank)).collect() };
         let ops = count(shape).saturating_mul(if op == "Hardmax" { 2 } else { 30 });
-        let threads = cx.threads_for(shape, ops, 0);
+        let threads = cx.threads_for(shape, ops);
         cx.emit_with(inputs, dtype, shape.to_vec(), ops, |shape| {
             let array = inputs.owned(0)?;
             let in_order = reduced.last().is_none_or(|axis| axis + 1 == rank);
