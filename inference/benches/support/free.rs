@@ -120,17 +120,12 @@ fn fold(row: &[f32], start: f32, join: impl Fn(f32, f32) -> f32, term: impl Fn(f
     for (lane, x) in lanes.iter_mut().zip(rest) {
         *lane = join(*lane, term(*x));
     }
-    // A register at a time, then the lanes of one.
-    let (first, others) = lanes.split_at_mut(16);
-    for other in others.chunks_exact(16) {
-        for (lane, x) in first.iter_mut().zip(other) {
-            *lane = join(*lane, *x);
-        }
-    }
-    for half in [8, 4, 2, 1] {
+    let mut half = LANES / 2;
+    while half > 0 {
         for j in 0..half {
-            first[j] = join(first[j], first[j + half]);
+            lanes[j] = join(lanes[j], lanes[j + half]);
         }
+        half /= 2;
     }
     lanes[0]
 }
