@@ -253,31 +253,14 @@ pub(crate) trait Pixel: Copy + Sync {
     type Term: Term;
     /// Channels in one term.
     const CHANNELS: usize;
-    /// Puts the terms of every `step`th element of a row of one channel, or of two, into `out`: minus the zero point.
-    fn put(first: &[Self], second: Option<&[Self]>, step: usize, zero: i16, out: &mut [Self::Term]);
-
-    /// Puts the terms of rows into `out`; what is between and behind them is zero then.
-    #[inline(always)]
-    fn put_rows((first, second): (&[Self], Option<&[Self]>), rows: PhaseRows, zero: i16, out: &mut [Self::Term]) {
-        let PhaseRows { count, apart, room, step, pitch } = rows;
-        for (y, out) in out.chunks_mut(pitch).enumerate() {
-            let (out, padding) = out.split_at_mut(if y < count { room } else { 0 });
-            if y < count {
-                Self::put(&first[y * apart..], second.map(|second| &second[y * apart..]), step, zero, out);
-            }
-            padding.fill(Self::Term::default());
-        }
-    }
+    /// Puts the terms of rows of one channel, or of two, into `out`: minus the zero point. What is between and behind them is
+    /// zero then.
+    fn put_rows(channels: (&[Self], Option<&[Self]>), rows: PhaseRows, zero: i16, out: &mut [Self::Term]);
 }
 
 impl Pixel for f32 {
     type Term = f32;
     const CHANNELS: usize = 1;
-    #[inline(always)]
-    fn put(first: &[f32], _: Option<&[f32]>, step: usize, _: i16, out: &mut [f32]) {
-        out.iter_mut().zip(first.iter().step_by(step)).for_each(|(out, x)| *out = *x);
-    }
-
     #[inline(always)]
     fn put_rows((first, _): (&[f32], Option<&[f32]>), rows: PhaseRows, _: i16, out: &mut [f32]) {
         copy_rows(first, rows, out);
@@ -360,20 +343,34 @@ macro_rules! bytes {
             type Term = Pair;
             const CHANNELS: usize = 2;
             #[inline(always)]
-            fn put(first: &[$t], second: Option<&[$t]>, step: usize, zero: i16, out: &mut [Pair]) {
+            fn put_rows(
+                (first, second): (&[$t], Option<&[$t]>),
+                rows: PhaseRows,
+                zero: i16,
+                out: &mut [Pair],
+            ) {
+                let PhaseRows { count, apart, room, step, pitch } = rows;
                 let centre = |x: $t| i16::from(x).wrapping_sub(zero);
-                match (second, step) {
-                    (Some(second), 1) => {
-                        let rows = first.iter().zip(second);
-                        out.iter_mut().zip(rows).for_each(|(out, (x, y))| *out = Pair::new(centre(*x), centre(*y)));
+                for (y, out) in out.chunks_mut(pitch).enumerate() {
+                    let (out, padding) = out.split_at_mut(if y < count { room } else { 0 });
+                    padding.fill(Pair::default());
+                    if y >= count {
+                        continue;
                     }
-                    (Some(second), step) => {
-                        let rows = first.iter().zip(second).step_by(step);
-                        out.iter_mut().zip(rows).for_each(|(out, (x, y))| *out = Pair::new(centre(*x), centre(*y)));
-                    }
-                    (None, step) => {
-                        let row = first.iter().step_by(step);
-                        out.iter_mut().zip(row).for_each(|(out, x)| *out = Pair::new(centre(*x), 0));
+                    let first = &first[y * apart..];
+                    match (second.map(|second| &second[y * apart..]), step) {
+                        (Some(second), 1) => {
+                            let rows = first.iter().zip(second);
+                            out.iter_mut().zip(rows).for_each(|(out, (x, y))| *out = Pair::new(centre(*x), centre(*y)));
+                        }
+                        (Some(second), step) => {
+                            let rows = first.iter().zip(second).step_by(step);
+                            out.iter_mut().zip(rows).for_each(|(out, (x, y))| *out = Pair::new(centre(*x), centre(*y)));
+                        }
+                        (None, step) => {
+                            let row = first.iter().step_by(step);
+                            out.iter_mut().zip(row).for_each(|(out, x)| *out = Pair::new(centre(*x), 0));
+                        }
                     }
                 }
             }

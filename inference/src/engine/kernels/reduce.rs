@@ -113,14 +113,7 @@ fn any_max(row: &[f32]) -> f32 {
             *lane = greater(*lane, *x);
         }
     }
-    let mut half = LANES / 2;
-    while half > 0 {
-        for j in 0..half {
-            first[j] = greater(first[j], first[j + half]);
-        }
-        half /= 2;
-    }
-    first[0]
+    fold(first, |x| x, f32::NEG_INFINITY, greater)
 }
 
 /// Log-softmax of a row: x − max − log(sum of the exponentials).
