@@ -5,11 +5,11 @@
 use std::{fs, path::PathBuf};
 
 use penstock_inference::{
-    Argument, Model, ModelError, Sizes, Tensor, TensorValues,
+    Argument, Failure, Model, ModelError, Sizes, Tensor, TensorValues,
     onnx::{
         proto::{
-            AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto, TensorProto,
-            TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
+            AttributeProto, DimensionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
+            StringStringEntryProto, TensorProto, TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
         },
         write_tensor,
     },
@@ -298,6 +298,51 @@ fn tensors_without_elements_have_dimensions_that_others_could_have() {
         let y = Model::load(windowed(op, &[1, 1, 46_000, 46_000, 0], None, attributes)).unwrap();
         let y = y.evaluate(vec![x()]).unwrap();
         assert!(matches!(&y[0], Argument::Tensor(y) if y.shape() == [1, 1, 46_000, 46_000, 0]), "{op}: {y:?}");
+    }
+}
+
+#[test]
+fn a_run_does_no_more_than_its_price_pays_for() {
+    // What lies behind the sizes that a price is checked at (13 the greatest) is multiplied; nothing is, at those.
+    let dim = |size: i64| DimensionProto { dim_value: Some(size), dim_param: None };
+    let open = DimensionProto { dim_value: None, dim_param: Some("length".into()) };
+    let shaped = |name: &str, dim: Vec<DimensionProto>| {
+        let tensor = TensorTypeProto { elem_type: 1, shape: Some(TensorShapeProto { dim }) };
+        ValueInfoProto {
+            name: name.into(),
+            r#type: Some(TypeProto { tensor_type: Some(tensor), ..Default::default() }),
+        }
+    };
+    let w = write_tensor("w", &Tensor::new(vec![64, 64], TensorValues::Float32(vec![1.0; 64 * 64])).unwrap());
+    let keep = AttributeProto { name: "keepdims".into(), i: Some(0), r#type: 2, ..Default::default() };
+    let graph = GraphProto {
+        name: "g".into(),
+        node: vec![
+            node("Slice", &["x", "start", "end", "axis"], "behind", vec![]),
+            node("MatMul", &["behind", "w"], "product", vec![]),
+            node("ReduceSum", &["product", "axis"], "y", vec![keep]),
+        ],
+        initializer: vec![ints("start", &[13]), ints("end", &[i64::MAX]), ints("axis", &[1]), w],
+        input: vec![shaped("x", vec![dim(1), open, dim(64)])],
+        output: vec![shaped("y", vec![dim(1), dim(64)])],
+        ..Default::default()
+    };
+    let opset_import = vec![OperatorSetIdProto { domain: String::new(), version: 21 }];
+    let file = ModelProto { ir_version: Some(8), graph: Some(graph), opset_import, functions: vec![] };
+    let model = Model::load(file.encode_to_vec()).unwrap();
+    let run = |length: usize| {
+        let x = Tensor::new(vec![1, length, 64], TensorValues::Float32(vec![1.0; length * 64])).unwrap();
+        (model.run(std::slice::from_ref(&x)), model.evaluate(vec![Argument::Tensor(x)]))
+    };
+    assert!(model.descriptor().is_ok());
+    for length in [1, 5, 13] {
+        assert_eq!(run(length).0.unwrap()[0].values(), &TensorValues::Float32(vec![0.0; 64]), "{length}");
+    }
+    for length in [14, 20, 500] {
+        let (registered, freely) = run(length);
+        assert_eq!(registered, Err(Failure::Engine), "{length}");
+        let sum = TensorValues::Float32(vec![64.0 * (length - 13) as f32; 64]);
+        assert!(matches!(&freely.unwrap()[0], Argument::Tensor(y) if *y.values() == sum), "{length}");
     }
 }
 

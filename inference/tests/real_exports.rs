@@ -9,9 +9,14 @@
 #[allow(dead_code, reason = "other tests use the rest")]
 mod cases;
 
-use std::{collections::BTreeMap, env, fs, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    env, fs,
+    path::PathBuf,
+};
 
 use cases::{Tolerance, Verdict};
+use penstock_inference::{Dim, Model, Sizes};
 use serde_json::Value;
 
 /// Exports that take maps, or hash features with MurmurHash3: refused when they are loaded.
@@ -52,4 +57,43 @@ fn real_exports_run_and_agree_with_onnxruntime() {
     }
     println!("{counts:?}");
     assert!(failed.is_empty(), "{} failed:\n{}", failed.len(), failed.join("\n"));
+}
+
+/// A price is a polynomial through a few sizes; a run of a registered model fails when it costs more.
+#[test]
+fn no_run_of_an_export_costs_more_than_its_price() {
+    // Of a run and its graph, beside the nodes.
+    const BESIDE: u64 = 18_000;
+    let Some(folder) = env::var_os("PENSTOCK_ONNX_CASES").map(PathBuf::from) else {
+        eprintln!("skipped: PENSTOCK_ONNX_CASES is not set (scripts/test sets it)");
+        return;
+    };
+    let most: usize = env::var("PENSTOCK_PRICE_SIZES").map_or(40, |most| most.parse().unwrap());
+    let mut checked = 0;
+    for case in cases::find(&folder.join("real")) {
+        let Ok(model) = Model::load_in(fs::read(case.join("model.onnx")).unwrap(), &case) else { continue };
+        let Ok(descriptor) = model.descriptor() else { continue };
+        let dims: BTreeSet<String> =
+            descriptor.inputs.iter().flat_map(|spec| &spec.shape).map(|dim| dim.to_string()).collect();
+        for size in (1..=most).chain([64, 100, 127, 128, 129, 200, 500, 513]) {
+            for rows in [1, 2, 7] {
+                let mut sizes = Sizes::default();
+                for dim in descriptor.inputs.iter().flat_map(|spec| &spec.shape) {
+                    match dim {
+                        Dim::Fixed(_) => continue,
+                        Dim::Batch => sizes.bind(dim, rows),
+                        Dim::Named(_) => sizes.bind(dim, size),
+                    };
+                }
+                // It may be too large for a table of positions, say.
+                let Ok(nodes) = model.cost_by_operator(&sizes) else { continue };
+                let cost = BESIDE + nodes.iter().map(|node| node.ops).sum::<u64>();
+                let price = descriptor.ops.of(&sizes);
+                assert!(cost <= price, "{}: {cost} for {price} at {sizes:?} of {dims:?}", case.display());
+                checked += 1;
+            }
+        }
+    }
+    println!("{checked} prices");
+    assert!(checked > 10_000, "{checked}");
 }

@@ -142,7 +142,7 @@ impl<'a> Cx<'a> {
         self.tracing
     }
 
-    /// With another bound of the cost.
+    /// With a lower bound of the cost.
     pub(crate) fn within(self, limit: u64) -> Self {
         Self { limit: limit.min(MAX_RUN_OPS), ..self }
     }

@@ -18,7 +18,7 @@ use prost::Message;
 use super::{
     array::Array,
     compile::compile,
-    cx::{Cx, Stop},
+    cx::{Cx, RUN_OPS, Stop},
     describe::{self, Declared},
     program::{Program, Trace},
     rows,
@@ -220,10 +220,13 @@ impl Model {
         if !fits {
             return Some(Err(Failure::Engine));
         }
+        // A price is a polynomial that was checked at some sizes: a graph for which it is wrong at others fails there, before
+        // it does more than is paid for.
+        let price = descriptor.ops.of(&sizes).saturating_sub(RUN_OPS);
         let result = catch_unwind(AssertUnwindSafe(|| {
-            let plan = self.plan(inputs)?;
+            let plan = self.plan(inputs, price)?;
             let arguments = inputs.iter().map(|tensor| Value::Known(Array::from_host(tensor.clone()))).collect();
-            let mut cx = Cx::running(threads, cancelled, progress);
+            let mut cx = Cx::running(threads, cancelled, progress).within(price);
             self.program.run(&mut cx, arguments, Some(&plan)).map_err(|failed| failed.stop)
         }));
         let outputs = match result {
@@ -279,14 +282,15 @@ impl Model {
         Some(results)
     }
 
-    /// What is known of a run with inputs of these shapes.
-    fn plan(&self, inputs: &[Tensor]) -> Result<Arc<Trace>, Stop> {
+    /// What is known of a run with inputs of these shapes, which decide its price.
+    fn plan(&self, inputs: &[Tensor], price: u64) -> Result<Arc<Trace>, Stop> {
         let key: Vec<Vec<usize>> = inputs.iter().map(|tensor| tensor.shape().to_vec()).collect();
         if let Some(plan) = self.plans.lock().get(&key) {
             return Ok(plan.clone());
         }
         let unknown = inputs.iter().map(|tensor| Value::Unknown(tensor.dtype(), tensor.shape().to_vec())).collect();
-        let plan = Arc::new(self.program.trace(&mut Cx::tracing(), unknown).map_err(|failed| failed.stop)?);
+        let mut cx = Cx::tracing().within(price);
+        let plan = Arc::new(self.program.trace(&mut cx, unknown).map_err(|failed| failed.stop)?);
         let mut plans = self.plans.lock();
         if plans.len() >= MAX_PLANS {
             plans.clear();
