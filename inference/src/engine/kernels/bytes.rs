@@ -60,7 +60,7 @@ impl ByteMatrix {
     }
 
     /// `left[m, k]`, row-major, minus its zero point, times this one minus its own, written to `out[m, n]`.
-    pub(crate) fn product(&self, left: Bytes<'_>, zero: i32, out: &mut [i32], threads: usize) {
+    pub(crate) fn product(&self, (left, zero): (Bytes<'_>, i32), out: &mut [i32], threads: usize) {
         let mut quads = vec![0; quads_of(left.bytes.len(), self.k)];
         let offsets = self.sums(left, zero, &mut quads, out, threads);
         add_to_rows(out, &offsets);
@@ -76,8 +76,8 @@ impl ByteMatrix {
         threads: usize,
     ) {
         let (sums, quads) = scratch.split_at_mut(out.len());
-        let offsets = self.sums(left, zero, quads, sums, threads);
-        finish_columns(sums, self.packed.columns(), &offsets, finish, out);
+        let addend = added(self.sums(left, zero, quads, sums, threads), finish.addend);
+        finish_columns(sums, self.packed.columns(), Finish { addend: &addend, ..finish }, out);
     }
 
     /// [`Self::finished`], and quantised by a scale and a zero point of its type. `scratch` has room for [`Self::scratch`].
@@ -92,13 +92,14 @@ impl ByteMatrix {
     ) {
         let n = self.packed.columns();
         let (sums, quads) = scratch.split_at_mut(out.len());
-        let offsets = self.sums(left, zero, quads, sums, threads);
+        let addend = added(self.sums(left, zero, quads, sums, threads), finish.addend);
+        let finish = Finish { addend: &addend, ..finish };
         // What is between them stays in the nearest cache.
         let mut numbers = vec![0.0; (FINISHED / n.max(1)).max(1) * n];
         let some = numbers.len().max(1);
         for (sums, out) in sums.chunks(some).zip(out.chunks_mut(some)) {
             let numbers = &mut numbers[..sums.len()];
-            finish_columns(sums, n, &offsets, finish, numbers);
+            finish_columns(sums, n, finish, numbers);
             T::quantize(numbers, scale, to, out);
         }
     }
@@ -133,6 +134,15 @@ impl ByteMatrix {
         }
         self.column_sums.iter().map(|sum| sum.wrapping_mul(zero).wrapping_neg()).collect()
     }
+}
+
+/// The sum of two rows, wrapping, of which either may be empty.
+fn added(mut row: Vec<i32>, other: &[i32]) -> Vec<i32> {
+    if row.is_empty() {
+        return other.to_vec();
+    }
+    row.iter_mut().zip(other).for_each(|(x, y)| *x = x.wrapping_add(*y));
+    row
 }
 
 /// Quads that rows of `k` bytes become.
@@ -189,7 +199,7 @@ mod tests {
             let strides = if turned { (1, k) } else { (n, 1) };
             let matrix = ByteMatrix::new(Bytes { bytes: &b, signed: b_signed }, &zeros, k, n, strides);
             let mut out = vec![77; m * n];
-            matrix.product(Bytes { bytes: &a, signed: a_signed }, a_zero, &mut out, 1 + round % 2);
+            matrix.product((Bytes { bytes: &a, signed: a_signed }, a_zero), &mut out, 1 + round % 2);
             for (i, found) in out.iter().enumerate() {
                 let (row, column) = (i / n, i % n);
                 let zero = i64::from(zeros[if zeros.len() == 1 { 0 } else { column }]);

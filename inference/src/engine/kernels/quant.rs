@@ -47,20 +47,24 @@ impl Divisor {
 
 /// A quantised byte. Zero points are those of its type.
 pub(crate) trait Byte: Copy + Default + Send + Sync {
-    /// Quantises: `x / scale`.
+    /// Quantises: `x / scale`. By 1 it only rounds.
     fn quantize(x: &[f32], scale: f32, zero: i32, out: &mut [Self]);
     /// Scales sums back: `(sum + bias) · factor`.
     fn requantize(sums: &[i32], bias: i32, factor: f32, zero: i32, out: &mut [Self]);
-    /// Scales sums back, each column by its factor.
-    fn requantize_columns(sums: &[i32], factors: &[f32], zero: i32, out: &mut [Self]);
     /// `(x − zero) · scale`.
     fn dequantize(x: &[Self], scale: f32, zero: i32, out: &mut [f32]);
 }
 
 macro_rules! bytes {
-    ($t:ty: $quantize:ident, $requantize:ident, $columns:ident, $dequantize:ident) => {
+    ($t:ty: $quantize:ident, $requantize:ident, $dequantize:ident) => {
         vectorized! {
             fn $quantize(x: &[f32], scale: f32, zero: i32, out: &mut [$t]) {
+                if scale == 1.0 {
+                    for (out, x) in out.iter_mut().zip(x) {
+                        *out = saturate(*x, zero, <$t>::MIN.into(), <$t>::MAX.into()) as $t;
+                    }
+                    return;
+                }
                 if let Some(scale) = Divisor::new(scale) {
                     for (out, x) in out.iter_mut().zip(x) {
                         *out = saturate(scale.quotient(*x), zero, <$t>::MIN.into(), <$t>::MAX.into()) as $t;
@@ -81,16 +85,6 @@ macro_rules! bytes {
             }
         }
         vectorized! {
-            fn $columns(sums: &[i32], factors: &[f32], zero: i32, out: &mut [$t]) {
-                let n = factors.len().max(1);
-                for (out, sums) in out.chunks_exact_mut(n).zip(sums.chunks_exact(n)) {
-                    for ((out, sum), factor) in out.iter_mut().zip(sums).zip(factors) {
-                        *out = saturate(*sum as f32 * factor, zero, <$t>::MIN.into(), <$t>::MAX.into()) as $t;
-                    }
-                }
-            }
-        }
-        vectorized! {
             fn $dequantize(x: &[$t], scale: f32, zero: i32, out: &mut [f32]) {
                 for (out, x) in out.iter_mut().zip(x) {
                     *out = (i32::from(*x) - zero) as f32 * scale;
@@ -107,10 +101,6 @@ macro_rules! bytes {
                 $requantize(sums, bias, factor, zero, out);
             }
             #[inline]
-            fn requantize_columns(sums: &[i32], factors: &[f32], zero: i32, out: &mut [$t]) {
-                $columns(sums, factors, zero, out);
-            }
-            #[inline]
             fn dequantize(x: &[$t], scale: f32, zero: i32, out: &mut [f32]) {
                 $dequantize(x, scale, zero, out);
             }
@@ -119,8 +109,10 @@ macro_rules! bytes {
 }
 
 /// What becomes of exact sums, column by column.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Finish<'a> {
+    /// Before all else plus so much, wrapping; empty: nothing.
+    pub(crate) addend: &'a [i32],
     /// Times so much in float32: one for all, or one for each.
     pub(crate) factors: &'a [f32],
     /// Plus so much; empty: nothing.
@@ -130,9 +122,9 @@ pub(crate) struct Finish<'a> {
 }
 
 vectorized! {
-    /// Rows of sums, plus a row of offsets (wrapping; none if it is empty), in float32 and finished.
-    pub(crate) fn finish_columns(sums: &[i32], n: usize, offsets: &[i32], finish: Finish<'_>, out: &mut [f32]) {
-        let Finish { factors, bias, rectified } = finish;
+    /// Rows of sums in float32 and finished.
+    pub(crate) fn finish_columns(sums: &[i32], n: usize, finish: Finish<'_>, out: &mut [f32]) {
+        let Finish { addend: offsets, factors, bias, rectified } = finish;
         for (out, sums) in out.chunks_exact_mut(n.max(1)).zip(sums.chunks_exact(n.max(1))) {
             match (offsets, factors) {
                 ([], [factor]) => {
@@ -198,8 +190,8 @@ vectorized! {
     }
 }
 
-bytes!(u8: quantize_u8, requantize_u8, columns_u8, dequantize_u8);
-bytes!(i8: quantize_i8, requantize_i8, columns_i8, dequantize_i8);
+bytes!(u8: quantize_u8, requantize_u8, dequantize_u8);
+bytes!(i8: quantize_i8, requantize_i8, dequantize_i8);
 
 #[cfg(test)]
 mod tests {
@@ -286,7 +278,9 @@ mod tests {
         let factors: Vec<f32> = (0..sums.len() / 4).map(|i| (i as f32 - 100.0) * 1e-7).collect();
         let (mut out, mut columns) = (vec![0u8; sums.len()], vec![0i8; sums.len()]);
         u8::requantize(&sums, 77, 3.1e-6, 10, &mut out);
-        i8::requantize_columns(&sums, &factors, -3, &mut columns);
+        let mut numbers = vec![0.0; sums.len()];
+        finish_columns(&sums, factors.len(), Finish { factors: &factors, ..Finish::default() }, &mut numbers);
+        i8::quantize(&numbers, 1.0, -3, &mut columns);
         for (i, sum) in sums.iter().enumerate() {
             assert_eq!(i64::from(out[i]), defined(sum.wrapping_add(77) as f32 * 3.1e-6, 10, 0, 255));
             let x = *sum as f32 * factors[i % factors.len()];

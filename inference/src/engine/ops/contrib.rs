@@ -2,10 +2,8 @@
 //! (CDist, Tokenizer). Defined by onnxruntime's documentation ("ContribOperators.md").
 
 use super::{
-    Parse,
-    integer::{packed_bytes, turned_product},
-    linear::Stacks,
-    quant::{column_factors, one, saturate},
+    Parse, dequantized,
+    quant::{one, saturate},
     shapes, single,
     windows::Window,
 };
@@ -14,11 +12,7 @@ use crate::{
     engine::{
         array::{Array, with_floats, with_integers},
         cx::{Cx, Inputs, Stop},
-        kernels::{
-            pool,
-            quant::{self, Byte},
-            reduce,
-        },
+        kernels::{pool, reduce},
         numeric::{Number, Real},
         program::Eval,
         value::{Value, count},
@@ -28,7 +22,7 @@ use crate::{
 
 pub(super) fn find(name: &str) -> Option<Parse> {
     Some(match name {
-        "QGemm" => |node, _| gemm(node),
+        "QGemm" => |node, _| dequantized::gemm(node),
         "QLinearAdd" => |_, _| arithmetic(|a, b| a + b),
         "QLinearMul" => |_, _| arithmetic(|a, b| a * b),
         "QLinearAveragePool" => |node, _| average_pool(node),
@@ -44,56 +38,6 @@ fn zero(inputs: &Inputs<'_>, index: usize) -> Result<i64, Stop> {
     }
     let list = inputs.read(index)?.to_ints().unwrap_or_default();
     list.first().copied().ok_or_else(|| Stop::invalid(format!("its input {index} must be an integer")))
-}
-
-/// Inputs A, its scale and zero point, B, its scales and zero points, C (int32), and scale and zero point of the output:
-/// (the exact sum + C) · (alpha · a_scale · b_scale), divided by the output's scale.
-fn gemm(node: &Node<'_>) -> Result<Eval, String> {
-    let alpha = node.float("alpha", 1.0);
-    let (turn_a, turn_b) = (node.flag("transA", false), node.flag("transB", false));
-    let constant = packed_bytes(node, 3, 5, turn_b);
-    single(move |cx, inputs| {
-        let (&[a0, a1], &[b0, b1]) = (inputs.shape(0)?, inputs.shape(3)?) else {
-            return Err(Stop::invalid("it takes matrices"));
-        };
-        let ((m, k), (k2, n)) = (if turn_a { (a1, a0) } else { (a0, a1) }, if turn_b { (b1, b0) } else { (b0, b1) });
-        if k != k2 {
-            return Err(Stop::invalid("its matrices cannot be multiplied"));
-        }
-        let to = if inputs.has(8) { inputs.dtype(8)? } else { DType::Float32 };
-        let stacks = Stacks { batch: vec![], m, k, n, out: vec![m, n] };
-        let ops = stacks.ops().saturating_add(count(&[m, n]).saturating_mul(8));
-        let threads = cx.threads;
-        let scaled = || -> Result<Vec<f32>, Stop> {
-            let mut sums = turned_product(inputs, (turn_a, turn_b), &stacks, constant.as_deref(), threads)?;
-            if inputs.has(6) {
-                let c = inputs.read(6)?;
-                if shapes::broadcast(&[c.shape(), &[m, n]])? != [m, n] || c.dtype() != DType::Int32 {
-                    return Err(Stop::invalid("its bias does not fit"));
-                }
-                let c = if c.count() == n && c.shape().last() == Some(&n) { c.clone() } else { c.broadcast(&[m, n]) };
-                quant::add_to_rows(&mut sums, &c.values::<i32>());
-            }
-            let factors = column_factors(inputs, alpha, n)?;
-            let mut out = vec![0.0; sums.len()];
-            let finish = quant::Finish { factors: &factors, bias: &[], rectified: false };
-            quant::finish_columns(&sums, factors.len(), &[], finish, &mut out);
-            Ok(out)
-        };
-        let (scale, zero) = (|| one(inputs, 7), || zero(inputs, 8));
-        match to {
-            DType::Float32 => cx.emit::<f32>(inputs, to, vec![m, n], ops, scaled),
-            DType::Uint8 => cx.emit::<u8>(inputs, to, vec![m, n], ops, || quantized(&scaled()?, scale()?, zero()?)),
-            DType::Int8 => cx.emit::<i8>(inputs, to, vec![m, n], ops, || quantized(&scaled()?, scale()?, zero()?)),
-            _ => Err(Stop::unsupported(to)),
-        }
-    })
-}
-
-fn quantized<T: Byte>(x: &[f32], scale: f32, zero: i64) -> Result<Vec<T>, Stop> {
-    let mut out = vec![T::default(); x.len()];
-    T::quantize(x, scale, zero as i32, &mut out);
-    Ok(out)
 }
 
 /// Inputs A, B each with scale and zero point, then those of the output: dequantised, joined, quantised.

@@ -90,6 +90,27 @@ pub(super) fn bytes_of(array: &Array) -> Option<(Cow<'_, [u8]>, bool)> {
     }
 }
 
+/// A left-hand side of bytes.
+pub(super) struct Left<'a> {
+    bytes: Cow<'a, [u8]>,
+    signed: bool,
+    zero: i32,
+}
+
+impl<'a> Left<'a> {
+    /// That of the inputs of these indices, the second its zero point; `None` when it has no bytes, or not one small zero point.
+    pub(super) fn new(inputs: &'a Inputs<'_>, index: usize, zero: usize) -> Result<Option<Self>, Stop> {
+        let array = inputs.read(index)?;
+        let zero = byte_zero(array, if inputs.has(zero) { Some(inputs.read(zero)?) } else { None });
+        Ok(zero.zip(bytes_of(array)).map(|(zero, (bytes, signed))| Self { bytes, signed, zero: zero.into() }))
+    }
+
+    /// As the kernels take it.
+    pub(super) fn operand(&self) -> (Bytes<'_>, i32) {
+        (Bytes { bytes: &self.bytes, signed: self.signed }, self.zero)
+    }
+}
+
 /// Zero points of the columns of a matrix of bytes: one for all, or one for each.
 fn column_zeros(zero: Option<&Array>, n: usize) -> Option<Vec<i32>> {
     let zeros = match zero {
@@ -128,32 +149,30 @@ pub(super) fn integer_product(
 ) -> Result<Vec<i32>, Stop> {
     let &Stacks { m, k, n, .. } = stacks;
     let zero = |index: usize| if inputs.has(index) { inputs.read(index).map(Some) } else { Ok(None) };
-    let (left, left_zero) = (inputs.read(a)?, zero(a_zero)?);
-    let left_bytes = byte_zero(left, left_zero).zip(bytes_of(left));
+    let left = Left::new(inputs, a, a_zero)?;
     if count(&stacks.out) == 0 {
         return Ok(vec![]);
     }
     let mut out = vec![0; count(&stacks.batch) as usize * m * n];
-    if let (Some((zero, (bytes, signed))), Some(matrix)) = (&left_bytes, constant) {
+    if let (Some(left), Some(matrix)) = (&left, constant) {
         // One product for the whole stack: its rows are one after another.
-        matrix.product(Bytes { bytes, signed: *signed }, i32::from(*zero), &mut out, threads);
+        matrix.product(left.operand(), &mut out, threads);
         return Ok(out);
     }
     let pairs = stacks.pairs(inputs.shape(a)?, inputs.shape(b)?);
     let (right, right_zero) = (inputs.read(b)?, zero(b_zero)?);
     let zeros = column_zeros(right_zero, n).filter(|zeros| zeros.len() == 1 || right.shape().len() == 2);
-    if let (Some((zero, (left, l_signed))), Some((right, r_signed)), Some(zeros)) =
-        (&left_bytes, bytes_of(right), zeros)
-    {
+    if let (Some(left), Some((right, signed)), Some(zeros)) = (&left, bytes_of(right), zeros) {
+        let (left, zero) = left.operand();
         for (i, (p, q)) in pairs.into_iter().enumerate() {
-            let right = Bytes { bytes: &right[q * k * n..(q + 1) * k * n], signed: r_signed };
-            let left = Bytes { bytes: &left[p * m * k..(p + 1) * m * k], signed: *l_signed };
+            let right = Bytes { bytes: &right[q * k * n..(q + 1) * k * n], signed };
+            let left = Bytes { bytes: &left.bytes[p * m * k..(p + 1) * m * k], ..left };
             let out = &mut out[i * m * n..(i + 1) * m * n];
-            ByteMatrix::new(right, &zeros, k, n, (n, 1)).product(left, i32::from(*zero), out, threads);
+            ByteMatrix::new(right, &zeros, k, n, (n, 1)).product((left, zero), out, threads);
         }
         return Ok(out);
     }
-    let (left, right) = (centred(left, left_zero, 0)?, centred(right, right_zero, 1)?);
+    let (left, right) = (centred(inputs.read(a)?, zero(a_zero)?, 0)?, centred(right, right_zero, 1)?);
     for (i, (p, q)) in pairs.into_iter().enumerate() {
         let (left, right) = (&left[p * m * k..(p + 1) * m * k], &right[q * k * n..(q + 1) * k * n]);
         product_i32(left, right, k, n, &mut out[i * m * n..(i + 1) * m * n]);
@@ -220,21 +239,15 @@ pub(crate) fn scaled(node: &Node<'_>, _: &[Body]) -> Result<Eval, String> {
             }
             let scale = inputs.read(4)?;
             let addend = if inputs.has(5) { Some(inputs.read(5)?) } else { None };
-            let left = inputs.read(0)?;
-            let zero = if inputs.has(2) { Some(inputs.read(2)?) } else { None };
-            let bytes = byte_zero(left, zero).zip(bytes_of(left));
-            if let (Some((zero, (bytes, signed))), Some(matrix)) = (bytes, &constant)
-                && plain
-            {
+            if let (Some(left), Some(matrix), true) = (Left::new(inputs, 0, 2)?, &constant, plain) {
                 let factors = scale.values::<f32>();
                 let bias = match addend.map(|bias| bias.values::<f32>()) {
                     Some(bias) if bias.len() == 1 => Cow::Owned(vec![bias[0]; n]),
                     Some(bias) => bias,
                     None => Cow::Borrowed(&[][..]),
                 };
-                let finish = Finish { factors: &factors, bias: &bias, rectified };
-                let left = (Bytes { bytes: &bytes, signed }, i32::from(zero));
-                matrix.finished(left, finish, bytemuck::cast_slice_mut(beside), result, threads);
+                let finish = Finish { addend: &[], factors: &factors, bias: &bias, rectified };
+                matrix.finished(left.operand(), finish, bytemuck::cast_slice_mut(beside), result, threads);
                 return Ok(());
             }
             let sums = integer_product(inputs, (0, 2), (1, 3), &stacks, constant.as_deref(), threads)?;

@@ -4,7 +4,7 @@ use std::cell::OnceCell;
 
 use super::{
     Parse, eval,
-    integer::{integer_product, packed_bytes},
+    integer::{Left, integer_product, packed_bytes},
     linear::Stacks,
     shapes, single,
 };
@@ -13,9 +13,14 @@ use crate::{
     engine::{
         array::{Element, with_floats, with_integers},
         cx::{Cx, Inputs, Stop},
-        kernels::{quant::Byte, reduce},
+        kernels::{
+            bytes::ByteMatrix,
+            quant::{Byte, Finish, finish_columns},
+            reduce,
+        },
         numeric::Real,
         program::Eval,
+        spare,
         value::{Value, count},
     },
     onnx::{Node, constants::read_dtype},
@@ -266,13 +271,12 @@ pub(super) fn matmul(node: &Node<'_>) -> Result<Eval, String> {
         let to = inputs.dtype(7)?;
         let ops = stacks.ops().saturating_add(count(&stacks.out).saturating_mul(8));
         let (out, threads) = (stacks.out.clone(), cx.threads);
-        let sums = || integer_product(inputs, (0, 2), (3, 5), &stacks, constant.as_deref(), threads);
+        let run = Requantized { inputs, stacks: &stacks, constant: constant.as_deref(), to, threads };
         match to {
-            DType::Uint8 => cx.emit::<u8>(inputs, to, out, ops, || requantize_bytes(inputs, &sums()?, &stacks, to)),
-            DType::Int8 => cx.emit::<i8>(inputs, to, out, ops, || requantize_bytes(inputs, &sums()?, &stacks, to)),
-            _ => with_integers!(to, T => cx.emit::<T>(inputs, to, out, ops, || {
-                requantize(inputs, &sums()?, &stacks, to, |x| x as T)
-            }), Err(Stop::unsupported(to))),
+            DType::Uint8 => cx.emit::<u8>(inputs, to, out, ops, || run.bytes()),
+            DType::Int8 => cx.emit::<i8>(inputs, to, out, ops, || run.bytes()),
+            _ => with_integers!(to, T => cx.emit::<T>(inputs, to, out, ops, || run.integers(|x| x as T)),
+                Err(Stop::unsupported(to))),
         }
     })
 }
@@ -299,47 +303,61 @@ fn scale_list(inputs: &Inputs<'_>, index: usize) -> Result<Vec<f64>, Stop> {
     Ok(inputs.read(index)?.to_doubles().unwrap_or_default())
 }
 
-/// [`requantize`] to bytes; at once, when there is one scale and zero point for all rows.
-fn requantize_bytes<T: Byte + TryFrom<i64>>(
-    inputs: &Inputs<'_>,
-    sums: &[i32],
-    stacks: &Stacks,
+/// QLinearMatMul.
+struct Requantized<'a> {
+    inputs: &'a Inputs<'a>,
+    stacks: &'a Stacks,
+    /// The right-hand side, if it is laid out already.
+    constant: Option<&'a ByteMatrix>,
     to: DType,
-) -> Result<Vec<T>, Stop> {
-    let (a, b, y) = (scale_list(inputs, 1)?, scale_list(inputs, 4)?, scale_list(inputs, 6)?);
-    let zero = inputs.read(7)?.to_ints().unwrap_or_default();
-    let n = stacks.n;
-    match (a.as_slice(), y.as_slice(), zero.as_slice()) {
-        (&[a], &[y], &[zero]) if b.len() == 1 || b.len() == n => {
-            let factor = |j: usize| a as f32 * b[if b.len() == 1 { 0 } else { j }] as f32 / y as f32;
-            let factors: Vec<f32> = (0..n).map(factor).collect();
-            let mut out = vec![T::default(); sums.len()];
-            T::requantize_columns(sums, &factors, zero as i32, &mut out);
-            Ok(out)
-        }
-        // It is saturated to the type.
-        _ => requantize(inputs, sums, stacks, to, |x| T::try_from(x).unwrap_or_default()),
-    }
+    threads: usize,
 }
 
-fn requantize<T>(
-    inputs: &Inputs<'_>,
-    sums: &[i32],
-    stacks: &Stacks,
-    to: DType,
-    narrow: impl Fn(i64) -> T,
-) -> Result<Vec<T>, Stop> {
-    let (a, b, y) = (scale_list(inputs, 1)?, scale_list(inputs, 4)?, scale_list(inputs, 6)?);
-    let zero = inputs.read(7)?.to_ints().unwrap_or_default();
-    let &Stacks { m, n, .. } = stacks;
-    let row = |list: &[f64], i: usize| pick(list, i / n.max(1), m);
-    let column = |list: &[f64], i: usize| pick(list, i % n.max(1), n);
-    let one = |(i, sum): (usize, &i32)| {
-        let factor = row(&a, i)? as f32 * column(&b, i)? as f32 / row(&y, i)? as f32;
-        let zero = if zero.len() == 1 { zero[0] } else { zero.get(i / n.max(1) % m.max(1)).copied().unwrap_or(0) };
-        Ok(narrow(saturate(*sum as f32 * factor, zero, to)))
-    };
-    sums.iter().enumerate().map(one).collect()
+impl Requantized<'_> {
+    /// To bytes; at once, when there is one scale and zero point for all rows.
+    fn bytes<T: Byte + TryFrom<i64>>(&self) -> Result<Vec<T>, Stop> {
+        let (inputs, n) = (self.inputs, self.stacks.n);
+        let (a, b, y) = (scale_list(inputs, 1)?, scale_list(inputs, 4)?, scale_list(inputs, 6)?);
+        let zero = inputs.read(7)?.to_ints().unwrap_or_default();
+        if let (&[a], &[y], &[zero]) = (a.as_slice(), y.as_slice(), zero.as_slice())
+            && (b.len() == 1 || b.len() == n)
+        {
+            let factors: Vec<f32> = b.iter().map(|b| a as f32 * *b as f32 / y as f32).collect();
+            let finish = Finish { factors: &factors, ..Finish::default() };
+            let to = (1.0, zero as i32);
+            let mut out = vec![T::default(); self.stacks.out.iter().product()];
+            if let (Some(matrix), Some(left)) = (self.constant, Left::new(inputs, 0, 2)?) {
+                spare::lend(ByteMatrix::scratch(self.stacks.rows(), self.stacks.k, n), |scratch| {
+                    let scratch = bytemuck::cast_slice_mut(scratch);
+                    matrix.quantized(left.operand(), finish, to, scratch, &mut out, self.threads);
+                });
+                return Ok(out);
+            }
+            let sums = integer_product(inputs, (0, 2), (3, 5), self.stacks, self.constant, self.threads)?;
+            let mut numbers = vec![0.0; sums.len()];
+            finish_columns(&sums, n, finish, &mut numbers);
+            T::quantize(&numbers, to.0, to.1, &mut out);
+            return Ok(out);
+        }
+        // It is saturated to the type.
+        self.integers(|x| T::try_from(x).unwrap_or_default())
+    }
+
+    fn integers<T>(&self, narrow: impl Fn(i64) -> T) -> Result<Vec<T>, Stop> {
+        let Self { inputs, stacks, to, .. } = *self;
+        let sums = integer_product(inputs, (0, 2), (3, 5), stacks, self.constant, self.threads)?;
+        let (a, b, y) = (scale_list(inputs, 1)?, scale_list(inputs, 4)?, scale_list(inputs, 6)?);
+        let zero = inputs.read(7)?.to_ints().unwrap_or_default();
+        let &Stacks { m, n, .. } = stacks;
+        let row = |list: &[f64], i: usize| pick(list, i / n.max(1), m);
+        let column = |list: &[f64], i: usize| pick(list, i % n.max(1), n);
+        let one = |(i, sum): (usize, &i32)| {
+            let factor = row(&a, i)? as f32 * column(&b, i)? as f32 / row(&y, i)? as f32;
+            let zero = if zero.len() == 1 { zero[0] } else { zero.get(i / n.max(1) % m.max(1)).copied().unwrap_or(0) };
+            Ok(narrow(saturate(*sum as f32 * factor, zero, to)))
+        };
+        sums.iter().enumerate().map(one).collect()
+    }
 }
 
 fn pick(list: &[f64], index: usize, size: usize) -> Result<f64, Stop> {
