@@ -19,6 +19,11 @@ pub(crate) fn fold<T: Copy, A: Number>(row: &[T], term: impl Fn(T) -> A, start: 
     for (lane, x) in lanes.iter_mut().zip(rest) {
         *lane = join(*lane, term(*x));
     }
+    tree(&mut lanes, join)
+}
+
+#[inline(always)]
+fn tree<A: Copy>(lanes: &mut [A; LANES], join: impl Fn(A, A) -> A) -> A {
     let mut half = LANES / 2;
     while half > 0 {
         for j in 0..half {
@@ -27,6 +32,29 @@ pub(crate) fn fold<T: Copy, A: Number>(row: &[T], term: impl Fn(T) -> A, start: 
         half /= 2;
     }
     lanes[0]
+}
+
+/// The sums of two rows of one length, each as [`fold`] has it: while one waits for its last addition, the other adds. `term`
+/// is told of which row an element is.
+#[inline(always)]
+fn sum_two(rows: [&[f32]; 2], term: impl Fn(usize, f32) -> f32) -> [f32; 2] {
+    let mut lanes = [[0.0f32; LANES]; 2];
+    let ((first, first_rest), (second, second_rest)) = (rows[0].as_chunks::<LANES>(), rows[1].as_chunks::<LANES>());
+    for chunks in first.iter().zip(second) {
+        for (lane, x) in lanes[0].iter_mut().zip(chunks.0) {
+            *lane += term(0, *x);
+        }
+        for (lane, x) in lanes[1].iter_mut().zip(chunks.1) {
+            *lane += term(1, *x);
+        }
+    }
+    for (row, rest) in [first_rest, second_rest].into_iter().enumerate() {
+        for (lane, x) in lanes[row].iter_mut().zip(rest) {
+            *lane += term(row, *x);
+        }
+    }
+    let [first, second] = &mut lanes;
+    [tree(first, f32::plus), tree(second, f32::plus)]
 }
 
 /// The sum of a row.
@@ -138,20 +166,36 @@ vectorized! {
     /// Layer normalisation of each row of `n` elements of `from`, into `to`: mean; variance as the mean of squared differences;
     /// (x − mean) · (1 / sqrt(variance + epsilon)), times the scale, plus the bias.
     pub(crate) fn layer_norm_rows(from: &[f32], to: &mut [f32], n: usize, epsilon: f32, scale: &[f32], bias: &[f32]) {
-        for (from, to) in from.chunks_exact(n.max(1)).zip(to.chunks_exact_mut(n.max(1))) {
-            let count = n as f32;
+        let (n, count) = (n.max(1), n as f32);
+        let square = |x: f32, mean: f32| (x - mean) * (x - mean);
+        let inverse = |squares: f32| 1.0 / (squares / count + epsilon).sqrt();
+        let even = from.len() / (2 * n) * (2 * n);
+        for (from, to) in from[..even].chunks_exact(2 * n).zip(to[..even].chunks_exact_mut(2 * n)) {
+            let (first, second) = from.split_at(n);
+            let sums = sum_two([first, second], |_, x| x);
+            let means = [sums[0] / count, sums[1] / count];
+            let squares = sum_two([first, second], |row, x| square(x, means[row]));
+            let (to_first, to_second) = to.split_at_mut(n);
+            normalised(first, to_first, means[0], inverse(squares[0]), scale, bias);
+            normalised(second, to_second, means[1], inverse(squares[1]), scale, bias);
+        }
+        for (from, to) in from[even..].chunks_exact(n).zip(to[even..].chunks_exact_mut(n)) {
             let mean = sum(from) / count;
-            let variance = fold(from, |x: f32| (x - mean) * (x - mean), 0.0, |a: f32, b| a + b) / count;
-            let inverse = 1.0 / (variance + epsilon).sqrt();
-            if bias.is_empty() {
-                for ((to, x), s) in to.iter_mut().zip(from).zip(scale) {
-                    *to = (*x - mean) * inverse * s;
-                }
-            } else {
-                for (((to, x), s), b) in to.iter_mut().zip(from).zip(scale).zip(bias) {
-                    *to = (*x - mean) * inverse * s + b;
-                }
-            }
+            let squares = fold(from, |x: f32| square(x, mean), 0.0, f32::plus);
+            normalised(from, to, mean, inverse(squares), scale, bias);
+        }
+    }
+}
+
+#[inline(always)]
+fn normalised(from: &[f32], to: &mut [f32], mean: f32, inverse: f32, scale: &[f32], bias: &[f32]) {
+    if bias.is_empty() {
+        for ((to, x), s) in to.iter_mut().zip(from).zip(scale) {
+            *to = (*x - mean) * inverse * s;
+        }
+    } else {
+        for (((to, x), s), b) in to.iter_mut().zip(from).zip(scale).zip(bias) {
+            *to = (*x - mean) * inverse * s + b;
         }
     }
 }
