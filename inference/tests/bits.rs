@@ -100,6 +100,29 @@ fn a_graph_that_mixes_rows_is_never_run_as_a_batch() {
     }
 }
 
+#[test]
+fn a_row_that_would_be_something_else_in_a_batch_is_run_alone() {
+    for (name, file) in graphs::apart_but_for_four() {
+        let model = Model::load(file).unwrap();
+        assert!(model.batches(), "{name}");
+        let requests: Vec<Vec<Tensor>> = [1, 4, 2, 5].iter().map(|rows| inputs(&model, *rows, *rows as u32)).collect();
+        let batch = |picked: &[usize]| {
+            let picked: Vec<&[Tensor]> = picked.iter().map(|i| requests[*i].as_slice()).collect();
+            model.run_batch(&picked, 1)
+        };
+        // Alone, beside others, and where others come to four.
+        for picked in [&[1][..], &[1, 3], &[0, 1, 2, 3], &[2, 2]] {
+            if let Some(together) = batch(picked) {
+                for (i, result) in picked.iter().zip(together) {
+                    assert_eq!(result, model.run(&requests[*i]), "{name}, {picked:?}");
+                }
+            }
+        }
+        assert_eq!(batch(&[1, 3]), None, "{name}");
+        assert!(batch(&[0, 2, 3]).is_some(), "{name}");
+    }
+}
+
 /// Prints one hash over the outputs of all real exports up to a cost, for `scripts/bits` to compare.
 #[test]
 fn the_bits_of_the_real_exports() {

@@ -347,6 +347,67 @@ fn a_run_does_no_more_than_its_price_pays_for() {
 }
 
 #[test]
+fn a_loop_that_never_runs_costs_what_telling_its_types_may_take() {
+    // Its scanned output is a product of captured values, whose type is asked for although there are no rounds.
+    let typed = |name: &str, elem_type: i32| {
+        let tensor = TensorTypeProto { elem_type, shape: Some(TensorShapeProto { dim: vec![] }) };
+        ValueInfoProto {
+            name: name.into(),
+            r#type: Some(TypeProto { tensor_type: Some(tensor), ..Default::default() }),
+        }
+    };
+    let body = GraphProto {
+        name: "body".into(),
+        node: vec![
+            node("Identity", &["go"], "go_on", vec![]),
+            node("Identity", &["state"], "next", vec![]),
+            node("MatMul", &["big", "big"], "scanned", vec![]),
+        ],
+        input: vec![typed("round", 7), typed("go", 9), typed("state", 1)],
+        output: vec![typed("go_on", 9), typed("next", 1), typed("scanned", 1)],
+        ..Default::default()
+    };
+    let mut looped = node("Loop", &["none", "", "x"], "y", vec![graph_attribute("body", body)]);
+    looped.output.push("list".into());
+    let none = write_tensor("none", &Tensor::new(vec![], TensorValues::Int64(vec![0])).unwrap());
+    let nodes = vec![node("Expand", &["x", "sizes"], "big", vec![]), looped];
+    let model = Model::load(file_of(nodes, vec![ints("sizes", &[1900, 1900]), none])).unwrap();
+    let cost = model.cost_by_operator(&Sizes::default()).unwrap();
+    let looped = cost.iter().find(|node| node.operator == "Loop").unwrap();
+    assert!(looped.ops > 1900 * 1900 * 1900, "{cost:?}");
+    let x = Tensor::new(vec![], TensorValues::Float32(vec![3.0])).unwrap();
+    assert_eq!(model.run(std::slice::from_ref(&x)).unwrap(), vec![x]);
+}
+
+#[test]
+fn products_of_bytes_count_the_memory_that_they_take() {
+    // An output of 256 MiB; its sums, and the products before they are rounded, take a gigabyte each.
+    let byte = |name: &str, shape: &[usize]| {
+        let count = shape.iter().product();
+        write_tensor(name, &Tensor::new(shape.to_vec(), TensorValues::Uint8(vec![1; count])).unwrap())
+    };
+    let scale = write_tensor("s", &Tensor::new(vec![], TensorValues::Float32(vec![1.0])).unwrap());
+    let nodes = vec![
+        node("QuantizeLinear", &["x", "s", "z"], "q", vec![]),
+        node("Expand", &["q", "tall"], "a", vec![]),
+        node("QLinearMatMul", &["a", "s", "z", "b", "s", "z", "s", "z"], "c", vec![]),
+        node("Size", &["c"], "size", vec![]),
+        node(
+            "Cast",
+            &["size"],
+            "y",
+            vec![AttributeProto { name: "to".into(), i: Some(1), r#type: 2, ..Default::default() }],
+        ),
+    ];
+    let constants =
+        |columns: usize| vec![ints("tall", &[1 << 15, 1]), byte("b", &[1, columns]), byte("z", &[]), scale.clone()];
+    let peak =
+        |columns: usize| Model::load(file_of(nodes.clone(), constants(columns))).unwrap().peak_bytes(&Sizes::default());
+    assert!(peak(1 << 12).unwrap() > 9 << 27);
+    assert!(peak(1 << 13).unwrap_err().to_string().contains("bytes"));
+}
+
+#[test]
 fn a_great_stride_over_one_output_costs_nothing() {
     let group = AttributeProto { name: "group".into(), i: Some(1000), r#type: 2, ..Default::default() };
     let attributes = vec![attribute("strides", &[1, 1 << 28]), group];

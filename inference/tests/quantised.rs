@@ -7,7 +7,7 @@
 mod graphs;
 
 use graphs::{Graph, int, ints};
-use penstock_inference::{Model, Tensor, TensorValues};
+use penstock_inference::{Argument, Model, Tensor, TensorValues, onnx::proto::AttributeProto};
 
 /// Pseudo-random numbers.
 struct Random(u32);
@@ -123,6 +123,96 @@ fn a_product_of_dequantised_numbers_is_the_exact_product_scaled_once() {
                 .sum();
             let expected = sum as f32 * (kind.scale * scales[which]) + bias[j];
             assert_eq!(found.to_bits(), expected.to_bits(), "round {round}: {m}x{k}x{n} at {i},{j}");
+        }
+    }
+}
+
+#[test]
+fn a_qgemm_is_the_exact_product_and_its_addend_scaled_once() {
+    let mut random = Random(5);
+    for round in 0..240 {
+        let kind = KINDS[round % 3];
+        let (m, k, n) = (1 + random.below(7), 1 + random.below(40), 1 + random.below(40));
+        let (turn_a, turn_b, constant) = (round % 4 == 0, round % 2 == 0, round % 5 != 0);
+        let alpha = [1.0, 0.5, -1.25][round / 2 % 3];
+        let x = random.floats(m * k, 4.0);
+        let w = random.bytes(k * n);
+        let scales: Vec<f32> =
+            (0..if round % 3 == 0 { n } else { 1 }).map(|_| 0.001 + random.below(100) as f32 / 4e4).collect();
+        // One for all, or one for each row: then nothing is as simple as it nearly always is.
+        let a_zeros: Vec<i32> =
+            (0..if round % 7 == 0 { m } else { 1 }).map(|_| kind.zero + random.below(3) as i32).collect();
+        let addend_shape: Option<Vec<usize>> =
+            [None, Some(vec![n]), Some(vec![1]), Some(vec![m, 1]), Some(vec![1, n]), Some(vec![m, n])][random.below(6)]
+                .clone();
+
+        let mut graph = Graph::default();
+        let (x_scale, x_zero) = kind.constants(&mut graph);
+        let q = graph.node("QuantizeLinear", &["x", &x_scale, &x_zero], vec![]);
+        let zeros = match kind.signed {
+            true => TensorValues::Int8(a_zeros.iter().map(|zero| *zero as i8).collect()),
+            false => TensorValues::Uint8(a_zeros.iter().map(|zero| *zero as u8).collect()),
+        };
+        let a_zero = graph.constant(zeros, &[a_zeros.len()][..usize::from(a_zeros.len() > 1)]);
+        let mut b = graph.constant(TensorValues::Int8(w.clone()), &if turn_b { [n, k] } else { [k, n] });
+        if !constant {
+            // What no compiler knows: whether the input's first element is a number.
+            let index = graph.constant(TensorValues::Int64(vec![0]), &[]);
+            let row = graph.node("Gather", &["x", &index], vec![int("axis", 0)]);
+            let first = graph.node("Gather", &[&row, &index], vec![int("axis", 0)]);
+            let strange = graph.node("IsNaN", &[&first], vec![]);
+            b = graph.node("Where", &[&strange, &b, &b], vec![]);
+        }
+        let b_scale = graph.constant(TensorValues::Float32(scales.clone()), &[scales.len()]);
+        let b_zero = graph.constant(TensorValues::Int8(vec![3]), &[]);
+        let mut names = vec![q, x_scale, a_zero, b, b_scale, b_zero];
+        let addends = addend_shape.map(|shape| {
+            let count = shape.iter().product();
+            let values: Vec<i32> = (0..count).map(|_| random.below(100_000) as i32 - 50_000).collect();
+            names.push(graph.constant(TensorValues::Int32(values.clone()), &shape));
+            (shape, values)
+        });
+        let quantised = round % 3 != 1;
+        if quantised {
+            names.resize(6 + 1, String::new());
+            names.push(graph.constant(TensorValues::Float32(vec![0.37]), &[]));
+            names.push(graph.constant(TensorValues::Uint8(vec![90]), &[]));
+        }
+        let mut attributes = vec![int("transA", turn_a.into()), int("transB", turn_b.into())];
+        attributes.push(AttributeProto { name: "alpha".into(), f: Some(alpha), r#type: 1, ..Default::default() });
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let y = graph.node_of("com.microsoft", "QGemm", &names, attributes);
+        let shape = if turn_a { [k, m] } else { [m, k] };
+        let input = Tensor::new(shape.to_vec(), TensorValues::Float32(x.clone())).unwrap();
+        let model = Model::load(graph.file(&[shape[1] as i64], &y)).unwrap();
+        let out = model.evaluate(vec![Argument::Tensor(input)]).unwrap().remove(0);
+        let Argument::Tensor(out) = out else { panic!("{out:?}") };
+
+        for at in 0..m * n {
+            let (i, j) = (at / n, at % n);
+            let sum: i32 = (0..k)
+                .map(|l| {
+                    let a = kind.of(x[if turn_a { l * m + i } else { i * k + l }]) - a_zeros[i % a_zeros.len()];
+                    a * (i32::from(w[if turn_b { j * k + l } else { l * n + j }]) - 3)
+                })
+                .sum();
+            let addend = addends.as_ref().map_or(0, |(shape, values)| match shape.as_slice() {
+                [1] => values[0],
+                [rows, 1] if *rows == m => values[i],
+                shape if shape.len() == 2 && shape[0] == m && m > 1 => values[at],
+                _ => values[j],
+            });
+            let number = (sum + addend) as f32 * (alpha * kind.scale * scales[j % scales.len()]);
+            let place = format!("round {round}: {m}x{k}x{n} at {i},{j}");
+            match out.values() {
+                TensorValues::Float32(found) if !quantised => {
+                    assert_eq!(found[at].to_bits(), number.to_bits(), "{place}");
+                }
+                TensorValues::Uint8(found) if quantised => {
+                    assert_eq!(i32::from(found[at]), quantize(number, 0.37, 90, 0, 255), "{place}");
+                }
+                other => panic!("{other:?}"),
+            }
         }
     }
 }

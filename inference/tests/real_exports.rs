@@ -62,7 +62,7 @@ fn real_exports_run_and_agree_with_onnxruntime() {
 /// A price is a polynomial through a few sizes; a run of a registered model fails when it costs more.
 #[test]
 fn no_run_of_an_export_costs_more_than_its_price() {
-    // Of a run and its graph, beside the nodes.
+    // What a run and its graph cost beside the nodes: `RUN_OPS`, `GRAPH_OPS`.
     const BESIDE: u64 = 18_000;
     let Some(folder) = env::var_os("PENSTOCK_ONNX_CASES").map(PathBuf::from) else {
         eprintln!("skipped: PENSTOCK_ONNX_CASES is not set (scripts/test sets it)");

@@ -99,22 +99,32 @@ fn main() -> Result<()> {
     let Some(folder) = std::env::args().nth(1).map(PathBuf::from) else { return burn::all() };
     let mut cases: Vec<_> = fs::read_dir(&folder)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
     cases.sort();
-    println!("| case | tract µs | candle µs |\n|---|---|---|");
+    println!("| case, first input | tract µs | candle µs |\n|---|---|---|");
+    let text = |result: Result<f64>| match result {
+        Ok(micros) => format!("{micros:.1}"),
+        Err(error) => format!("fails: {:.60}", error.to_string().replace('\n', " ")),
+    };
     for case in cases {
-        let data = case.join("test_data_set_0");
-        let mut inputs = Vec::new();
-        while let path = data.join(format!("input_{}.pb", inputs.len()))
-            && path.exists()
-        {
-            inputs.push(read(&path)?);
+        let (file, name) = (case.join("model.onnx"), case.file_name().context("a name")?.to_string_lossy().into_owned());
+        let mut seen = Vec::new();
+        for set in 0.. {
+            let data = case.join(format!("test_data_set_{set}"));
+            if !data.is_dir() {
+                break;
+            }
+            let mut inputs = Vec::new();
+            while let path = data.join(format!("input_{}.pb", inputs.len()))
+                && path.exists()
+            {
+                inputs.push(read(&path)?);
+            }
+            let shape = inputs.first().map(|input| input.shape.clone()).unwrap_or_default();
+            if seen.contains(&shape) {
+                continue;
+            }
+            println!("| {name} {shape:?} | {} | {} |", text(tract(&file, &inputs)), text(candle(&file, &inputs)));
+            seen.push(shape);
         }
-        let text = |result: Result<f64>| match result {
-            Ok(micros) => format!("{micros:.1}"),
-            Err(error) => format!("fails: {:.60}", error.to_string().replace('\n', " ")),
-        };
-        let file = case.join("model.onnx");
-        let name = case.file_name().context("a name")?.to_string_lossy().into_owned();
-        println!("| {name} | {} | {} |", text(tract(&file, &inputs)), text(candle(&file, &inputs)));
     }
     Ok(())
 }

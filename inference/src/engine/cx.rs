@@ -21,6 +21,8 @@ pub(crate) const MAX_RANK: usize = 64;
 const MAX_TRACE_STEPS: u64 = 1_000_000;
 /// Cost of all that is computed already while a program is compiled, or traced once.
 const MAX_FOLD_OPS: u64 = 8_000_000_000;
+/// The same while the types of a graph are told that is not run.
+const MAX_TELL_OPS: u64 = 1 << 16;
 /// Values above this are not kept as constants of a plan.
 const MAX_FOLD_BYTES: u64 = 64 << 20;
 
@@ -142,7 +144,7 @@ impl<'a> Cx<'a> {
         self.tracing
     }
 
-    /// With a lower bound of the cost.
+    /// For less cost than so far.
     pub(crate) fn within(self, limit: u64) -> Self {
         Self { limit: limit.min(MAX_RUN_OPS), ..self }
     }
@@ -179,6 +181,32 @@ impl<'a> Cx<'a> {
             return Err(Stop::Limit(format!("a run needs more than {MAX_RUN_BYTES} bytes")));
         }
         Ok(())
+    }
+
+    /// What tells the types of a graph that is not run, in a trace and in a run alike: within what is left, and charged for by
+    /// [`Self::told`] as if it ran.
+    pub(crate) fn telling(&self) -> Self {
+        let folds = if self.tracing { self.fold_left.min(MAX_TELL_OPS) } else { MAX_TELL_OPS };
+        Self {
+            tracing: true,
+            steps: if self.tracing { self.steps } else { 0 },
+            fold_left: folds,
+            limit: self.limit.saturating_sub(self.ops),
+            ops: 0,
+            threads: 1,
+            progress: None,
+            ..*self
+        }
+    }
+
+    /// Takes over what telling has cost.
+    pub(crate) fn told(&mut self, telling: &Self) -> Result<(), Stop> {
+        if self.tracing {
+            self.steps = telling.steps;
+            self.fold_left = self.fold_left.saturating_sub(MAX_TELL_OPS);
+        }
+        self.peak = self.peak.max(telling.peak);
+        self.charge(telling.ops)
     }
 
     /// Bytes that a kernel needs beside its output while it runs. What each further thread needs is not counted: whether a run
@@ -261,6 +289,18 @@ impl<'a> Cx<'a> {
         Ok(Value::Known(compute(shape)?))
     }
 
+    /// An output that is not computed now, although its inputs may be known, at the cost that [`Self::emit`] counts.
+    pub(crate) fn omit(&mut self, dtype: DType, shape: Vec<usize>, ops: u64) -> Result<Value, Stop> {
+        self.charge_for(&shape, ops)?;
+        Ok(Value::Unknown(dtype, shape))
+    }
+
+    fn charge_for(&mut self, shape: &[usize], ops: u64) -> Result<u64, Stop> {
+        let ops = ops.saturating_add(extent(shape).saturating_mul(ELEMENT_OPS));
+        self.charge(ops)?;
+        Ok(ops)
+    }
+
     /// An error when a tensor without elements has dimensions that one with elements could not have.
     pub(crate) fn check_extent(&self, shape: &[usize]) -> Result<(), Stop> {
         if extent(shape) > MAX_RUN_BYTES {
@@ -280,7 +320,7 @@ impl<'a> Cx<'a> {
             return Err(Stop::Limit(format!("a run needs more than {MAX_RUN_BYTES} bytes")));
         }
         self.check_extent(shape)?;
-        self.charge(ops.saturating_add(extent(shape).saturating_mul(ELEMENT_OPS)))?;
+        let ops = self.charge_for(shape, ops)?;
         if self.tracing {
             if !inputs.known() || ops > self.fold_left || bytes > MAX_FOLD_BYTES {
                 return Ok(false);

@@ -2,7 +2,7 @@
 
 use core::fmt;
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::{
@@ -20,19 +20,19 @@ use super::{
     compile::compile,
     cx::{Cx, RUN_OPS, Stop},
     describe::{self, Declared},
-    program::{Program, Trace},
+    program::{Program, Slot, Trace},
     rows,
     value::Value,
 };
 use crate::{
-    ContentHash, Dim, Failure, InferenceResult, ModelDescriptor, ModelError, Sizes, Tensor, TensorSpec,
+    ContentHash, DType, Dim, Failure, InferenceResult, ModelDescriptor, ModelError, Sizes, Tensor, TensorSpec,
     onnx::{self, proto::ModelProto},
 };
 
 /// Larger files are refused before they are parsed.
 const MAX_FILE_BYTES: usize = 8 << 30;
 /// Traces kept for the input shapes used last.
-const MAX_PLANS: usize = 64;
+const MAX_PLANS: usize = 128;
 
 /// A model that is ready to run.
 pub struct Model {
@@ -42,9 +42,19 @@ pub struct Model {
     outputs: Vec<Declared>,
     descriptor: Result<ModelDescriptor, ModelError>,
     program: Program,
-    /// Requests may be run together.
-    batches: bool,
-    plans: Mutex<HashMap<Vec<Vec<usize>>, Arc<Trace>>>,
+    /// The values that have a row for each row of the inputs, if requests may be run together.
+    apart: Option<Vec<Slot>>,
+    plans: Mutex<HashMap<Vec<Vec<usize>>, Arc<Plan>>>,
+}
+
+/// What is known of a run with inputs of some shapes.
+#[derive(Debug)]
+struct Plan {
+    trace: Trace,
+    /// What it may cost.
+    price: u64,
+    /// The types of [`Model::apart`] behind the rows, if all have as many rows as the inputs.
+    rows: Option<Vec<(DType, Vec<usize>)>>,
 }
 
 /// What the nodes of one operator cost together.
@@ -122,8 +132,8 @@ impl Model {
         let given: Vec<_> = graph.input.iter().filter(|info| !constant(&info.name)).collect();
         let (inputs, outputs) = describe::declare(&given, &graph.output)?;
         let descriptor = describe::describe(&program, &inputs, &outputs);
-        let batches = descriptor.as_ref().is_ok_and(|descriptor| batches(&program, descriptor));
-        Ok(Self { hash, bytes, inputs, outputs, descriptor, program, batches, plans: Mutex::default() })
+        let apart = descriptor.as_ref().ok().and_then(|descriptor| apart(&program, descriptor));
+        Ok(Self { hash, bytes, inputs, outputs, descriptor, program, apart, plans: Mutex::default() })
     }
 
     /// SHA-256 of the file.
@@ -210,24 +220,11 @@ impl Model {
         cancelled: Option<&AtomicBool>,
         progress: Option<&AtomicU64>,
     ) -> Option<InferenceResult> {
-        let Ok(descriptor) = &self.descriptor else { return Some(Err(Failure::Engine)) };
-        let mut sizes = Sizes::default();
-        let fits =
-            descriptor.inputs.len() == inputs.len()
-                && descriptor.inputs.iter().zip(inputs).all(|(spec, tensor)| {
-                    spec.dtype == tensor.dtype() && sizes.bind_shape(&spec.shape, tensor.shape())
-                });
-        if !fits {
-            return Some(Err(Failure::Engine));
-        }
-        // A price is a polynomial that was checked at some sizes: a graph for which it is wrong at others fails there, before
-        // it does more than is paid for.
-        let price = descriptor.ops.of(&sizes).saturating_sub(RUN_OPS);
         let result = catch_unwind(AssertUnwindSafe(|| {
-            let plan = self.plan(inputs, price)?;
+            let plan = self.plan(inputs)?;
             let arguments = inputs.iter().map(|tensor| Value::Known(Array::from_host(tensor.clone()))).collect();
-            let mut cx = Cx::running(threads, cancelled, progress).within(price);
-            self.program.run(&mut cx, arguments, Some(&plan)).map_err(|failed| failed.stop)
+            let mut cx = Cx::running(threads, cancelled, progress).within(plan.price);
+            self.program.run(&mut cx, arguments, Some(&plan.trace)).map_err(|failed| failed.stop)
         }));
         let outputs = match result {
             Ok(Ok(outputs)) => outputs,
@@ -246,14 +243,14 @@ impl Model {
 
     /// Whether requests may be run together, as the rows of one batch: the graph provably keeps rows apart.
     pub fn batches(&self) -> bool {
-        self.batches
+        self.apart.is_some()
     }
 
     /// Runs requests together, whose inputs differ in the number of rows only; each gets the bits that it gets alone.
-    /// `None` when [`Self::batches`] says no, the inputs do not fit, or the run failed for one of them: they are to be
-    /// run one by one then.
+    /// `None` when [`Self::batches`] says no, the inputs do not fit, a row would be something else in the batch (a shape may
+    /// follow from the number of rows), or the run failed for one of them: they are to be run one by one then.
     pub fn run_batch(&self, requests: &[&[Tensor]], threads: usize) -> Option<Vec<InferenceResult>> {
-        let descriptor = self.descriptor.as_ref().ok().filter(|_| self.batches)?;
+        let descriptor = self.descriptor.as_ref().ok().filter(|_| self.batches())?;
         let rows: Vec<usize> =
             requests.iter().map(|inputs| inputs.first()?.shape().first().copied()).collect::<Option<_>>()?;
         let mut joined = Vec::with_capacity(descriptor.inputs.len());
@@ -261,6 +258,14 @@ impl Model {
             let parts = requests.iter().map(|inputs| inputs.get(index)).collect::<Option<Vec<_>>>()?;
             joined.push(Tensor::join(&parts)?);
         }
+        let kinds: BTreeMap<usize, &[Tensor]> = rows.iter().copied().zip(requests.iter().copied()).collect();
+        let alike = catch_unwind(AssertUnwindSafe(|| {
+            let together = self.plan(&joined).ok()?;
+            // Alone it could fail, too, for its number of rows.
+            let same = |inputs: &[Tensor]| self.plan(inputs).is_ok_and(|alone| alone.rows == together.rows);
+            together.rows.as_ref().filter(|_| kinds.values().all(|inputs| same(inputs))).map(|_| ())
+        }));
+        alike.ok()??;
         // A row that is not finite is its own request's failure alone.
         let outputs = match self.evaluate_planned(&joined, threads, None, None)? {
             Ok(outputs) => outputs,
@@ -282,15 +287,36 @@ impl Model {
         Some(results)
     }
 
-    /// What is known of a run with inputs of these shapes, which decide its price.
-    fn plan(&self, inputs: &[Tensor], price: u64) -> Result<Arc<Trace>, Stop> {
+    /// What is known of a run with inputs of these shapes.
+    fn plan(&self, inputs: &[Tensor]) -> Result<Arc<Plan>, Stop> {
+        let descriptor = self.descriptor.as_ref().map_err(|_| "it has no descriptor")?;
+        let mut sizes = Sizes::default();
+        let fits =
+            descriptor.inputs.len() == inputs.len()
+                && descriptor.inputs.iter().zip(inputs).all(|(spec, tensor)| {
+                    spec.dtype == tensor.dtype() && sizes.bind_shape(&spec.shape, tensor.shape())
+                });
+        if !fits {
+            return Err(Stop::invalid("its inputs are others"));
+        }
         let key: Vec<Vec<usize>> = inputs.iter().map(|tensor| tensor.shape().to_vec()).collect();
         if let Some(plan) = self.plans.lock().get(&key) {
             return Ok(plan.clone());
         }
-        let unknown = inputs.iter().map(|tensor| Value::Unknown(tensor.dtype(), tensor.shape().to_vec())).collect();
-        let mut cx = Cx::tracing().within(price);
-        let plan = Arc::new(self.program.trace(&mut cx, unknown).map_err(|failed| failed.stop)?);
+        // A price is a polynomial that was checked at some sizes: a graph for which it is wrong at others fails there, before
+        // it does more than is paid for.
+        let price = descriptor.ops.of(&sizes).saturating_sub(RUN_OPS);
+        let unknown = || describe::unknown(&descriptor.inputs, &sizes);
+        let failed = |failed: super::program::Failed| failed.stop;
+        let trace = self.program.trace(&mut Cx::tracing().within(price), unknown()).map_err(failed)?;
+        let rows = match &self.apart {
+            Some(apart) => {
+                let types = self.program.types(&mut Cx::tracing().within(price), unknown()).map_err(failed)?;
+                rows::shapes(&types, apart, sizes.rows())
+            }
+            None => None,
+        };
+        let plan = Arc::new(Plan { trace, price, rows });
         let mut plans = self.plans.lock();
         if plans.len() >= MAX_PLANS {
             plans.clear();
@@ -347,19 +373,20 @@ impl Model {
     }
 }
 
-/// Whether every input and output has rows, and the program keeps them apart.
-fn batches(program: &Program, descriptor: &ModelDescriptor) -> bool {
+/// The values that have rows, if every input and output has, and the program keeps them apart.
+fn apart(program: &Program, descriptor: &ModelDescriptor) -> Option<Vec<Slot>> {
     let first = |spec: &TensorSpec| spec.shape.first() == Some(&Dim::Batch) && !spec.shape[1..].contains(&Dim::Batch);
     if !descriptor.inputs.iter().chain(&descriptor.outputs).all(first) {
-        return false;
+        return None;
     }
     let batched = vec![true; descriptor.inputs.len()];
-    // Two numbers of rows, so that no other dimension can be taken for them.
-    [61, 67].into_iter().all(|rows| {
+    let for_rows = |rows: usize| {
         let arguments = describe::unknown(&descriptor.inputs, &Sizes::batch(rows));
-        let types = program.types(&mut Cx::tracing(), arguments);
-        types.is_ok_and(|types| rows::independent(program, &types, &batched, rows))
-    })
+        let types = program.types(&mut Cx::tracing(), arguments).ok()?;
+        rows::independent(program, &types, &batched, rows)
+    };
+    // Two numbers of rows, so that no other dimension can be taken for them.
+    for_rows(61).filter(|apart| for_rows(67).as_ref() == Some(apart))
 }
 
 impl Argument {

@@ -1,10 +1,12 @@
 //! Whether the rows of a batch are independent: then requests may be run together, and each gets the bits that it would
 //! have got alone, because no operator lets a row see another one.
 //!
-//! This is a proof, not a guess: each operator says when it keeps rows apart, and one that says nothing does not.
+//! This is a proof, not a guess: each operator says when it keeps rows apart, and one that says nothing does not. It is a proof
+//! for the numbers of rows whose values have the same shapes behind the first dimension ([`shapes`]): a shape that follows from
+//! the number of rows may be anything for another number.
 
-use super::{program::Program, value::Value};
-use crate::onnx::Node;
+use super::program::{Program, Slot, Types};
+use crate::{DType, onnx::Node};
 
 /// When an operator keeps the rows of its first dimension apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +44,8 @@ impl Rule {
         if node.proto.domain == "ai.onnx.ml" {
             return match node.op() {
                 "ArrayFeatureExtractor" | "DictVectorizer" | "CastMap" => Self::Never,
+                // A vector is one row to it.
+                "Normalizer" => Self::Along(-1),
                 _ => Self::First,
             };
         }
@@ -104,9 +108,9 @@ enum Rows {
     Apart,
 }
 
-/// Whether the rows of a program's inputs stay apart up to its outputs. `values` are the types of all values, by slot, as
-/// traced for a batch of `batch` rows, which should be a number that no other dimension has.
-pub(crate) fn independent(program: &Program, values: &[Option<Value>], batched: &[bool], batch: usize) -> bool {
+/// The values that have the rows of a program's inputs, if those stay apart up to its outputs. `values` are the types of all
+/// values, by slot, as traced for a batch of `batch` rows, which should be a number that no other dimension has.
+pub(crate) fn independent(program: &Program, values: &Types, batched: &[bool], batch: usize) -> Option<Vec<Slot>> {
     let mut rows: Vec<Option<Rows>> = vec![None; values.len()];
     for (slot, constant) in program.constants.iter().enumerate() {
         if constant.is_some() {
@@ -119,18 +123,27 @@ pub(crate) fn independent(program: &Program, values: &[Option<Value>], batched: 
     let shape = |slot: usize| values[slot].as_ref().and_then(|value| value.ty().ok()).map(|(_, shape)| shape.to_vec());
     for step in &program.steps {
         let inputs: Vec<Option<Rows>> = step.inputs.iter().flatten().map(|slot| rows[*slot]).collect();
-        let Some(inputs) = inputs.into_iter().collect::<Option<Vec<Rows>>>() else { return false };
+        let inputs = inputs.into_iter().collect::<Option<Vec<Rows>>>()?;
         let shapes: Option<Vec<Vec<usize>>> = step.inputs.iter().flatten().map(|slot| shape(*slot)).collect();
         let outputs: Vec<usize> = step.outputs.iter().flatten().copied().collect();
         let out_shapes: Option<Vec<Vec<usize>>> = outputs.iter().map(|slot| shape(*slot)).collect();
-        let (Some(shapes), Some(out_shapes)) = (shapes, out_shapes) else { return false };
-        let Some(kept) = keep(&step.rule, &inputs, &shapes, &out_shapes, batch) else { return false };
+        let kept = keep(&step.rule, &inputs, &shapes?, &out_shapes?, batch)?;
         outputs.iter().for_each(|slot| rows[*slot] = Some(kept));
     }
-    program
-        .outputs
+    let apart = |slot: &Slot| rows[*slot] == Some(Rows::Apart);
+    let all = |slot: &Slot| apart(slot) && shape(*slot).is_some_and(|shape| shape.first() == Some(&batch));
+    program.outputs.iter().all(all).then(|| (0..rows.len()).filter(apart).collect())
+}
+
+/// The types of values that have so many rows, without these; `None` when one has another number of them.
+pub(crate) fn shapes(values: &Types, apart: &[Slot], rows: usize) -> Option<Vec<(DType, Vec<usize>)>> {
+    apart
         .iter()
-        .all(|slot| rows[*slot] == Some(Rows::Apart) && shape(*slot).is_some_and(|s| s.first() == Some(&batch)))
+        .map(|slot| match values[*slot].as_ref()?.ty().ok()? {
+            (dtype, [first, rest @ ..]) if *first == rows => Some((dtype, rest.to_vec())),
+            _ => None,
+        })
+        .collect()
 }
 
 fn keep(rule: &Rule, inputs: &[Rows], shapes: &[Vec<usize>], outputs: &[Vec<usize>], batch: usize) -> Option<Rows> {
@@ -147,8 +160,10 @@ fn keep(rule: &Rule, inputs: &[Rows], shapes: &[Vec<usize>], outputs: &[Vec<usiz
     if inputs.iter().all(|rows| *rows != Rows::Apart) {
         // Arithmetic with sizes; or the rows are made here, all alike.
         return match rule {
+            // What is repeated must not know how often.
             Rule::Expanded
                 if has_rows
+                    && (inputs.len() == 1 || inputs[0] == Rows::Same)
                     && shapes
                         .first()
                         .is_none_or(|s| s.len() < outputs[0].len() || s.first() == Some(&1) || s.is_empty()) =>

@@ -33,6 +33,22 @@ impl Graph {
         output
     }
 
+    /// The same of another domain.
+    #[allow(dead_code, reason = "for one test program alone")]
+    pub(crate) fn node_of(
+        &mut self,
+        domain: &str,
+        op: &str,
+        inputs: &[&str],
+        attributes: Vec<AttributeProto>,
+    ) -> String {
+        let output = self.node(op, inputs, attributes);
+        if let Some(node) = self.nodes.last_mut() {
+            node.domain = domain.into();
+        }
+        output
+    }
+
     /// The same with three outputs.
     #[allow(dead_code, reason = "for one test program alone")]
     pub(crate) fn node_of_three(&mut self, op: &str, inputs: &[&str]) -> [String; 3] {
@@ -89,7 +105,9 @@ impl Graph {
         ModelProto {
             ir_version: Some(10),
             graph: Some(graph),
-            opset_import: vec![OperatorSetIdProto { domain: String::new(), version: 21 }],
+            opset_import: [("", 21), ("ai.onnx.ml", 3), ("com.microsoft", 1)]
+                .map(|(domain, version)| OperatorSetIdProto { domain: domain.into(), version })
+                .to_vec(),
             functions: vec![],
         }
         .encode_to_vec()
@@ -135,12 +153,56 @@ pub(crate) fn mixing() -> Vec<(&'static str, Vec<u8>)> {
     let shape = sized.node("Shape", &["x"], vec![int("end", 1)]);
     let size = sized.node("Cast", &[&shape], vec![int("to", 1)]);
     let z = sized.node("Mul", &["x", &size], vec![]);
+    let mut spread = Graph::default();
+    let shape = spread.node("Shape", &["x"], vec![]);
+    let end = spread.node("Shape", &["x"], vec![int("end", 1)]);
+    let size = spread.node("Cast", &[&end], vec![int("to", 1)]);
+    let spread_size = spread.node("Expand", &[&size, &shape], vec![]);
+    let s = spread.node("Add", &["x", &spread_size], vec![]);
+    let mut vector = Graph::default();
+    let n = vector.node_of("ai.onnx.ml", "Normalizer", &["x"], vec![]);
     vec![
+        ("a vector as one row", vector.file(&[], &n)),
         ("softmax over rows", one("Softmax", vec![int("axis", 0)])),
         ("sum over rows", sum.file(&[4], &y)),
         ("the number of rows", sized.file(&[4], &z)),
+        ("the number of rows, spread over them", spread.file(&[4], &s)),
         ("transposed", one("Transpose", vec![ints("perm", &[1, 0])])),
     ]
+}
+
+/// Graphs that keep rows apart, but for four of them: something in them has another shape then, or costs too much.
+#[allow(dead_code, reason = "for one test program alone")]
+pub(crate) fn apart_but_for_four() -> Vec<(&'static str, Vec<u8>)> {
+    // One where there are four rows, else zero.
+    let whether_four = |graph: &mut Graph| {
+        let rows = graph.node("Shape", &["x"], vec![int("end", 1)]);
+        let four = graph.ints(&[4]);
+        let equal = graph.node("Equal", &[&rows, &four], vec![]);
+        (graph.node("Cast", &[&equal], vec![int("to", 7)]), rows)
+    };
+    let mut viewed = Graph::default();
+    let (four, rows) = whether_four(&mut viewed);
+    // [rows, 2, 6], or [4, 3, 4].
+    let two = viewed.ints(&[2]);
+    let middle = viewed.node("Add", &[&four, &two], vec![]);
+    let rest = viewed.ints(&[-1]);
+    let shape = viewed.node("Concat", &[&rows, &middle, &rest], vec![int("axis", 0)]);
+    let view = viewed.node("Reshape", &["x", &shape], vec![]);
+    let softmax = viewed.node("Softmax", &[&view], vec![int("axis", -1)]);
+    let flat = viewed.ints(&[-1, 12]);
+    let y = viewed.node("Reshape", &[&softmax, &flat], vec![]);
+    let mut dear = Graph::default();
+    let (four, _) = whether_four(&mut dear);
+    let many = dear.ints(&[100_000]);
+    let end = dear.node("Mul", &[&four, &many], vec![]);
+    let none = dear.ints(&[]);
+    let (zero, one) =
+        (dear.constant(TensorValues::Int64(vec![0]), &[]), dear.constant(TensorValues::Int64(vec![1]), &[]));
+    let end = dear.node("Reshape", &[&end, &none], vec![]);
+    dear.node("Range", &[&zero, &end, &one], vec![]);
+    let z = dear.node("Relu", &["x"], vec![]);
+    vec![("a view", viewed.file(&[12], &y)), ("a range", dear.file(&[12], &z))]
 }
 
 fn functions() -> Vec<u8> {

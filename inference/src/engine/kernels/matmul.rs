@@ -14,6 +14,16 @@ use crate::engine::{
     threads::{divided, part, share},
 };
 
+/// Cost of an element of float32 that is laid out in a run.
+const LAID_OUT_OPS: u64 = 8;
+
+/// What it costs to lay a `[k, n]` matrix out in a run, saturating. Zeros at the ends of panels are elements, too: as many as
+/// there may be, so that this is a polynomial of the sizes.
+pub(crate) fn laying_out(k: usize, n: usize) -> u64 {
+    let columns = (n as u64).saturating_add(PANEL as u64 - 1);
+    columns.saturating_mul(k as u64).saturating_mul(LAID_OUT_OPS)
+}
+
 /// A `[k, n]` matrix as panels of [`PANEL`] columns, each `[k, PANEL]`, padded with zeros.
 #[derive(Debug)]
 pub(crate) struct Packed<T = f32> {

@@ -20,6 +20,12 @@ pub(crate) struct Axis {
 }
 
 impl Axis {
+    /// Elements from the first that an output meets, padding included, to the last; saturating.
+    fn padded(&self) -> usize {
+        let outputs = (self.output.max(1) - 1).saturating_mul(self.stride);
+        outputs.saturating_add((self.kernel - 1).saturating_mul(self.dilation)).saturating_add(1)
+    }
+
     /// The input coordinate under kernel position `k` of output `o`, unless it lies in the padding.
     pub(crate) fn source(&self, o: usize, k: usize) -> Option<usize> {
         (o * self.stride + k * self.dilation).checked_sub(self.before).filter(|i| *i < self.input)
@@ -73,6 +79,19 @@ impl Geometry {
         planes.saturating_add(sums).saturating_mul(4)
     }
 
+    /// Elements that the planes of one image have around those of the image, saturating. They are cleared. Along each dimension
+    /// they are as many for every size that fits, so that their number is a polynomial of the sizes.
+    pub(crate) fn padding(&self) -> u64 {
+        let product = |sizes: &mut dyn Iterator<Item = usize>| sizes.fold(1, |p, size| (size as u64).saturating_mul(p));
+        let own = product(&mut self.axes.iter().map(|axis| axis.input));
+        let with = product(&mut self.axes.iter().map(|axis| {
+            // Behind the last element that is met there may be others.
+            let behind = axis.padded().saturating_sub(axis.before.saturating_add(axis.input));
+            axis.input.saturating_add(axis.before).saturating_add(behind)
+        }));
+        (self.channels as u64).saturating_mul(with - own)
+    }
+
     /// What it costs to put one image in: every row of every channel is looked at once for each phase of its columns.
     pub(crate) fn filling(&self) -> u64 {
         let phases =
@@ -114,14 +133,10 @@ impl Layout {
         let (rows, columns_axis) = (plain(rows), plain(columns_axis));
         // Enough for every output and kernel position. Nothing here is zero, so that what is too large for a product is too
         // large for `plane`.
-        let padded = |axis: &Axis| {
-            let outputs = (axis.output.max(1) - 1).saturating_mul(axis.stride);
-            outputs.saturating_add((axis.kernel - 1).saturating_mul(axis.dilation)).saturating_add(1)
-        };
         let product = |sizes: &[usize]| sizes.iter().fold(1usize, |product, size| product.saturating_mul(*size));
-        let phase = (padded(&rows).div_ceil(rows.stride), padded(&columns_axis).div_ceil(columns_axis.stride));
+        let phase = (rows.padded().div_ceil(rows.stride), columns_axis.padded().div_ceil(columns_axis.stride));
         let slice = product(&[phase.0, phase.1, rows.stride, columns_axis.stride]);
-        let outer: Vec<usize> = outer.iter().map(padded).collect();
+        let outer: Vec<usize> = outer.iter().map(Axis::padded).collect();
         let plane = product(&outer).saturating_mul(slice);
         Self { rows, columns_axis, phase, slice, outer, plane, columns: rows.output.saturating_mul(phase.1) }
     }
@@ -276,10 +291,8 @@ vectorized! {
             *x = 0.0;
         }
         for (y, to) in rows.chunks_mut(pitch).enumerate() {
-            let (to, padding) = to.split_at_mut(room);
-            for x in padding {
-                *x = 0.0;
-            }
+            clear_end(to, pitch - room);
+            let to = &mut to[..room];
             let from = &from[y * apart..];
             match (step, room) {
                 (1, 16..) => copy_row::<16>(&from[..room], to),
@@ -296,6 +309,16 @@ vectorized! {
                 }
             }
         }
+    }
+}
+
+/// Clears the last elements of a row whose others are written to afterwards: without a call, where they are few.
+#[inline(always)]
+fn clear_end<T: Copy + Default>(row: &mut [T], padding: usize) {
+    let count = row.len();
+    match row.last_chunk_mut::<4>() {
+        Some(end) if padding <= 4 => *end = [T::default(); 4],
+        _ => row[count - padding.min(count)..].fill(T::default()),
     }
 }
 
@@ -352,11 +375,12 @@ macro_rules! bytes {
                 let PhaseRows { count, apart, room, step, pitch } = rows;
                 let centre = |x: $t| i16::from(x).wrapping_sub(zero);
                 for (y, out) in out.chunks_mut(pitch).enumerate() {
-                    let (out, padding) = out.split_at_mut(if y < count { room } else { 0 });
-                    padding.fill(Pair::default());
                     if y >= count {
+                        out.fill(Pair::default());
                         continue;
                     }
+                    clear_end(out, pitch - room);
+                    let out = &mut out[..room];
                     let first = &first[y * apart..];
                     match (second.map(|second| &second[y * apart..]), step) {
                         (Some(second), 1) => {

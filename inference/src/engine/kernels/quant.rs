@@ -124,9 +124,9 @@ pub(crate) struct Finish<'a> {
 vectorized! {
     /// Rows of sums in float32 and finished.
     pub(crate) fn finish_columns(sums: &[i32], n: usize, finish: Finish<'_>, out: &mut [f32]) {
-        let Finish { addend: offsets, factors, bias, rectified } = finish;
+        let Finish { addend, factors, bias, rectified } = finish;
         for (out, sums) in out.chunks_exact_mut(n.max(1)).zip(sums.chunks_exact(n.max(1))) {
-            match (offsets, factors) {
+            match (addend, factors) {
                 ([], [factor]) => {
                     for (out, sum) in out.iter_mut().zip(sums) {
                         *out = *sum as f32 * factor;
@@ -138,12 +138,12 @@ vectorized! {
                     }
                 }
                 (_, [factor]) => {
-                    for ((out, sum), x) in out.iter_mut().zip(sums).zip(offsets) {
+                    for ((out, sum), x) in out.iter_mut().zip(sums).zip(addend) {
                         *out = sum.wrapping_add(*x) as f32 * factor;
                     }
                 }
                 _ => {
-                    for (((out, sum), x), factor) in out.iter_mut().zip(sums).zip(offsets).zip(factors) {
+                    for (((out, sum), x), factor) in out.iter_mut().zip(sums).zip(addend).zip(factors) {
                         *out = sum.wrapping_add(*x) as f32 * factor;
                     }
                 }

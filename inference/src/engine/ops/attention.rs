@@ -11,7 +11,7 @@ use crate::{
         array::{Array, with_floats},
         cx::{Cx, Inputs, Stop, threads_within},
         kernels::{
-            matmul::{Packed, matmul},
+            matmul::{Packed, laying_out, matmul},
             reduce::softmax_rows,
             unary::{Unary, apply},
         },
@@ -151,7 +151,9 @@ fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>, a: &Attributes) -> Result<Vec<Value
         return Err(Stop::invalid("its nonpad_kv_seqlen does not fit"));
     }
     let y = if s.flat { vec![s.batch, s.q, s.heads * s.v_head] } else { vec![s.batch, s.heads, s.q, s.v_head] };
-    let ops = count(&scores).saturating_mul((s.head + s.v_head + 40) as u64);
+    let layouts = laying_out(s.head, keys).saturating_add(laying_out(keys, s.v_head));
+    let layouts = layouts.saturating_mul(count(&[s.batch, s.heads]));
+    let ops = count(&scores).saturating_mul((s.head + s.v_head + 40) as u64).saturating_add(layouts);
     cx.scratch(
         count(&scores)
             .saturating_mul(8)

@@ -141,8 +141,10 @@ fn rounds(node: &Node<'_>, bodies: &[Body]) -> Result<Eval, String> {
             let types = Value::Unknown(DType::Int64, vec![]);
             let mut arguments = vec![types, Value::Unknown(DType::Bool, vec![])];
             arguments.extend(outputs.iter().map(Value::forget));
-            let told = body.run(&mut Cx::tracing(), inputs, arguments)?;
-            for value in told.into_iter().skip(carried + 1) {
+            let mut telling = cx.telling();
+            let told = body.run(&mut telling, inputs, arguments);
+            cx.told(&telling)?;
+            for value in told?.into_iter().skip(carried + 1) {
                 let (dtype, shape) = value.ty()?;
                 let shape = core::iter::once(0).chain(shape.iter().copied()).collect();
                 outputs.push(Value::Known(

@@ -16,7 +16,7 @@ use crate::{
         cx::{Cx, Inputs, MAX_RUN_BYTES, Stop, threads_within},
         kernels::{
             conv::{Convolution, Requantised, Weights},
-            matmul::{Packed, matmul},
+            matmul::{Packed, laying_out, matmul},
             planes::{Axis, Geometry, Pixel},
             product::{Sum, product},
             quant::{Byte, scale_row},
@@ -68,13 +68,17 @@ fn geometry(x: &[usize], w: &[usize], window: &Window, groups: usize) -> Result<
     Ok((geometry, out))
 }
 
-/// Multiply-adds.
+/// Cost of an element of padding: to be cleared, where there is so much of it that it goes to memory.
+const PADDING_OPS: u64 = 16;
+
+/// Multiply-adds, and the padded planes that they read.
 fn ops(g: &Geometry, out: &[usize]) -> u64 {
     let each = ((g.channels / g.groups) as u64).saturating_mul(g.kernel() as u64);
     // Rows of weights fill the kernel six at a time: few of them cost more each.
     let few = if g.outputs / g.groups < 4 { 3 } else { 1 };
     let batch = out.first().copied().unwrap_or(0) as u64;
-    count(out).saturating_mul(each).saturating_mul(few).saturating_add(batch.saturating_mul(g.filling()))
+    let planes = g.filling().saturating_add(g.padding().saturating_mul(PADDING_OPS));
+    count(out).saturating_mul(each).saturating_mul(few).saturating_add(batch.saturating_mul(planes))
 }
 
 /// Constant weights of float32, laid out when the model is compiled.
@@ -86,6 +90,13 @@ fn weights(node: &Node<'_>, groups: usize) -> Option<Arc<Weights<f32>>> {
     }
     let slot = node.slots.get(1).copied().flatten()?;
     node.packs.weights((slot, groups), shape, || Weights::new(&array.values(), shape, groups))
+}
+
+/// Admits what weights take that are laid out in a run, and tells what that costs.
+fn layout(cx: &mut Cx<'_>, w: &[usize]) -> Result<u64, Stop> {
+    // Of integers there are those minus their zero points, those of 16 bits, pairs of them, and pairs in order.
+    cx.scratch(count(w).saturating_mul(16))?;
+    Ok(count(w).saturating_mul(16))
 }
 
 fn conv(node: &Node<'_>) -> Result<Eval, String> {
@@ -101,7 +112,8 @@ fn conv(node: &Node<'_>) -> Result<Eval, String> {
         if inputs.has(2) && inputs.shape(2)? != [g.outputs] {
             return Err(Stop::invalid("its bias does not fit its weights"));
         }
-        let ops = ops(&g, &out).saturating_add(count(&out)).saturating_add(count(x));
+        let layout = if constant.is_none() { layout(cx, w)? } else { 0 };
+        let ops = ops(&g, &out).saturating_add(count(&out)).saturating_add(count(x)).saturating_add(layout);
         if dtype == DType::Float32 {
             cx.scratch(g.scratch())?;
             let threads = cx.threads_for(&out, ops);
@@ -257,7 +269,8 @@ fn integer(node: &Node<'_>, scaled: bool) -> Result<Eval, String> {
     single(move |cx, inputs| {
         let (g, out) = geometry(inputs.shape(0)?, inputs.shape(w_at)?, &window, groups)?;
         let to = if scaled { inputs.dtype(7)? } else { DType::Int32 };
-        let ops = ops(&g, &out).saturating_add(count(&out).saturating_mul(8));
+        let layout = if constant.is_none() { layout(cx, inputs.shape(w_at)?)? } else { 0 };
+        let ops = ops(&g, &out).saturating_add(count(&out).saturating_mul(8)).saturating_add(layout);
         let (threads, total) = (cx.threads_for(&out, ops), count(&out) as usize);
         cx.scratch(g.scratch())?;
         let zero = |index: usize| if inputs.has(index) { inputs.read(index).map(Some) } else { Ok(None) };
@@ -312,7 +325,8 @@ pub(super) fn dequantized(node: &Node<'_>) -> Result<Eval, String> {
         if inputs.has(6) && inputs.shape(6)? != [g.outputs] {
             return Err(Stop::invalid("its bias does not fit its weights"));
         }
-        let ops = ops(&g, &out).saturating_add(count(&out).saturating_mul(4));
+        let layout = if constant.is_none() { layout(cx, inputs.shape(3)?)? } else { 0 };
+        let ops = ops(&g, &out).saturating_add(count(&out).saturating_mul(4)).saturating_add(layout);
         let threads = cx.threads_for(&out, ops);
         cx.scratch(g.scratch())?;
         cx.emit_over(inputs, out, (ops, 0), |out, _| {
@@ -499,7 +513,12 @@ fn transposed_eval(cx: &mut Cx<'_>, inputs: &Inputs<'_>, t: &Transposed) -> Resu
     // The products of a group, its pixels laid out, and where each goes.
     let product = count(&[out_group * kernels, in_pixels]).saturating_add(count(&[in_group, in_pixels]));
     cx.scratch(product.saturating_mul(4).saturating_add(count(&[kernels, in_pixels]).saturating_mul(16)))?;
-    let ops = macs.saturating_mul(2).saturating_add(count(&out));
+    // For each image its pixels and the weights are laid out, and once where each goes.
+    let layouts =
+        laying_out(in_group, in_pixels).saturating_mul(t.groups as u64).saturating_add(count(w).saturating_mul(8));
+    let places = count(&[kernels, in_pixels]).saturating_mul(64 * rank as u64);
+    let beside = layouts.saturating_mul(*batch as u64).saturating_add(places);
+    let ops = macs.saturating_mul(2).saturating_add(count(&out)).saturating_add(beside);
     with_floats!(dtype, T => cx.emit::<T>(inputs, dtype, out.clone(), ops, || {
         let wide = |index: usize| -> Result<Vec<f32>, Stop> {
             if dtype == DType::Float64 {
@@ -554,4 +573,27 @@ fn transposed_eval(cx: &mut Cx<'_>, inputs: &Inputs<'_>, t: &Transposed) -> Resu
             T::narrow((sum + bias[i / out_pixels.max(1) % outputs]).into())
         }).collect())
     }), Err(Stop::unsupported(dtype)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn padding_is_paid_for() {
+        let axis =
+            |input, dilation, pads: usize, output| Axis { input, kernel: 3, stride: 1, dilation, before: pads, output };
+        let geometry = |axis: Axis| Geometry { groups: 1, channels: 5, outputs: 8, axes: vec![axis, axis] };
+        let plain = |g: &Geometry, out: &[usize]| count(out) * 5 * 9 + g.filling() * out[0] as u64;
+        // Nothing but the image, all of it or not; a border of one; and three kernel rows a thousand apart.
+        for (axis, padding) in [
+            (axis(28, 1, 0, 26), 0),
+            (axis(28, 1, 0, 20), 0),
+            (axis(28, 1, 1, 28), 30 * 30 - 28 * 28),
+            (axis(1, 1 << 10, 1 << 10, 1), (2049 * 2049) - 1),
+        ] {
+            let (g, out) = (geometry(axis), [7, 8, axis.output, axis.output]);
+            assert_eq!(ops(&g, &out) - plain(&g, &out), 7 * 5 * padding * PADDING_OPS, "{axis:?}");
+        }
+    }
 }

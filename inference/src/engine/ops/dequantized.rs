@@ -9,7 +9,7 @@ use std::borrow::Cow;
 
 use super::{
     Parse, conv,
-    integer::{Left, packed_bytes, turned_product},
+    integer::{Left, admit, packed_bytes, turned_product},
     linear::{Stacks, finish},
     quant::{column_factors, one},
     shapes, single,
@@ -108,7 +108,8 @@ impl Product<'_> {
     fn emit(&self, cx: &mut Cx<'_>) -> Result<Value, Stop> {
         let Self { inputs, stacks, .. } = *self;
         let elements = count(&stacks.out);
-        let ops = stacks.ops().saturating_add(elements.saturating_mul(4));
+        let layout = admit(cx, inputs, (0, 3), stacks, self.constant)?;
+        let ops = stacks.ops().saturating_add(layout).saturating_add(elements.saturating_mul(4));
         let scratch = ByteMatrix::scratch(stacks.rows(), stacks.k, stacks.n);
         // And the sums and the product by themselves, if it is not as simple as it nearly always is.
         cx.scratch((scratch as u64).saturating_add(elements.saturating_mul(2)).saturating_mul(4))?;
@@ -175,8 +176,8 @@ impl Product<'_> {
             return Ok(vec![]);
         }
         let zero = self.inputs.read(8)?.to_ints().unwrap_or_default();
-        let zero = zero.first().map_or(0, |zero| *zero as i32);
-        let to = (one(self.inputs, 7)?, zero);
+        let zero = zero.first().ok_or("its output has no zero point")?;
+        let to = (one(self.inputs, 7)?, *zero as i32);
         let mut out = vec![T::default(); self.stacks.out.iter().product()];
         let scratch = bytemuck::cast_slice_mut(beside);
         let simple = self.simple(|matrix, left, finish| {

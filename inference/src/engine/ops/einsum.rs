@@ -9,7 +9,10 @@ use crate::{
     engine::{
         array::{Array, strides, with_elements, with_floats, with_integers},
         cx::{Cx, Inputs, Stop},
-        kernels::reduce,
+        kernels::{
+            matmul::{Packed, laying_out},
+            reduce,
+        },
         numeric::Real,
         program::Eval,
         value::{Value, count},
@@ -123,7 +126,9 @@ fn evaluate(cx: &mut Cx<'_>, inputs: &Inputs<'_>, equation: &Equation) -> Result
     }
     let out: Vec<usize> = output.iter().map(|label| size(&sizes, *label)).collect();
     let all: Vec<usize> = sizes.iter().map(|(_, size)| *size).collect();
-    let ops = count(&all).saturating_mul(inputs.len() as u64);
+    let (layouts, beside) = contractions(&terms, &output, &sizes);
+    cx.scratch(beside)?;
+    let ops = count(&all).saturating_mul(inputs.len() as u64).saturating_add(layouts);
     cx.emit_with(inputs, dtype, out, ops, |_| {
         let mut current: Option<(Array, Vec<Label>)> = None;
         for (i, term) in terms.iter().enumerate() {
@@ -142,6 +147,39 @@ fn evaluate(cx: &mut Cx<'_>, inputs: &Inputs<'_>, equation: &Equation) -> Result
         let order: Vec<usize> = output.iter().filter_map(|label| list.iter().position(|l| l == label)).collect();
         Ok(array.permute(&order).contiguous())
     })
+}
+
+/// What laying the operands out costs, and the bytes of all that there is beside the output: operands spread to the sizes of
+/// their labels and turned, and what they are contracted to, one after another.
+fn contractions(terms: &[Vec<Label>], output: &[Label], sizes: &Sizes) -> (u64, u64) {
+    let list = |labels: &mut dyn Iterator<Item = &Label>| -> Vec<usize> { labels.map(|l| size(sizes, *l)).collect() };
+    let (mut layouts, mut elements, mut layout) = (0u64, 0u64, 0u64);
+    let mut current: Vec<Label> = Vec::new();
+    for (i, term) in terms.iter().enumerate() {
+        let mut own: Vec<Label> = Vec::new();
+        term.iter().for_each(|label| {
+            if !own.contains(label) {
+                own.push(*label);
+            }
+        });
+        let needed = |label: &Label| output.contains(label) || terms[i + 1..].iter().flatten().any(|l| l == label);
+        let shared = |label: &&Label| current.contains(label);
+        let inner = list(&mut own.iter().filter(shared).filter(|label| !needed(label)));
+        let stack = list(&mut own.iter().filter(shared).filter(|label| needed(label)));
+        let columns = list(&mut own.iter().filter(|label| !shared(label)));
+        let saturated = |sizes: &[usize]| usize::try_from(count(sizes)).unwrap_or(usize::MAX);
+        let (k, n) = (saturated(&inner), saturated(&columns));
+        if i > 0 {
+            layouts = layouts.saturating_add(laying_out(k, n).saturating_mul(count(&stack)));
+            layout = layout.max(Packed::<f32>::bytes(k, n));
+        }
+        let spread = count(&list(&mut own.iter()));
+        own.retain(|label| !current.contains(label));
+        current.extend(own);
+        current.retain(needed);
+        elements = elements.saturating_add(spread).saturating_add(count(&list(&mut current.iter())));
+    }
+    (layouts, elements.saturating_mul(2 * 8).saturating_add(layout))
 }
 
 /// Takes the diagonal where a label occurs twice.

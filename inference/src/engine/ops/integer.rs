@@ -7,7 +7,7 @@ use crate::{
     DType,
     engine::{
         array::Array,
-        cx::{Inputs, Stop},
+        cx::{Cx, Inputs, Stop},
         kernels::{
             bytes::{ByteMatrix, Bytes},
             product::product_i32,
@@ -180,6 +180,25 @@ pub(super) fn integer_product(
     Ok(out)
 }
 
+/// Admits what an [`integer_product`] takes besides its operands, and tells what it costs besides its multiply-adds.
+pub(super) fn admit(
+    cx: &mut Cx<'_>,
+    inputs: &Inputs<'_>,
+    (a, b): (usize, usize),
+    stacks: &Stacks,
+    constant: Option<&ByteMatrix>,
+) -> Result<u64, Stop> {
+    // The left-hand side in quads. Where zero points are not as simple as they nearly always are, both sides as int32.
+    let left = inputs.count(a)?.saturating_mul(4);
+    if constant.is_some() {
+        cx.scratch(left)?;
+        return Ok(0);
+    }
+    let right = ByteMatrix::bytes(stacks.k, stacks.n).saturating_add(inputs.count(b)?.saturating_mul(4));
+    cx.scratch(left.saturating_add(right))?;
+    Ok(ByteMatrix::laying_out(stacks.k, stacks.n).saturating_mul(stacks.layouts(inputs.shape(b)?)))
+}
+
 /// [`integer_product`] of the matrices at inputs 0 and 3, with zero points at 2 and 5, each turned or not.
 pub(super) fn turned_product(
     inputs: &Inputs<'_>,
@@ -193,7 +212,11 @@ pub(super) fn turned_product(
         Ok(Value::Known(if turn { array.permute(&[1, 0]).contiguous() } else { array.clone() }))
     };
     let a = turned(0, turn_a)?;
-    // One that is laid out already is not read.
+    // What is laid out already is not read, if the left-hand side is as simple as it nearly always is.
+    let constant = match Left::new(&Inputs::new(vec![Some(&a), inputs.get(2)]), 0, 1)? {
+        Some(_) => constant,
+        None => None,
+    };
     let b = turned(3, turn_b && constant.is_none())?;
     let operands = Inputs::new(vec![Some(&a), inputs.get(2), Some(&b), inputs.get(5)]);
     integer_product(&operands, (0, 1), (2, 3), stacks, constant, threads)
@@ -203,7 +226,8 @@ fn matmul_integer(node: &Node<'_>) -> Result<Eval, String> {
     let constant = packed_bytes(node, 1, 3, false);
     single(move |cx, inputs| {
         let stacks = Stacks::new(inputs.shape(0)?, inputs.shape(1)?)?;
-        let (ops, threads) = (stacks.ops(), cx.threads);
+        let ops = stacks.ops().saturating_add(admit(cx, inputs, (0, 1), &stacks, constant.as_deref())?);
+        let threads = cx.threads;
         cx.emit::<i32>(inputs, DType::Int32, stacks.out.clone(), ops, || {
             integer_product(inputs, (0, 2), (1, 3), &stacks, constant.as_deref(), threads)
         })
@@ -225,7 +249,8 @@ pub(crate) fn scaled(node: &Node<'_>, _: &[Body]) -> Result<Eval, String> {
         }
         let scaled = shapes::broadcast(&[&stacks.out, scale])?;
         let out = shapes::broadcast(&[&scaled, bias.unwrap_or_default()])?;
-        let ops = stacks.ops().saturating_add(count(&out).saturating_mul(4));
+        let layout = admit(cx, inputs, (0, 1), &stacks, constant.as_deref())?;
+        let ops = stacks.ops().saturating_add(layout).saturating_add(count(&out).saturating_mul(4));
         // Of a row there is one number for each column, or one for all.
         let row = |shape: &[usize]| shape == [n] || shape.iter().all(|dim| *dim == 1);
         let plain = out == stacks.out && row(scale) && bias.is_none_or(row);

@@ -9,7 +9,7 @@ use crate::{
         array::{Array, walk, with_floats, with_integers, with_numbers},
         cx::{Cx, Inputs, Stop, threads_within},
         kernels::{
-            matmul::{Packed, SPREAD, matmul, matmul_strided},
+            matmul::{Packed, SPREAD, laying_out, matmul, matmul_strided},
             product::{product, product_f64},
         },
         numeric::{Number, Real},
@@ -67,6 +67,11 @@ impl Stacks {
         self.batch.iter().fold(self.m, |rows, dim| rows.saturating_mul(*dim))
     }
 
+    /// Matrices of a right-hand side of this shape that are laid out, one after another.
+    pub(super) fn layouts(&self, b: &[usize]) -> u64 {
+        if b.iter().rev().skip(2).all(|dim| *dim == 1) { 1 } else { count(&self.batch) }
+    }
+
     /// Multiply-adds.
     pub(super) fn ops(&self) -> u64 {
         count(&self.batch).saturating_mul(count(&[self.m, self.k, self.n]))
@@ -110,11 +115,12 @@ fn matmul_op(node: &Node<'_>) -> Result<Eval, String> {
         }
         let stacks = Stacks::new(a, b)?;
         let threads = cx.threads;
+        let mut ops = stacks.ops();
         if constant.is_none() && dtype == DType::Float32 {
             cx.scratch(Packed::<f32>::bytes(stacks.k, stacks.n))?;
+            ops = ops.saturating_add(laying_out(stacks.k, stacks.n).saturating_mul(stacks.layouts(b)));
         }
         let out = stacks.out.clone();
-        let ops = stacks.ops();
         if let Some(rhs) = &constant {
             // One product for the whole stack: its rows are one after another.
             return cx.emit_over(inputs, out, (ops, 0), |out, _| {
@@ -251,11 +257,12 @@ fn gemm(node: &Node<'_>) -> Result<Eval, String> {
             return Err(Stop::invalid("its third input does not fit its output"));
         }
         let threads = cx.threads;
+        let stacks = Stacks { batch: vec![], m, k, n, out: out.clone() };
+        let mut ops = stacks.ops().saturating_add(count(&out));
         if constant.is_none() {
             cx.scratch(Packed::<f32>::bytes(k, n))?;
+            ops = ops.saturating_add(laying_out(k, n));
         }
-        let stacks = Stacks { batch: vec![], m, k, n, out: out.clone() };
-        let ops = stacks.ops().saturating_add(count(&out));
         if let Some(rhs) = &constant {
             return cx.emit_over(inputs, out, (ops, 0), |out, _| {
                 let left = inputs.read(0)?;

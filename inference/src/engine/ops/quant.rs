@@ -4,7 +4,7 @@ use std::cell::OnceCell;
 
 use super::{
     Parse, eval,
-    integer::{Left, integer_product, packed_bytes},
+    integer::{Left, admit, integer_product, packed_bytes},
     linear::Stacks,
     shapes, single,
 };
@@ -269,9 +269,14 @@ pub(super) fn matmul(node: &Node<'_>) -> Result<Eval, String> {
     single(move |cx, inputs| {
         let stacks = Stacks::new(inputs.shape(0)?, inputs.shape(3)?)?;
         let to = inputs.dtype(7)?;
-        let ops = stacks.ops().saturating_add(count(&stacks.out).saturating_mul(8));
+        let elements = count(&stacks.out);
+        let layout = admit(cx, inputs, (0, 3), &stacks, constant.as_deref())?;
+        let ops = stacks.ops().saturating_add(layout).saturating_add(elements.saturating_mul(8));
+        // And the sums and the product by themselves, if it is not as simple as it nearly always is.
+        let scratch = ByteMatrix::scratch(stacks.rows(), stacks.k, stacks.n) as u64;
+        cx.scratch(scratch.saturating_add(elements.saturating_mul(2)).saturating_mul(4))?;
         let (out, threads) = (stacks.out.clone(), cx.threads);
-        let run = Requantized { inputs, stacks: &stacks, constant: constant.as_deref(), to, threads };
+        let run = QuantisedProduct { inputs, stacks: &stacks, constant: constant.as_deref(), to, threads };
         match to {
             DType::Uint8 => cx.emit::<u8>(inputs, to, out, ops, || run.bytes()),
             DType::Int8 => cx.emit::<i8>(inputs, to, out, ops, || run.bytes()),
@@ -304,7 +309,7 @@ fn scale_list(inputs: &Inputs<'_>, index: usize) -> Result<Vec<f64>, Stop> {
 }
 
 /// QLinearMatMul.
-struct Requantized<'a> {
+struct QuantisedProduct<'a> {
     inputs: &'a Inputs<'a>,
     stacks: &'a Stacks,
     /// The right-hand side, if it is laid out already.
@@ -313,7 +318,7 @@ struct Requantized<'a> {
     threads: usize,
 }
 
-impl Requantized<'_> {
+impl QuantisedProduct<'_> {
     /// To bytes; at once, when there is one scale and zero point for all rows.
     fn bytes<T: Byte + TryFrom<i64>>(&self) -> Result<Vec<T>, Stop> {
         let (inputs, n) = (self.inputs, self.stacks.n);

@@ -110,8 +110,7 @@ fn classified(
     })?;
     let Some(positions) = positions else {
         // Not computed now: the labels are not, either, however cheap they look.
-        cx.charge(rows as u64)?;
-        return Ok(vec![Value::Unknown(labels.dtype(), vec![rows]), scores]);
+        return Ok(vec![cx.omit(labels.dtype(), vec![rows], rows as u64)?, scores]);
     };
     let picked =
         cx.emit_with(inputs, labels.dtype(), vec![rows], rows as u64, |shape| labels.pick(&positions, shape))?;

@@ -53,11 +53,13 @@ fn parse(op: &str, opset: i64, attributes: &Attributes) -> Result<crate::engine:
 fn run(op: &str, opset: i64, attributes: &Attributes, inputs: Vec<Array>) -> Result<Vec<Array>, Stop> {
     let eval = parse(op, opset, attributes)?;
     let values: Vec<Value> = inputs.into_iter().map(Value::Known).collect();
-    let outputs = eval(&mut Cx::running(1, None, None), &Inputs::new(values.iter().map(Some).collect()))?;
+    let (mut running, mut tracing) = (Cx::running(1, None, None), Cx::tracing());
+    let outputs = eval(&mut running, &Inputs::new(values.iter().map(Some).collect()))?;
     // A trace infers the same types, and computes nothing.
     let unknown: Vec<Value> = values.iter().map(Value::forget).collect();
-    let traced = eval(&mut Cx::tracing(), &Inputs::new(unknown.iter().map(Some).collect()));
+    let traced = eval(&mut tracing, &Inputs::new(unknown.iter().map(Some).collect()));
     if let Ok(traced) = traced {
+        assert_eq!(running.ops, tracing.ops, "what is priced is what is done");
         assert!(traced.iter().zip(&outputs).all(|(a, b)| a.ty() == b.ty() && !a.is_known()));
     }
     Ok(outputs
