@@ -101,6 +101,38 @@ fn a_graph_that_mixes_rows_is_never_run_as_a_batch() {
 }
 
 #[test]
+fn no_batch_gives_a_row_other_bits_than_it_has_alone() {
+    for (name, file) in graphs::deceiving() {
+        let model = Model::load(file).unwrap();
+        assert!(model.descriptor().is_ok(), "{name}: {:?}", model.descriptor());
+        let requests: Vec<Vec<Tensor>> =
+            [1, 2, 1, 3, 60].iter().zip(1..).map(|(rows, i)| inputs(&model, *rows, i)).collect();
+        for picked in [&[0, 1][..], &[0, 2], &[1, 3], &[0, 1, 2, 3], &[0, 4]] {
+            let picked: Vec<&[Tensor]> = picked.iter().map(|i: &usize| requests[*i].as_slice()).collect();
+            let together = model.run_batch(&picked, 1);
+            for (request, result) in picked.iter().zip(together.into_iter().flatten()) {
+                assert_eq!(result, model.run(request), "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn requests_whose_inputs_disagree_in_their_rows_are_run_alone() {
+    let sum = graphs::sum_of_two();
+    let model = Model::load(sum).unwrap();
+    let request = |a: usize, b: usize| {
+        [a, b]
+            .map(|rows| Tensor::new(vec![rows, 2], TensorValues::Float32(vec![rows as f32; 2 * rows])).unwrap())
+            .to_vec()
+    };
+    assert!(model.batches());
+    let batch = |list: &[Vec<Tensor>]| model.run_batch(&list.iter().map(Vec::as_slice).collect::<Vec<_>>(), 1);
+    assert!(batch(&[request(2, 2), request(3, 3)]).is_some());
+    assert_eq!(batch(&[request(2, 3), request(2, 1), request(2, 2)]), None);
+}
+
+#[test]
 fn a_row_that_would_be_something_else_in_a_batch_is_run_alone() {
     for (name, file) in graphs::apart_but_for_four() {
         let model = Model::load(file).unwrap();

@@ -13,6 +13,8 @@ use crate::DType;
 
 /// Bytes that the values of a run may take at one time.
 pub(crate) const MAX_RUN_BYTES: u64 = 2 << 30;
+/// Bytes of all texts that a run makes: a plan knows how many there are, not how long they are, so that they have no price.
+const MAX_RUN_TEXTS: u64 = 128 << 20;
 /// Cost of a run that a node accepts when nothing else bounds it: about half an hour of a core.
 pub(crate) const MAX_RUN_OPS: u64 = 60_000_000_000_000;
 /// Dimensions of a tensor: some kernels recurse over them.
@@ -33,6 +35,8 @@ pub(crate) const GRAPH_OPS: u64 = 2_000;
 /// Cost of a node whatever it does: looking its inputs up, allocating its output. One op is one multiply-add of a large
 /// matrix product, some 0.04 ns; these are calibrated against it (`cargo bench -p penstock-inference --bench cost`).
 pub(crate) const NODE_OPS: u64 = 12_000;
+/// Cost of a value that a sequence has, wherever the sequence goes.
+const PART_OPS: u64 = 2_000;
 /// Cost of each element of an output besides what the operator says: it goes to memory and back.
 const ELEMENT_OPS: u64 = 6;
 
@@ -84,6 +88,8 @@ pub(crate) struct Cx<'a> {
     fold_left: u64,
     /// Greatest cost.
     limit: u64,
+    /// Bytes of texts that may still be made.
+    texts_left: u64,
     /// Cost so far.
     pub(crate) ops: u64,
     /// Bytes of the values that are alive.
@@ -105,6 +111,7 @@ impl<'a> Cx<'a> {
             steps: 0,
             fold_left: MAX_FOLD_OPS,
             limit: MAX_RUN_OPS,
+            texts_left: MAX_RUN_TEXTS,
             ops: 0,
             bytes: 0,
             peak: 0,
@@ -125,6 +132,7 @@ impl<'a> Cx<'a> {
             steps: 0,
             fold_left: 0,
             limit: MAX_RUN_OPS,
+            texts_left: MAX_RUN_TEXTS,
             ops: 0,
             bytes: 0,
             peak: 0,
@@ -173,6 +181,23 @@ impl<'a> Cx<'a> {
         Ok(())
     }
 
+    /// Adds cost of work that is done while tracing, too.
+    pub(crate) fn labour(&mut self, ops: u64) -> Result<(), Stop> {
+        if self.tracing {
+            let left = self.fold_left.checked_sub(ops);
+            self.fold_left = left.ok_or_else(|| Stop::Limit("what it does with constants takes too long".into()))?;
+        }
+        self.charge(ops)
+    }
+
+    /// Counts a value that is kept; [`Self::release`] takes its bytes off again.
+    pub(crate) fn hold(&mut self, value: &Value) -> Result<(), Stop> {
+        if let Value::Sequence(parts) = value {
+            self.labour((parts.len() as u64).saturating_mul(PART_OPS))?;
+        }
+        self.occupy(value.bytes())
+    }
+
     /// Adds bytes that are alive; [`Self::release`] takes them off again.
     pub(crate) fn occupy(&mut self, bytes: u64) -> Result<(), Stop> {
         self.bytes = self.bytes.saturating_add(bytes);
@@ -205,6 +230,7 @@ impl<'a> Cx<'a> {
             self.steps = telling.steps;
             self.fold_left = self.fold_left.saturating_sub(MAX_TELL_OPS);
         }
+        self.texts_left = telling.texts_left;
         self.peak = self.peak.max(telling.peak);
         self.charge(telling.ops)
     }
@@ -286,7 +312,12 @@ impl<'a> Cx<'a> {
         if !self.admit(inputs, dtype, &shape, ops)? {
             return Ok(Value::Unknown(dtype, shape));
         }
-        Ok(Value::Known(compute(shape)?))
+        let array = compute(shape)?;
+        let texts = array.texts().iter().map(|text| text.len() as u64).sum();
+        let left = self.texts_left.checked_sub(texts);
+        self.texts_left =
+            left.ok_or_else(|| Stop::Limit(format!("a run makes more than {MAX_RUN_TEXTS} bytes of texts")))?;
+        Ok(Value::Known(array))
     }
 
     /// An output that is not computed now, although its inputs may be known, at the cost that [`Self::emit`] counts.

@@ -53,7 +53,7 @@ struct Plan {
     trace: Trace,
     /// What it may cost.
     price: u64,
-    /// The types of [`Model::apart`] behind the rows, if all have as many rows as the inputs.
+    /// The types of [`Model::apart`] behind the rows, if those are kept apart with these shapes, too.
     rows: Option<Vec<(DType, Vec<usize>)>>,
 }
 
@@ -253,6 +253,10 @@ impl Model {
         let descriptor = self.descriptor.as_ref().ok().filter(|_| self.batches())?;
         let rows: Vec<usize> =
             requests.iter().map(|inputs| inputs.first()?.shape().first().copied()).collect::<Option<_>>()?;
+        let even = |(inputs, rows): (&&[Tensor], &usize)| inputs.iter().all(|x| x.shape().first() == Some(rows));
+        if !requests.iter().zip(&rows).all(even) {
+            return None;
+        }
         let mut joined = Vec::with_capacity(descriptor.inputs.len());
         for index in 0..descriptor.inputs.len() {
             let parts = requests.iter().map(|inputs| inputs.get(index)).collect::<Option<Vec<_>>>()?;
@@ -312,7 +316,9 @@ impl Model {
         let rows = match &self.apart {
             Some(apart) => {
                 let types = self.program.types(&mut Cx::tracing().within(price), unknown()).map_err(failed)?;
-                rows::shapes(&types, apart, sizes.rows())
+                let inputs = vec![true; descriptor.inputs.len()];
+                let again = rows::independent(&self.program, &types, &inputs, sizes.rows());
+                again.filter(|again| again == apart).and_then(|again| rows::shapes(&types, &again, sizes.rows()))
             }
             None => None,
         };

@@ -163,6 +163,8 @@ impl Program {
     ) -> Result<Vec<Value>, Failed> {
         let before = cx.bytes;
         let bare = |stop| Failed { label: String::new(), stop };
+        // Rounds of a loop are steps, too: its graph may have none.
+        cx.checkpoint().map_err(bare)?;
         cx.charge(GRAPH_OPS).map_err(bare)?;
         // Not by cloning one: that copies it whole, and most of it is nothing.
         let mut slots: Vec<Option<Value>> = self.constants.iter().map(|_| None).collect();
@@ -170,7 +172,7 @@ impl Program {
             if let Ok((_, shape)) = value.ty() {
                 cx.check_extent(shape).map_err(bare)?;
             }
-            cx.occupy(value.bytes()).map_err(bare)?;
+            cx.hold(&value).map_err(bare)?;
             slots[*slot] = Some(value);
         }
         for step in &self.steps {
@@ -208,7 +210,7 @@ impl Program {
                 watch(step, &outputs, cx.ops - at);
                 for (slot, value) in step.outputs.iter().zip(outputs) {
                     if let Some(slot) = slot {
-                        cx.occupy(value.bytes()).map_err(failed)?;
+                        cx.hold(&value).map_err(failed)?;
                         slots[*slot] = Some(value);
                     }
                 }

@@ -1,9 +1,9 @@
 //! Whether the rows of a batch are independent: then requests may be run together, and each gets the bits that it would
 //! have got alone, because no operator lets a row see another one.
 //!
-//! This is a proof, not a guess: each operator says when it keeps rows apart, and one that says nothing does not. It is a proof
-//! for the numbers of rows whose values have the same shapes behind the first dimension ([`shapes`]): a shape that follows from
-//! the number of rows may be anything for another number.
+//! This is a proof, not a guess: each operator says when it keeps rows apart, and one that says nothing does not. It is made for
+//! every request and for the batch, with the shapes that their values have: a shape that follows from the number of rows may be
+//! anything for another number. Behind the first dimension they must be the same ([`shapes`]).
 
 use super::program::{Program, Slot, Types};
 use crate::{DType, onnx::Node};
@@ -40,7 +40,12 @@ pub(crate) enum Rule {
 impl Rule {
     /// The rule of a node.
     pub(crate) fn of(node: &Node<'_>) -> Self {
-        let axes = || node.ints("axes").or_else(|| node.constant(1).and_then(|axes| axes.to_ints()));
+        let ints = |index: usize| node.constant(index).and_then(|axes| axes.to_ints());
+        let axes = || if node.has_input(1) { ints(1) } else { node.ints("axes") };
+        // Scales and zero points that are one for all rows.
+        let single = |list: &[usize]| {
+            list.iter().all(|i| !node.has_input(*i) || node.constant(*i).is_some_and(|x| x.count() == 1))
+        };
         if node.proto.domain == "ai.onnx.ml" {
             return match node.op() {
                 "ArrayFeatureExtractor" | "DictVectorizer" | "CastMap" => Self::Never,
@@ -50,20 +55,24 @@ impl Rule {
             };
         }
         match node.op() {
-            // Scales and zero points are the same for all rows.
-            "MatMulInteger" | "QLinearMatMul" | "QLinearConv" | "QLinearAveragePool" => Self::First,
-            "QGemm" if !node.flag("transA", false) => Self::First,
+            "MatMulInteger" | "ConvInteger" if single(&[2]) => Self::First,
+            "QLinearMatMul" | "QLinearConv" if single(&[1, 2, 6, 7]) => Self::First,
+            "QLinearAveragePool" if single(&[1, 2, 3, 4]) => Self::First,
+            "QGemm" if single(&[1, 2, 7, 8]) && !node.flag("transA", false) => Self::First,
+            // Positions count from the first image of the batch.
+            "MaxPool" if node.has_output(1) => Self::Never,
+            // The bounds are one for all.
+            "Clip" => Self::First,
             "Add" | "Sub" | "Mul" | "Div" | "Pow" | "Mod" | "PRelu" | "Sum" | "Mean" | "Max" | "Min" | "Equal"
             | "Greater" | "Less" | "GreaterOrEqual" | "LessOrEqual" | "And" | "Or" | "Xor" | "Where" | "BitwiseAnd"
-            | "BitwiseOr" | "BitwiseXor" | "BitShift" | "Clip" | "Cast" | "CastLike" | "Not" | "Neg" | "Abs"
-            | "Sign" | "Relu" | "LeakyRelu" | "Sigmoid" | "Tanh" | "Exp" | "Log" | "Sqrt" | "Erf" | "Sin" | "Cos"
-            | "Floor" | "Ceil" | "Round" | "Reciprocal" | "Softplus" | "Softsign" | "HardSigmoid" | "HardSwish"
-            | "Elu" | "Celu" | "Selu" | "Gelu" | "Mish" | "Swish" | "ThresholdedRelu" | "Shrink" | "IsNaN"
-            | "IsInf" | "BitwiseNot" => Self::Elementwise,
+            | "BitwiseOr" | "BitwiseXor" | "BitShift" | "Cast" | "CastLike" | "Not" | "Neg" | "Abs" | "Sign"
+            | "Relu" | "LeakyRelu" | "Sigmoid" | "Tanh" | "Exp" | "Log" | "Sqrt" | "Erf" | "Sin" | "Cos" | "Floor"
+            | "Ceil" | "Round" | "Reciprocal" | "Softplus" | "Softsign" | "HardSigmoid" | "HardSwish" | "Elu"
+            | "Celu" | "Selu" | "Gelu" | "Mish" | "Swish" | "ThresholdedRelu" | "Shrink" | "IsNaN" | "IsInf"
+            | "BitwiseNot" => Self::Elementwise,
             "Identity" | "Dropout" => Self::View,
             "Conv"
             | "ConvTranspose"
-            | "ConvInteger"
             | "MaxPool"
             | "AveragePool"
             | "LpPool"
@@ -87,7 +96,8 @@ impl Rule {
             "Concat" => Self::Joined(node.int("axis", 1)),
             "ReduceSum" | "ReduceMean" | "ReduceMax" | "ReduceMin" | "ReduceProd" | "ReduceL1" | "ReduceL2"
             | "ReduceLogSum" | "ReduceLogSumExp" | "ReduceSumSquare" => Self::Reduced(axes()),
-            "Slice" => Self::Reduced(node.ints("axes").or_else(|| node.constant(3).and_then(|axes| axes.to_ints()))),
+            "Slice" if node.ints("starts").is_some() && node.ints("ends").is_some() => Self::Reduced(node.ints("axes")),
+            "Slice" => Self::Reduced(ints(3)),
             "Transpose" => node.ints("perm").map_or(Self::Never, Self::Permuted),
             "Gather" => Self::Picked(node.int("axis", 0)),
             "Shape" | "Size" => Self::Shape,

@@ -5,6 +5,9 @@ use std::sync::Arc;
 use super::{array::Array, cx::Stop};
 use crate::DType;
 
+/// Bytes of a part of a sequence besides its elements, about.
+pub(crate) const PART_BYTES: u64 = 192;
+
 /// A value. While a program is traced, values that follow from the inputs' elements are not known: only their types.
 #[derive(Debug, Clone)]
 pub(crate) enum Value {
@@ -46,7 +49,9 @@ impl Value {
                 .iter()
                 .fold(size(array.dtype(), array.shape()), |bytes, text| bytes.saturating_add(text.len() as u64)),
             Self::Unknown(dtype, shape) => size(*dtype, shape),
-            Self::Sequence(values) => values.iter().map(Self::bytes).fold(0, u64::saturating_add),
+            Self::Sequence(values) => {
+                values.iter().map(|value| value.bytes().saturating_add(PART_BYTES)).fold(0, u64::saturating_add)
+            }
             Self::Nothing => 0,
         }
     }

@@ -84,6 +84,11 @@ impl Graph {
 
     /// The file, for an input of `[batch, row…]`.
     pub(crate) fn file(self, row: &[i64], output: &str) -> Vec<u8> {
+        self.file_of(&["x"], row, output)
+    }
+
+    /// The file, for inputs of these names.
+    pub(crate) fn file_of(self, inputs: &[&str], row: &[i64], output: &str) -> Vec<u8> {
         let batch = DimensionProto { dim_value: None, dim_param: Some("batch".into()) };
         let fixed = |size: &i64| DimensionProto { dim_value: Some(*size), dim_param: None };
         let shape = TensorShapeProto { dim: core::iter::once(batch).chain(row.iter().map(fixed)).collect() };
@@ -98,7 +103,7 @@ impl Graph {
             name: "graph".into(),
             node: self.nodes,
             initializer: self.constants,
-            input: vec![value("x", Some(shape))],
+            input: inputs.iter().map(|name| value(name, Some(shape.clone()))).collect(),
             output: vec![value(output, None)],
             ..Default::default()
         };
@@ -169,6 +174,88 @@ pub(crate) fn mixing() -> Vec<(&'static str, Vec<u8>)> {
         ("the number of rows, spread over them", spread.file(&[4], &s)),
         ("transposed", one("Transpose", vec![ints("perm", &[1, 0])])),
     ]
+}
+
+/// The sum of two inputs.
+#[allow(dead_code, reason = "for one test program alone")]
+pub(crate) fn sum_of_two() -> Vec<u8> {
+    let mut graph = Graph::default();
+    let y = graph.node("Add", &["x", "z"], vec![]);
+    graph.file_of(&["x", "z"], &[2], &y)
+}
+
+/// Graphs whose rows look as if they were apart, and are not, or not for every number of them.
+#[allow(dead_code, reason = "for one test program alone")]
+pub(crate) fn deceiving() -> Vec<(&'static str, Vec<u8>)> {
+    let scalar = |graph: &mut Graph, x: f32| graph.constant(TensorValues::Float32(vec![x]), &[]);
+    let bytes =
+        |graph: &mut Graph, values: Vec<u8>, shape: &[usize]| graph.constant(TensorValues::Uint8(values), shape);
+    let number = |graph: &mut Graph, x: &str| graph.node("Cast", &[x], vec![int("to", 1)]);
+    let mut list = Vec::new();
+    {
+        // Positions in the whole batch.
+        let mut graph = Graph::default();
+        let [_, at, _] = graph.node_of_three("MaxPool", &["x"]);
+        if let Some(node) = graph.nodes.last_mut() {
+            node.output.truncate(2);
+            node.attribute = vec![ints("kernel_shape", &[2, 2])];
+        }
+        let y = number(&mut graph, &at);
+        list.push(("positions of a pool", graph.file(&[1, 4, 4], &y)));
+    }
+    {
+        // Scales by the number of rows that there are.
+        let mut graph = Graph::default();
+        let (scale, zero) = (scalar(&mut graph, 0.1), bytes(&mut graph, vec![7], &[]));
+        let q = graph.node("QuantizeLinear", &["x", &scale, &zero], vec![]);
+        let scales = graph.constant(TensorValues::Float32((1..9).map(|i| i as f32).collect()), &[8]);
+        let b = bytes(&mut graph, vec![1, 2, 3], &[3, 1]);
+        let product = graph.node("QLinearMatMul", &[&q, &scales, &zero, &b, &scale, &zero, &scale, &zero], vec![]);
+        let y = number(&mut graph, &product);
+        list.push(("scales for more rows", graph.file(&[3], &y)));
+    }
+    for (op, row, shape) in [("MatMulInteger", &[2, 1][..], &[1, 2][..]), ("ConvInteger", &[1, 2, 1], &[1, 1, 1, 1])] {
+        let mut graph = Graph::default();
+        let (scale, zero) = (scalar(&mut graph, 0.1), bytes(&mut graph, vec![7], &[]));
+        let q = graph.node("QuantizeLinear", &["x", &scale, &zero], vec![]);
+        let zeros = bytes(&mut graph, vec![1, 20, 40, 90], &[4]);
+        let w = bytes(&mut graph, vec![3; shape.iter().product()], shape);
+        let sums = graph.node(op, &[&q, &w, &zeros], vec![]);
+        let y = number(&mut graph, &sums);
+        list.push(("zero points for more rows", graph.file(row, &y)));
+    }
+    {
+        let mut graph = Graph::default();
+        let axes = graph.ints(&[1]);
+        let least = graph.node("ReduceMean", &["x", &axes], vec![int("keepdims", 1)]);
+        let y = graph.node("Clip", &["x", &least], vec![]);
+        list.push(("a bound for each row", graph.file(&[2], &y)));
+    }
+    {
+        let mut graph = Graph::default();
+        let [from, to, axes, steps] = [-1, i64::MIN, 0, -1].map(|x| graph.ints(&[x]));
+        let y = graph.node("Slice", &["x", &from, &to, &axes, &steps], vec![ints("axes", &[1])]);
+        list.push(("axes twice", graph.file(&[3], &y)));
+    }
+    {
+        // The rows as a vector, where they are fewer than fifty.
+        let mut graph = Graph::default();
+        let rows = graph.node("Shape", &["x"], vec![int("end", 1)]);
+        let [zero, one, three, fifty, flat] = [&[0][..], &[1], &[3], &[50], &[-1, 1]].map(|list| graph.ints(list));
+        let many = graph.node("Greater", &[&rows, &fifty], vec![]);
+        let many = graph.node("Cast", &[&many], vec![int("to", 7)]);
+        let rank = graph.node("Add", &[&many, &one], vec![]);
+        let both = graph.node("Concat", &[&rows, &one], vec![int("axis", 0)]);
+        let shape = graph.node("Slice", &[&both, &zero, &rank], vec![]);
+        // For a price that is the same.
+        let other = graph.node("Sub", &[&three, &rank], vec![]);
+        graph.node("Slice", &[&both, &zero, &other], vec![]);
+        let view = graph.node("Reshape", &["x", &shape], vec![]);
+        let softmax = graph.node("Softmax", &[&view], vec![int("axis", -1)]);
+        let y = graph.node("Reshape", &[&softmax, &flat], vec![]);
+        list.push(("a vector of few rows", graph.file(&[1], &y)));
+    }
+    list
 }
 
 /// Graphs that keep rows apart, but for four of them: something in them has another shape then, or costs too much.

@@ -76,7 +76,9 @@ impl Geometry {
         // The sums of a block of rows, at most, and where its columns go.
         let columns = layout.columns as u64;
         let sums = (self.outputs as u64).saturating_mul(columns).saturating_add(columns.saturating_mul(8));
-        planes.saturating_add(sums).saturating_mul(4)
+        // And where each term of a sum lies.
+        let taps = (self.in_group() as u64).saturating_mul(self.kernel() as u64);
+        planes.saturating_add(sums).saturating_add(taps.saturating_mul(4)).saturating_mul(4)
     }
 
     /// Elements that the planes of one image have around those of the image, saturating. They are cleared. Along each dimension

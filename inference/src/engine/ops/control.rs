@@ -8,9 +8,9 @@ use crate::{
     DType,
     engine::{
         array::{Array, with_elements},
-        cx::{Cx, Inputs, Stop},
+        cx::{Cx, Inputs, NODE_OPS, Stop},
         program::Eval,
-        value::{Value, count},
+        value::{PART_BYTES, Value, count},
     },
     onnx::Node,
 };
@@ -30,6 +30,11 @@ pub(super) fn find(name: &str) -> Option<Parse> {
 
 fn body(bodies: &[Body], name: &str) -> Result<Body, String> {
     bodies.iter().find(|body| body.name == name).cloned().ok_or_else(|| format!("its graph `{name}` is missing"))
+}
+
+/// Counts a round of a loop: a trace goes through it, too, and each of its outputs is a value of its own.
+fn begin(cx: &mut Cx<'_>, body: &Body) -> Result<(), Stop> {
+    cx.labour(NODE_OPS.saturating_mul(body.program.outputs.len() as u64 + 1))
 }
 
 fn branch(_: &Node<'_>, bodies: &[Body]) -> Result<Eval, String> {
@@ -99,6 +104,7 @@ fn rounds(node: &Node<'_>, bodies: &[Body]) -> Result<Eval, String> {
             let condition = Value::Known(Array::new(DType::Bool, vec![], vec![1u8]));
             let mut arguments = vec![number, condition];
             arguments.append(&mut state);
+            begin(cx, &body)?;
             let mut outputs = body.run(cx, inputs, arguments)?;
             if outputs.len() < carried + 1 {
                 return Err(Stop::invalid("its body has too few outputs"));
@@ -108,7 +114,7 @@ fn rounds(node: &Node<'_>, bodies: &[Body]) -> Result<Eval, String> {
             go = known_truth(&outputs[0])?;
             collected.resize(scanned.len(), vec![]);
             for (list, value) in collected.iter_mut().zip(scanned) {
-                cx.occupy(value.bytes())?;
+                cx.occupy(value.bytes().saturating_add(PART_BYTES))?;
                 list.push(value);
             }
             round += 1;
@@ -132,7 +138,7 @@ fn rounds(node: &Node<'_>, bodies: &[Body]) -> Result<Eval, String> {
         }
         let mut outputs = state;
         for list in collected {
-            let bytes = list.iter().map(Value::bytes).fold(0, u64::saturating_add);
+            let bytes = list.iter().map(|value| value.bytes().saturating_add(PART_BYTES)).fold(0, u64::saturating_add);
             outputs.push(stack(cx, &list, 0)?);
             cx.release(bytes);
         }
@@ -219,6 +225,7 @@ fn scan(node: &Node<'_>, bodies: &[Body]) -> Result<Eval, String> {
                 let at = if back { length - 1 - round } else { round };
                 arguments.push(element(inputs.value(carried + i)?, *axis, at)?);
             }
+            begin(cx, &body)?;
             let mut outputs = body.run(cx, inputs, arguments)?;
             if outputs.len() < carried {
                 return Err(Stop::invalid("its body has too few outputs"));
@@ -227,7 +234,7 @@ fn scan(node: &Node<'_>, bodies: &[Body]) -> Result<Eval, String> {
             state = outputs;
             collected.resize(values.len(), vec![]);
             for (list, value) in collected.iter_mut().zip(values) {
-                cx.occupy(value.bytes())?;
+                cx.occupy(value.bytes().saturating_add(PART_BYTES))?;
                 list.push(value);
             }
         }
@@ -238,7 +245,7 @@ fn scan(node: &Node<'_>, bodies: &[Body]) -> Result<Eval, String> {
             }
             let rank = list.first().map_or(Ok(0), |value| value.ty().map(|(_, shape)| shape.len()))?;
             let axis = shapes::axis(out_axes.get(i).copied().unwrap_or(0), rank + 1)?;
-            let bytes = list.iter().map(Value::bytes).fold(0, u64::saturating_add);
+            let bytes = list.iter().map(|value| value.bytes().saturating_add(PART_BYTES)).fold(0, u64::saturating_add);
             outputs.push(stack(cx, &list, axis)?);
             cx.release(bytes);
         }
@@ -277,6 +284,7 @@ fn sequence_map(node: &Node<'_>, bodies: &[Body]) -> Result<Eval, String> {
                     other => other.clone(),
                 });
             }
+            begin(cx, &body)?;
             let values = body.run(cx, inputs, arguments)?;
             for (list, value) in lists.iter_mut().zip(values) {
                 list.push(value);

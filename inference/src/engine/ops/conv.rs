@@ -49,8 +49,10 @@ fn groups(node: &Node<'_>) -> Result<usize, String> {
 fn geometry(x: &[usize], w: &[usize], window: &Window, groups: usize) -> Result<(Geometry, Vec<usize>), Stop> {
     let wrong = || Stop::invalid(format!("weights {w:?} do not fit {x:?} in {groups} groups"));
     let ([batch, channels, spatial @ ..], [outputs, in_group, kernel @ ..]) = (x, w) else { return Err(wrong()) };
+    // Without channels there may be groups without end.
     if spatial.len() != kernel.len()
         || spatial.is_empty()
+        || *channels == 0
         || in_group.checked_mul(groups) != Some(*channels)
         || outputs % groups != 0
         || kernel.contains(&0)
@@ -284,6 +286,9 @@ fn integer(node: &Node<'_>, scaled: bool) -> Result<Eval, String> {
             Ok(weights.map(|weights| (x_zero, weights)))
         };
         let sums = || -> Result<Vec<i32>, Stop> {
+            if total == 0 {
+                return Ok(vec![]);
+            }
             let array = inputs.read(0)?;
             if let Some((zero, weights)) = narrow()? {
                 let copy = |_: usize, sums: &[i32], out: &mut [i32]| out.copy_from_slice(sums);
@@ -395,6 +400,9 @@ impl Requantized {
         (total, threads): (usize, usize),
         sums: impl Fn() -> Result<Vec<i32>, Stop>,
     ) -> Result<Vec<T>, Stop> {
+        if total == 0 {
+            return Ok(vec![]);
+        }
         let zero = self.zero as i32;
         let finish = |o: usize, sums: &[i32], out: &mut [T]| {
             T::requantize(sums, self.bias[o], self.factors[o], zero, out);
@@ -463,7 +471,8 @@ fn transposed_eval(cx: &mut Cx<'_>, inputs: &Inputs<'_>, t: &Transposed) -> Resu
     let wrong = || Stop::invalid(format!("weights {w:?} do not fit {x:?} in {} groups", t.groups));
     let ([batch, channels, spatial @ ..], [w_channels, out_group, kernel @ ..]) = (x, w) else { return Err(wrong()) };
     let rank = spatial.len();
-    if kernel.len() != rank || rank == 0 || channels != w_channels || channels % t.groups != 0 || kernel.contains(&0) {
+    let grouped = *channels > 0 && channels % t.groups == 0;
+    if kernel.len() != rank || rank == 0 || channels != w_channels || !grouped || kernel.contains(&0) {
         return Err(wrong());
     }
     if t.kernel.as_ref().is_some_and(|k| k != kernel) {

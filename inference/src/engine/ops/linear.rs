@@ -67,9 +67,10 @@ impl Stacks {
         self.batch.iter().fold(self.m, |rows, dim| rows.saturating_mul(*dim))
     }
 
-    /// Matrices of a right-hand side of this shape that are laid out, one after another.
+    /// Matrices of a right-hand side of this shape that are laid out, one after another, at most: whatever sizes its dimensions
+    /// have, so that this is a polynomial of them.
     pub(super) fn layouts(&self, b: &[usize]) -> u64 {
-        if b.iter().rev().skip(2).all(|dim| *dim == 1) { 1 } else { count(&self.batch) }
+        if b.len() <= 2 { 1 } else { count(&self.batch) }
     }
 
     /// Multiply-adds.

@@ -11,7 +11,7 @@ use crate::{
         array::{Array, with_floats},
         cx::{Cx, Inputs, Stop},
         kernels::{
-            matmul::{Packed, matmul},
+            matmul::{Packed, laying_out, matmul},
             unary::{Unary, apply},
         },
         numeric::Real,
@@ -173,7 +173,16 @@ fn run(
     let ops = count(&[steps, batch]).saturating_mul(each);
     let sequence =
         if a.batch_first { vec![batch, steps, count_d, hidden] } else { vec![steps, count_d, batch, hidden] };
-    cx.scratch(count(&[steps, batch, gates]).saturating_mul(8))?;
+    let mut beside = count(&[steps, batch, gates]).saturating_mul(8);
+    let mut ops = ops;
+    if constant.is_none() {
+        let layouts = laying_out(input, gates).saturating_add(laying_out(hidden, gates));
+        // They lie transposed, which takes longer.
+        ops = ops.saturating_add(layouts.saturating_mul(4 * count_d as u64));
+        // In float32, and laid out.
+        beside = beside.saturating_add(inputs.count(1)?.saturating_add(inputs.count(2)?).saturating_mul(12));
+    }
+    cx.scratch(beside)?;
     let mut results = None;
     let mut compute = |which: usize| -> Result<Vec<f32>, Stop> {
         if results.is_none() {

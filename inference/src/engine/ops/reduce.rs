@@ -356,6 +356,11 @@ fn unique(node: &Node<'_>) -> Result<Eval, String> {
         // A slice has a layout of its own, however small it is.
         let number = axis.map_or_else(|| count(shape), |axis| shape[axis] as u64);
         cx.scratch(count(shape).saturating_mul(dtype.size() as u64).saturating_add(number.saturating_mul(512)))?;
+        // And is compared with some others.
+        let depth = u64::from(number.max(1).ilog2()) + 1;
+        cx.labour(
+            number.saturating_mul(10_000 + 1_500 * depth).saturating_add(count(shape).saturating_mul(64 * depth)),
+        )?;
         let slices: Vec<Array> = match axis {
             Some(axis) => (0..shape[axis]).map(|i| array.slice(axis, i, 1, 1).contiguous()).collect(),
             None => {
@@ -363,7 +368,6 @@ fn unique(node: &Node<'_>) -> Result<Eval, String> {
                 (0..array.count()).map(|i| flat.slice(0, i, 1, 1).contiguous()).collect()
             }
         };
-        cx.charge(inputs.count(0)?.saturating_mul(64))?;
         let order = |a: &Array, b: &Array| -> core::cmp::Ordering {
             with_elements!(dtype, T => {
                 let (a, b) = (a.values::<T>(), b.values::<T>());

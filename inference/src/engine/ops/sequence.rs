@@ -7,9 +7,9 @@ use crate::{
     DType,
     engine::{
         array::Array,
-        cx::{Inputs, Stop},
+        cx::{Inputs, NODE_OPS, Stop},
         program::Eval,
-        value::{Value, count},
+        value::{PART_BYTES, Value, count},
     },
     onnx::Node,
 };
@@ -99,6 +99,16 @@ fn split(node: &Node<'_>) -> Result<Eval, String> {
         let (dtype, shape) = inputs.ty(0)?;
         let axis = shapes::axis(at, shape.len())?;
         let size = shape[axis];
+        // Counted before there is a list of them.
+        let number = match inputs.ints(1)? {
+            Some(list) if inputs.shape(1)?.is_empty() => {
+                list.first().map_or(0, |each| size / (*each).max(1) as usize + 1)
+            }
+            Some(list) => list.len(),
+            None => size,
+        } as u64;
+        cx.labour(number.saturating_mul(NODE_OPS))?;
+        cx.scratch(number.saturating_mul(PART_BYTES))?;
         let (parts, squeeze) = match inputs.ints(1)? {
             // One number is the size of each part.
             Some(list) if inputs.shape(1)?.is_empty() => {
