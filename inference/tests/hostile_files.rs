@@ -380,6 +380,48 @@ fn a_loop_that_never_runs_costs_what_telling_its_types_may_take() {
 }
 
 #[test]
+fn sequences_hold_no_sequences_and_what_follows_from_shapes_is_kept_within_bounds() {
+    // Fourteen times twice as many parts, and then again and again.
+    let names: Vec<String> = (0..1014).map(|i| format!("s{i}")).collect();
+    let nested = (0..1014).map(|i| match i {
+        0 => node("SequenceConstruct", &["x", "x"], "s0", vec![]),
+        1..14 => node("SequenceConstruct", &[&names[i - 1], &names[i - 1]], &names[i], vec![]),
+        _ => node("Optional", &[&names[i - 1]], &names[i], vec![]),
+    });
+    let file = file_of(nested.chain([node("Relu", &["x"], "y", vec![])]).collect(), vec![]);
+    assert!(fault(file).contains("inside a sequence"));
+    // Four times 64 MiB that are known before a run: not all are kept, and those that are not are computed again.
+    let big = |i: usize| format!("b{i}");
+    let mut nodes = vec![
+        node("Shape", &["x"], "rank", vec![]),
+        node(
+            "ReduceProd",
+            &["rank"],
+            "one",
+            vec![AttributeProto { name: "keepdims".into(), i: Some(0), r#type: 2, ..Default::default() }],
+        ),
+        node("Expand", &["one", "sizes"], "b0", vec![]),
+    ];
+    nodes.extend((1..4).map(|i| node("Add", &[&big(i - 1), "one"], &big(i), vec![])));
+    nodes.push(node(
+        "ReduceMax",
+        &["b3"],
+        "most",
+        vec![AttributeProto { name: "keepdims".into(), i: Some(0), r#type: 2, ..Default::default() }],
+    ));
+    nodes.push(node(
+        "Cast",
+        &["most"],
+        "number",
+        vec![AttributeProto { name: "to".into(), i: Some(1), r#type: 2, ..Default::default() }],
+    ));
+    nodes.push(node("Add", &["x", "number"], "y", vec![]));
+    let model = Model::load(file_of(nodes, vec![ints("sizes", &[8 << 20])])).unwrap();
+    let x = Tensor::new(vec![], TensorValues::Float32(vec![3.0])).unwrap();
+    assert_eq!(model.run(&[x]).unwrap()[0].values(), &TensorValues::Float32(vec![7.0]));
+}
+
+#[test]
 fn products_of_bytes_count_the_memory_that_they_take() {
     // An output of 256 MiB; its sums, and the products before they are rounded, take a gigabyte each.
     let byte = |name: &str, shape: &[usize]| {

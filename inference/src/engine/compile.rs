@@ -461,7 +461,7 @@ impl Builder<'_> {
         if !outputs.iter().all(Value::is_known) {
             return None;
         }
-        outputs.iter().try_for_each(|value| compiler.folding.occupy(value.bytes())).ok()?;
+        outputs.iter().try_for_each(|value| compiler.folding.hold(value)).ok()?;
         Some(outputs)
     }
 

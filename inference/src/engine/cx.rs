@@ -23,7 +23,9 @@ pub(crate) const MAX_RANK: usize = 64;
 const MAX_TRACE_STEPS: u64 = 1_000_000;
 /// Cost of all that is computed already while a program is compiled, or traced once.
 const MAX_FOLD_OPS: u64 = 8_000_000_000;
-/// The same while the types of a graph are told that is not run.
+/// Cost of all else that a trace does as a run does: rounds of loops, and sequences.
+const MAX_LABOUR_OPS: u64 = 16_000_000_000;
+/// Like [`MAX_FOLD_OPS`], while the types of a graph are told that is not run.
 const MAX_TELL_OPS: u64 = 1 << 16;
 /// Values above this are not kept as constants of a plan.
 const MAX_FOLD_BYTES: u64 = 64 << 20;
@@ -86,6 +88,8 @@ pub(crate) struct Cx<'a> {
     steps: u64,
     /// Cost that constants may still be folded for.
     fold_left: u64,
+    /// Cost of what else a trace may do.
+    labour_left: u64,
     /// Greatest cost.
     limit: u64,
     /// Bytes of texts that may still be made.
@@ -112,6 +116,7 @@ impl<'a> Cx<'a> {
             fold_left: MAX_FOLD_OPS,
             limit: MAX_RUN_OPS,
             texts_left: MAX_RUN_TEXTS,
+            labour_left: MAX_LABOUR_OPS,
             ops: 0,
             bytes: 0,
             peak: 0,
@@ -133,6 +138,7 @@ impl<'a> Cx<'a> {
             fold_left: 0,
             limit: MAX_RUN_OPS,
             texts_left: MAX_RUN_TEXTS,
+            labour_left: MAX_LABOUR_OPS,
             ops: 0,
             bytes: 0,
             peak: 0,
@@ -184,8 +190,8 @@ impl<'a> Cx<'a> {
     /// Adds cost of work that is done while tracing, too.
     pub(crate) fn labour(&mut self, ops: u64) -> Result<(), Stop> {
         if self.tracing {
-            let left = self.fold_left.checked_sub(ops);
-            self.fold_left = left.ok_or_else(|| Stop::Limit("what it does with constants takes too long".into()))?;
+            let left = self.labour_left.checked_sub(ops);
+            self.labour_left = left.ok_or_else(|| Stop::Limit("its loops and sequences take too long".into()))?;
         }
         self.charge(ops)
     }
@@ -216,6 +222,7 @@ impl<'a> Cx<'a> {
             tracing: true,
             steps: if self.tracing { self.steps } else { 0 },
             fold_left: folds,
+            labour_left: if self.tracing { self.labour_left } else { MAX_LABOUR_OPS },
             limit: self.limit.saturating_sub(self.ops),
             ops: 0,
             threads: 1,
@@ -229,6 +236,7 @@ impl<'a> Cx<'a> {
         if self.tracing {
             self.steps = telling.steps;
             self.fold_left = self.fold_left.saturating_sub(MAX_TELL_OPS);
+            self.labour_left = telling.labour_left;
         }
         self.texts_left = telling.texts_left;
         self.peak = self.peak.max(telling.peak);

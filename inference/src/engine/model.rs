@@ -31,8 +31,9 @@ use crate::{
 
 /// Larger files are refused before they are parsed.
 const MAX_FILE_BYTES: usize = 8 << 30;
-/// Traces kept for the input shapes used last.
+/// Traces kept for the input shapes used last, and bytes of the values that they keep.
 const MAX_PLANS: usize = 128;
+const MAX_PLAN_BYTES: u64 = 256 << 20;
 
 /// A model that is ready to run.
 pub struct Model {
@@ -324,7 +325,8 @@ impl Model {
         };
         let plan = Arc::new(Plan { trace, price, rows });
         let mut plans = self.plans.lock();
-        if plans.len() >= MAX_PLANS {
+        let bytes: u64 = plans.values().map(|plan| plan.trace.bytes).sum();
+        if plans.len() >= MAX_PLANS || bytes.saturating_add(plan.trace.bytes) > MAX_PLAN_BYTES {
             plans.clear();
         }
         plans.insert(key, plan.clone());

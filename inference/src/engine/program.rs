@@ -8,6 +8,9 @@ use super::{
     value::{Value, count},
 };
 
+/// Bytes of the values that a trace keeps for runs; others are computed again.
+const MAX_KEPT_BYTES: u64 = 128 << 20;
+
 /// Index of a value of a program.
 pub(crate) type Slot = usize;
 
@@ -82,6 +85,8 @@ pub(crate) struct Trace {
     pub(crate) outputs: Vec<Value>,
     /// By slot: values that follow from the shapes.
     pub(crate) folded: Vec<Option<Value>>,
+    /// Bytes of those.
+    pub(crate) bytes: u64,
     /// By step: its cost.
     pub(crate) ops: Vec<u64>,
 }
@@ -127,18 +132,23 @@ impl Program {
     pub(crate) fn trace(&self, cx: &mut Cx<'_>, arguments: Vec<Value>) -> Result<Trace, Failed> {
         let mut folded = vec![None; self.constants.len()];
         let mut ops = Vec::with_capacity(self.steps.len());
+        let mut kept = 0u64;
         let outputs = self.evaluate(cx, arguments, None, &mut |step, outputs, cost| {
             ops.push(cost);
             for (slot, value) in step.outputs.iter().zip(outputs) {
                 if let (Some(slot), true) = (slot, value.is_known()) {
-                    folded[*slot] = Some(value.clone());
+                    let bytes = kept.saturating_add(value.bytes());
+                    if bytes <= MAX_KEPT_BYTES {
+                        kept = bytes;
+                        folded[*slot] = Some(value.clone());
+                    }
                 }
             }
         })?;
-        Ok(Trace { outputs, folded, ops })
+        Ok(Trace { outputs, folded, bytes: kept, ops })
     }
 
-    /// The types of all values.
+    /// The types of all values that are tensors.
     pub(crate) fn types(&self, cx: &mut Cx<'_>, arguments: Vec<Value>) -> Result<Types, Failed> {
         let mut types: Types = self.constants.iter().map(|value| value.as_ref().map(Value::forget)).collect();
         for (slot, value) in self.inputs.iter().zip(&arguments) {
@@ -146,7 +156,7 @@ impl Program {
         }
         self.evaluate(cx, arguments, None, &mut |step, outputs, _| {
             for (slot, value) in step.outputs.iter().zip(outputs) {
-                if let Some(slot) = slot {
+                if let (Some(slot), Value::Known(_) | Value::Unknown(..)) = (slot, value) {
                     types[*slot] = Some(value.forget());
                 }
             }

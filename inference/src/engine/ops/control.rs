@@ -1,9 +1,7 @@
 //! Control flow: graphs inside nodes. Tracing follows both branches of an `If` whose condition only a run knows, and
 //! takes the dearer one; a `Loop` and a `Scan` are traced round by round.
 
-use std::sync::Arc;
-
-use super::{Body, Parse, eval, shapes, structure};
+use super::{Body, Parse, eval, sequence::sequence, shapes, structure};
 use crate::{
     DType,
     engine::{
@@ -287,9 +285,12 @@ fn sequence_map(node: &Node<'_>, bodies: &[Body]) -> Result<Eval, String> {
             begin(cx, &body)?;
             let values = body.run(cx, inputs, arguments)?;
             for (list, value) in lists.iter_mut().zip(values) {
+                cx.occupy(value.bytes().saturating_add(PART_BYTES))?;
                 list.push(value);
             }
         }
-        Ok(lists.into_iter().map(|list| Value::Sequence(Arc::new(list))).collect())
+        let lists: Vec<Value> = lists.into_iter().map(sequence).collect::<Result<_, _>>()?;
+        cx.release(lists.iter().map(Value::bytes).fold(0, u64::saturating_add));
+        Ok(lists)
     })
 }

@@ -16,11 +16,9 @@ use crate::{
 
 pub(super) fn find(name: &str) -> Option<Parse> {
     Some(match name {
-        "SequenceEmpty" => |_, _| single(|_, _| Ok(sequence(vec![]))),
+        "SequenceEmpty" => |_, _| single(|_, _| sequence(vec![])),
         "SequenceConstruct" => |_, _| {
-            single(|_, inputs| {
-                (0..inputs.len()).map(|i| inputs.value(i).cloned()).collect::<Result<_, _>>().map(sequence)
-            })
+            single(|_, inputs| sequence((0..inputs.len()).map(|i| inputs.value(i).cloned()).collect::<Result<_, _>>()?))
         },
         "SequenceLength" => |_, _| {
             single(|_, inputs| Ok(Value::Known(Array::new(DType::Int64, vec![], vec![list(inputs)?.len() as i64]))))
@@ -39,7 +37,7 @@ pub(super) fn find(name: &str) -> Option<Parse> {
                     at => position(at, values.len(), values.len())?,
                 };
                 values.remove(at);
-                Ok(sequence(values))
+                sequence(values)
             })
         },
         "SequenceInsert" => |_, _| {
@@ -50,7 +48,7 @@ pub(super) fn find(name: &str) -> Option<Parse> {
                     at => position(at, values.len(), values.len() + 1)?,
                 };
                 values.insert(at, inputs.value(1)?.clone());
-                Ok(sequence(values))
+                sequence(values)
             })
         },
         "SplitToSequence" => |node, _| split(node),
@@ -72,8 +70,12 @@ pub(super) fn find(name: &str) -> Option<Parse> {
     })
 }
 
-fn sequence(values: Vec<Value>) -> Value {
-    Value::Sequence(Arc::new(values))
+/// A sequence of tensors: sequences inside could have parts without end.
+pub(super) fn sequence(values: Vec<Value>) -> Result<Value, Stop> {
+    if values.iter().any(|value| matches!(value, Value::Sequence(_))) {
+        return Err(Stop::invalid("a sequence inside a sequence is not supported"));
+    }
+    Ok(Value::Sequence(Arc::new(values)))
 }
 
 fn list<'v>(inputs: &Inputs<'v>) -> Result<&'v [Value], Stop> {
@@ -133,7 +135,7 @@ fn split(node: &Node<'_>) -> Result<Eval, String> {
             })?);
             start += part;
         }
-        Ok(sequence(values))
+        sequence(values)
     })
 }
 
