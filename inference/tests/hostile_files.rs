@@ -188,6 +188,10 @@ fn sizes_ranks_and_rounds_are_bounded_before_anything_is_allocated() {
     assert!(fault(file_of(vec![node("Identity", &["x"], "y", vec![])], vec![huge])).contains("elements"));
 }
 
+fn int(name: &str, value: i64) -> AttributeProto {
+    AttributeProto { name: name.into(), i: Some(value), r#type: 2, ..Default::default() }
+}
+
 fn attribute(name: &str, values: &[i64]) -> AttributeProto {
     AttributeProto { name: name.into(), ints: values.to_vec(), r#type: 7, ..Default::default() }
 }
@@ -205,7 +209,7 @@ fn windowed(op: &str, image: &[i64], weights: Option<&[usize]>, attributes: Vec<
         constants.push(write_tensor("w", &Tensor::new(shape.to_vec(), values).unwrap()));
         inputs.push("w");
     }
-    let to = AttributeProto { name: "to".into(), i: Some(2), r#type: 2, ..Default::default() };
+    let to = int("to", 2);
     let mut nodes = vec![node("Expand", &["x", "image"], "expanded", vec![])];
     nodes.push(match op {
         "ConvInteger" => node("Cast", &["expanded"], "shaped", vec![to]),
@@ -314,7 +318,7 @@ fn a_run_does_no_more_than_its_price_pays_for() {
         }
     };
     let w = write_tensor("w", &Tensor::new(vec![64, 64], TensorValues::Float32(vec![1.0; 64 * 64])).unwrap());
-    let keep = AttributeProto { name: "keepdims".into(), i: Some(0), r#type: 2, ..Default::default() };
+    let keep = int("keepdims", 0);
     let graph = GraphProto {
         name: "g".into(),
         node: vec![
@@ -394,27 +398,12 @@ fn sequences_hold_no_sequences_and_what_follows_from_shapes_is_kept_within_bound
     let big = |i: usize| format!("b{i}");
     let mut nodes = vec![
         node("Shape", &["x"], "rank", vec![]),
-        node(
-            "ReduceProd",
-            &["rank"],
-            "one",
-            vec![AttributeProto { name: "keepdims".into(), i: Some(0), r#type: 2, ..Default::default() }],
-        ),
+        node("ReduceProd", &["rank"], "one", vec![int("keepdims", 0)]),
         node("Expand", &["one", "sizes"], "b0", vec![]),
     ];
     nodes.extend((1..4).map(|i| node("Add", &[&big(i - 1), "one"], &big(i), vec![])));
-    nodes.push(node(
-        "ReduceMax",
-        &["b3"],
-        "most",
-        vec![AttributeProto { name: "keepdims".into(), i: Some(0), r#type: 2, ..Default::default() }],
-    ));
-    nodes.push(node(
-        "Cast",
-        &["most"],
-        "number",
-        vec![AttributeProto { name: "to".into(), i: Some(1), r#type: 2, ..Default::default() }],
-    ));
+    nodes.push(node("ReduceMax", &["b3"], "most", vec![int("keepdims", 0)]));
+    nodes.push(node("Cast", &["most"], "number", vec![int("to", 1)]));
     nodes.push(node("Add", &["x", "number"], "y", vec![]));
     let model = Model::load(file_of(nodes, vec![ints("sizes", &[8 << 20])])).unwrap();
     let x = Tensor::new(vec![], TensorValues::Float32(vec![3.0])).unwrap();
@@ -434,12 +423,7 @@ fn products_of_bytes_count_the_memory_that_they_take() {
         node("Expand", &["q", "tall"], "a", vec![]),
         node("QLinearMatMul", &["a", "s", "z", "b", "s", "z", "s", "z"], "c", vec![]),
         node("Size", &["c"], "size", vec![]),
-        node(
-            "Cast",
-            &["size"],
-            "y",
-            vec![AttributeProto { name: "to".into(), i: Some(1), r#type: 2, ..Default::default() }],
-        ),
+        node("Cast", &["size"], "y", vec![int("to", 1)]),
     ];
     let constants =
         |columns: usize| vec![ints("tall", &[1 << 15, 1]), byte("b", &[1, columns]), byte("z", &[]), scale.clone()];

@@ -9,11 +9,7 @@
 #[allow(dead_code, reason = "other tests use the rest")]
 mod cases;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    env, fs,
-    path::PathBuf,
-};
+use std::{collections::BTreeMap, env, fs, path::PathBuf};
 
 use cases::{Tolerance, Verdict};
 use penstock_inference::{Dim, Model, Sizes};
@@ -59,7 +55,8 @@ fn real_exports_run_and_agree_with_onnxruntime() {
     assert!(failed.is_empty(), "{} failed:\n{}", failed.len(), failed.join("\n"));
 }
 
-/// A price is a polynomial through a few sizes; a run of a registered model fails when it costs more.
+/// A price is a polynomial through a few sizes; a run of a registered model fails when it costs more. `PENSTOCK_PRICE_SIZES`
+/// tries more sizes.
 #[test]
 fn no_run_of_an_export_costs_more_than_its_price() {
     // What a run and its graph cost beside the nodes: `RUN_OPS`, `GRAPH_OPS`.
@@ -73,8 +70,8 @@ fn no_run_of_an_export_costs_more_than_its_price() {
     for case in cases::find(&folder.join("real")) {
         let Ok(model) = Model::load_in(fs::read(case.join("model.onnx")).unwrap(), &case) else { continue };
         let Ok(descriptor) = model.descriptor() else { continue };
-        let dims: BTreeSet<String> =
-            descriptor.inputs.iter().flat_map(|spec| &spec.shape).map(|dim| dim.to_string()).collect();
+        // Without open dimensions they are all the same.
+        let mut seen = Vec::new();
         for size in (1..=most).chain([64, 100, 127, 128, 129, 200, 500, 513]) {
             for rows in [1, 2, 7] {
                 let mut sizes = Sizes::default();
@@ -85,15 +82,19 @@ fn no_run_of_an_export_costs_more_than_its_price() {
                         Dim::Named(_) => sizes.bind(dim, size),
                     };
                 }
+                if seen.contains(&sizes) {
+                    continue;
+                }
+                seen.push(sizes.clone());
                 // It may be too large for a table of positions, say.
                 let Ok(nodes) = model.cost_by_operator(&sizes) else { continue };
                 let cost = BESIDE + nodes.iter().map(|node| node.ops).sum::<u64>();
                 let price = descriptor.ops.of(&sizes);
-                assert!(cost <= price, "{}: {cost} for {price} at {sizes:?} of {dims:?}", case.display());
+                assert!(cost <= price, "{}: {cost} for {price} at {sizes:?}", case.display());
                 checked += 1;
             }
         }
     }
     println!("{checked} prices");
-    assert!(checked > 10_000, "{checked}");
+    assert!(checked > 500, "{checked}");
 }

@@ -119,7 +119,8 @@ enum Rows {
 }
 
 /// The values that have the rows of a program's inputs, if those stay apart up to its outputs. `values` are the types of all
-/// values, by slot, as traced for a batch of `batch` rows, which should be a number that no other dimension has.
+/// values, by slot, as traced for a batch of `batch` rows. That another dimension has that size by chance, or follows from it,
+/// shows for another number of rows.
 pub(crate) fn independent(program: &Program, values: &Types, batched: &[bool], batch: usize) -> Option<Vec<Slot>> {
     let mut rows: Vec<Option<Rows>> = vec![None; values.len()];
     for (slot, constant) in program.constants.iter().enumerate() {

@@ -170,11 +170,10 @@ fn run(
         expect(7, &[count_d, 3 * hidden])?;
     }
     let each = count(&[count_d, gates, input + hidden]).saturating_add(count(&[count_d, gates, 24]));
-    let ops = count(&[steps, batch]).saturating_mul(each);
+    let mut ops = count(&[steps, batch]).saturating_mul(each);
     let sequence =
         if a.batch_first { vec![batch, steps, count_d, hidden] } else { vec![steps, count_d, batch, hidden] };
     let mut beside = count(&[steps, batch, gates]).saturating_mul(8);
-    let mut ops = ops;
     if constant.is_none() {
         let layouts = laying_out(input, gates).saturating_add(laying_out(hidden, gates));
         // They lie transposed, which takes longer.
