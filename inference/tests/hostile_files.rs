@@ -181,8 +181,14 @@ fn sizes_ranks_and_rounds_are_bounded_before_anything_is_allocated() {
         vec![ints("a", &[0]), ints("n", &[i64::MAX])],
     );
     assert!(fault(repeated).contains("bytes"));
-    let many = ints("a", &(0..200).collect::<Vec<_>>());
-    assert!(fault(file_of(vec![node("Unsqueeze", &["x", "a"], "y", vec![])], vec![many])).contains("dimensions"));
+    for (axes, what) in [(100, "dimensions"), (200, "128 integers")] {
+        let many = ints("a", &(0..axes).collect::<Vec<_>>());
+        assert!(fault(file_of(vec![node("Unsqueeze", &["x", "a"], "y", vec![])], vec![many])).contains(what));
+    }
+    // Where it is an attribute, which a loop would read again and again, it is refused at once.
+    let many = attribute("axes", &[0; 200]);
+    let loaded = Model::load(file_of(vec![node("ReduceSumSquare", &["x"], "y", vec![many])], vec![]));
+    assert!(loaded.unwrap_err().to_string().contains("128 integers"));
     let mut huge = ints("big", &[1]);
     huge.dims = vec![1 << 40, 1 << 20];
     assert!(fault(file_of(vec![node("Identity", &["x"], "y", vec![])], vec![huge])).contains("elements"));
@@ -408,6 +414,31 @@ fn sequences_hold_no_sequences_and_what_follows_from_shapes_is_kept_within_bound
     let model = Model::load(file_of(nodes, vec![ints("sizes", &[8 << 20])])).unwrap();
     let x = Tensor::new(vec![], TensorValues::Float32(vec![3.0])).unwrap();
     assert_eq!(model.run(&[x]).unwrap()[0].values(), &TensorValues::Float32(vec![7.0]));
+}
+
+#[test]
+fn a_small_file_takes_no_gigabytes_when_it_is_loaded() {
+    // Forty constants of 64 MiB, a few bytes of the file each.
+    let names: Vec<String> = (0..40).map(|i| format!("c{i}")).collect();
+    let mut nodes: Vec<NodeProto> =
+        names.iter().map(|name| node("ConstantOfShape", &["shape"], name, vec![])).collect();
+    let inputs: Vec<&str> = names.iter().map(String::as_str).collect();
+    nodes.push(node("Sum", &inputs, "sum", vec![]));
+    nodes.push(node("ReduceMax", &["sum"], "most", vec![int("keepdims", 0)]));
+    nodes.push(node("Add", &["x", "most"], "y", vec![]));
+    let model = Model::load(file_of(nodes, vec![ints("shape", &[16 << 20])])).unwrap();
+    assert!(model.descriptor().is_ok());
+    let mebibytes = model.memory_bytes() >> 20;
+    assert!((256..=384).contains(&mebibytes), "{mebibytes}");
+}
+
+#[test]
+fn a_node_of_many_inputs_costs_more_than_one_of_few() {
+    let cost = |inputs: usize| {
+        let model = Model::load(file_of(vec![node("Max", &vec!["x"; inputs], "y", vec![])], vec![])).unwrap();
+        model.cost_by_operator(&Sizes::default()).unwrap()[0].ops
+    };
+    assert!(cost(10_000) > cost(10) + 10_000 * 400, "{} {}", cost(10_000), cost(10));
 }
 
 #[test]

@@ -33,8 +33,9 @@ const MAX_DEPTH: usize = 16;
 const OPSETS: core::ops::RangeInclusive<i64> = 6..=28;
 /// The same of `ai.onnx.ml`.
 const ML_OPSETS: core::ops::RangeInclusive<i64> = 1..=5;
-/// Bytes of constants that are computed while a model is compiled.
+/// Bytes of constants that are computed while a model is compiled, and of those that are laid out for the kernels, at most.
 const MAX_FOLDED_BYTES: u64 = 1 << 30;
+const MAX_LAID_OUT_BYTES: u64 = 4 << 30;
 /// Bytes of functions that are written out where they are called.
 const MAX_WRITTEN_BYTES: usize = 1 << 30;
 
@@ -50,8 +51,13 @@ fn opsets(imports: &[OperatorSetIdProto]) -> Opsets {
     imports.iter().map(|set| (domain(&set.domain).to_owned(), set.version)).collect()
 }
 
-/// Compiles the graph of a model.
-pub(crate) fn compile(model: &ModelProto, graph: &GraphProto) -> Result<Program, ModelError> {
+/// What of either a file of so many bytes may have: a small one that takes gigabytes is not what it seems to be.
+fn bytes_of_constants(file: u64) -> u64 {
+    (256u64 << 20).saturating_add(file.saturating_mul(8))
+}
+
+/// Compiles the graph of a model whose file has so many bytes; and tells the bytes of what is computed and laid out.
+pub(crate) fn compile(model: &ModelProto, graph: &GraphProto, file: u64) -> Result<(Program, u64), ModelError> {
     let opsets = opsets(&model.opset_import);
     check_opsets(&opsets)?;
     let mut functions = HashMap::new();
@@ -63,7 +69,9 @@ pub(crate) fn compile(model: &ModelProto, graph: &GraphProto) -> Result<Program,
             )));
         }
     }
-    let mut compiler = Compiler { functions, nodes: 0, written: 0, folding: Cx::tracing() };
+    let most_folded = MAX_FOLDED_BYTES.min(bytes_of_constants(file));
+    let laid_out = MAX_LAID_OUT_BYTES.min(bytes_of_constants(file));
+    let mut compiler = Compiler { functions, nodes: 0, written: 0, folding: Cx::compiling(), most_folded };
     compiler.check_operators(graph)?;
     if model.opset_import.is_empty() {
         return Err(ModelError::NotOnnx("no operator sets".into()));
@@ -71,14 +79,14 @@ pub(crate) fn compile(model: &ModelProto, graph: &GraphProto) -> Result<Program,
     let mut builder = Builder {
         names: Names::default(),
         program: Program::default(),
-        packs: Packs::default(),
+        packs: Packs::within(laid_out),
         prefix: String::new(),
         dequantized: HashMap::new(),
         absorbed: HashSet::new(),
     };
     builder.graph(&mut compiler, graph, &opsets, 0, true)?;
     builder.program.finish();
-    Ok(builder.program)
+    Ok((builder.program, compiler.folding.bytes + laid_out - builder.packs.left()))
 }
 
 fn check_opsets(opsets: &Opsets) -> Result<(), ModelError> {
@@ -108,6 +116,8 @@ struct Compiler<'m> {
     written: usize,
     /// Bounds what is computed at compile time.
     folding: Cx<'static>,
+    /// Bytes of that.
+    most_folded: u64,
 }
 
 impl<'m> Compiler<'m> {
@@ -399,7 +409,7 @@ impl Builder<'_> {
             inputs,
             outputs: vec![],
             dead: vec![],
-            takes: ops::takes(name, &proto.op_type, opset),
+            takes: proto.input.len() <= 2 && ops::takes(name, &proto.op_type, opset),
         };
         let folded = self.fold(compiler, &step);
         // A convolution of dequantised numbers leaves its Relu to itself; other products do not quantise.
@@ -454,7 +464,7 @@ impl Builder<'_> {
         let constant = |slot: &Option<Slot>| slot.and_then(|slot| self.program.constants[slot].as_ref());
         let values: Vec<Option<&Value>> = step.inputs.iter().map(constant).collect();
         let all = step.inputs.iter().zip(&values).all(|(slot, value)| slot.is_none() || value.is_some());
-        if !all || compiler.folding.bytes > MAX_FOLDED_BYTES {
+        if !all || compiler.folding.bytes > compiler.most_folded {
             return None;
         }
         let outputs = (step.eval)(&mut compiler.folding, &Inputs::new(values)).ok()?;

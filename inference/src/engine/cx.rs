@@ -19,16 +19,16 @@ const MAX_RUN_TEXTS: u64 = 128 << 20;
 pub(crate) const MAX_RUN_OPS: u64 = 60_000_000_000_000;
 /// Dimensions of a tensor: some kernels recurse over them.
 pub(crate) const MAX_RANK: usize = 64;
-/// Steps that are traced, those of every round of a loop included.
-const MAX_TRACE_STEPS: u64 = 1_000_000;
-/// Cost of all that is computed already while a program is compiled, or traced once.
-const MAX_FOLD_OPS: u64 = 8_000_000_000;
-/// Cost of all else that a trace does as a run does: rounds of loops, and sequences.
-const MAX_LABOUR_OPS: u64 = 16_000_000_000;
-/// Like [`MAX_FOLD_OPS`], while the types of a graph are told that is not run.
+/// What may be computed already while the types of a graph are told that is not run: see [`Allowance`].
 const MAX_TELL_OPS: u64 = 1 << 16;
 /// Values above this are not kept as constants of a plan.
 const MAX_FOLD_BYTES: u64 = 64 << 20;
+/// What a byte of a value that is computed while tracing counts for: its memory is fresh, and stays.
+const FRESH_OPS: u64 = 16;
+/// Integers that a shape may depend on: two for each dimension of a tensor.
+pub(crate) const MAX_INTS: usize = 2 * MAX_RANK;
+/// The same where each is a part of a value.
+pub(crate) const MAX_PARTS: usize = 1 << 16;
 
 /// Cost of a run whatever it does.
 pub(crate) const RUN_OPS: u64 = 16_000;
@@ -44,6 +44,37 @@ const ELEMENT_OPS: u64 = 6;
 
 /// Cost from which a node is worth other threads: some 20 µs.
 const SPREAD_OPS: u64 = 1 << 19;
+
+/// What traces may do of what takes time: each of them, and all of them together while a model is loaded. Beyond the folds
+/// values are left to the run; beyond the rest the trace fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Allowance {
+    /// Steps, those of every round of a loop included.
+    steps: u64,
+    /// Cost of all values that are computed already.
+    folds: u64,
+    /// Cost of all else that is done as in a run: rounds of loops, and sequences.
+    labour: u64,
+}
+
+impl Allowance {
+    /// Of one trace.
+    const TRACE: Self = Self { steps: 1_000_000, folds: 8_000_000_000, labour: 16_000_000_000 };
+    /// Of all traces that find a model's price.
+    pub(crate) const PRICE: Self = Self { steps: 4_000_000, folds: 8_000_000_000, labour: 32_000_000_000 };
+    /// Of the constants that are computed while a model is compiled.
+    pub(crate) const COMPILE: Self = Self { folds: 32_000_000_000, ..Self::TRACE };
+
+    /// What is left of it behind a trace.
+    pub(crate) fn behind(self, trace: &Cx<'_>) -> Self {
+        let given = trace.allowance;
+        Self {
+            steps: self.steps - (given.steps - trace.left.steps),
+            folds: self.folds - (given.folds - trace.left.folds),
+            labour: self.labour - (given.labour - trace.left.labour),
+        }
+    }
+}
 
 /// Why an evaluation ended without a value. The texts are for people who load a model: they never reach consensus.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,12 +115,9 @@ impl From<&str> for Stop {
 #[derive(Debug)]
 pub(crate) struct Cx<'a> {
     tracing: bool,
-    /// Steps so far.
-    steps: u64,
-    /// Cost that constants may still be folded for.
-    fold_left: u64,
-    /// Cost of what else a trace may do.
-    labour_left: u64,
+    /// What a trace might do at its beginning, and what is left of it.
+    allowance: Allowance,
+    left: Allowance,
     /// Greatest cost.
     limit: u64,
     /// Bytes of texts that may still be made.
@@ -110,20 +138,21 @@ pub(crate) struct Cx<'a> {
 impl<'a> Cx<'a> {
     /// Infers types and cost; computes only what follows from constants.
     pub(crate) fn tracing() -> Self {
-        Self {
-            tracing: true,
-            steps: 0,
-            fold_left: MAX_FOLD_OPS,
-            limit: MAX_RUN_OPS,
-            texts_left: MAX_RUN_TEXTS,
-            labour_left: MAX_LABOUR_OPS,
-            ops: 0,
-            bytes: 0,
-            peak: 0,
-            threads: 1,
-            cancelled: None,
-            progress: None,
-        }
+        Self::tracing_within(Allowance::TRACE)
+    }
+
+    /// [`Self::tracing`], where others that share an allowance went before.
+    pub(crate) fn tracing_within(Allowance { steps, folds, labour }: Allowance) -> Self {
+        let most = Allowance::TRACE;
+        let left =
+            Allowance { steps: steps.min(most.steps), folds: folds.min(most.folds), labour: labour.min(most.labour) };
+        Self { tracing: true, allowance: left, left, ..Self::running(1, None, None) }
+    }
+
+    /// Computes constants while a model is compiled.
+    pub(crate) fn compiling() -> Self {
+        let left = Allowance::COMPILE;
+        Self { tracing: true, allowance: left, left, ..Self::running(1, None, None) }
     }
 
     /// Computes.
@@ -134,11 +163,10 @@ impl<'a> Cx<'a> {
     ) -> Self {
         Self {
             tracing: false,
-            steps: 0,
-            fold_left: 0,
+            allowance: Allowance::TRACE,
+            left: Allowance::TRACE,
             limit: MAX_RUN_OPS,
             texts_left: MAX_RUN_TEXTS,
-            labour_left: MAX_LABOUR_OPS,
             ops: 0,
             bytes: 0,
             peak: 0,
@@ -165,9 +193,11 @@ impl<'a> Cx<'a> {
 
     /// Called between nodes.
     pub(crate) fn checkpoint(&mut self) -> Result<(), Stop> {
-        self.steps += 1;
-        if self.tracing && self.steps > MAX_TRACE_STEPS {
-            return Err(Stop::Limit(format!("its loops make a run of more than {MAX_TRACE_STEPS} steps")));
+        if self.tracing {
+            let left = self.left.steps.checked_sub(1);
+            self.left.steps = left.ok_or_else(|| {
+                Stop::Limit(format!("its loops make a run of more than {} steps", self.allowance.steps))
+            })?;
         }
         if let Some(progress) = self.progress {
             progress.store(self.ops, Ordering::Relaxed);
@@ -190,8 +220,8 @@ impl<'a> Cx<'a> {
     /// Adds cost of work that is done while tracing, too.
     pub(crate) fn labour(&mut self, ops: u64) -> Result<(), Stop> {
         if self.tracing {
-            let left = self.labour_left.checked_sub(ops);
-            self.labour_left = left.ok_or_else(|| Stop::Limit("its loops and sequences take too long".into()))?;
+            let left = self.left.labour.checked_sub(ops);
+            self.left.labour = left.ok_or_else(|| Stop::Limit("its loops and sequences take too long".into()))?;
         }
         self.charge(ops)
     }
@@ -217,12 +247,9 @@ impl<'a> Cx<'a> {
     /// What tells the types of a graph that is not run, in a trace and in a run alike: within what is left, and charged for by
     /// [`Self::told`] as if it ran.
     pub(crate) fn telling(&self) -> Self {
-        let folds = if self.tracing { self.fold_left.min(MAX_TELL_OPS) } else { MAX_TELL_OPS };
         Self {
             tracing: true,
-            steps: if self.tracing { self.steps } else { 0 },
-            fold_left: folds,
-            labour_left: if self.tracing { self.labour_left } else { MAX_LABOUR_OPS },
+            left: Allowance { folds: self.left.folds.min(MAX_TELL_OPS), ..self.left },
             limit: self.limit.saturating_sub(self.ops),
             ops: 0,
             threads: 1,
@@ -234,9 +261,8 @@ impl<'a> Cx<'a> {
     /// Takes over what telling has cost.
     pub(crate) fn told(&mut self, telling: &Self) -> Result<(), Stop> {
         if self.tracing {
-            self.steps = telling.steps;
-            self.fold_left = self.fold_left.saturating_sub(MAX_TELL_OPS);
-            self.labour_left = telling.labour_left;
+            let folds = self.left.folds.saturating_sub(MAX_TELL_OPS);
+            self.left = Allowance { folds, ..telling.left };
         }
         self.texts_left = telling.texts_left;
         self.peak = self.peak.max(telling.peak);
@@ -361,10 +387,11 @@ impl<'a> Cx<'a> {
         self.check_extent(shape)?;
         let ops = self.charge_for(shape, ops)?;
         if self.tracing {
-            if !inputs.known() || ops > self.fold_left || bytes > MAX_FOLD_BYTES {
+            let ops = ops.saturating_add(bytes.saturating_mul(FRESH_OPS));
+            if !inputs.known() || ops > self.left.folds || bytes > MAX_FOLD_BYTES {
                 return Ok(false);
             }
-            self.fold_left -= ops;
+            self.left.folds -= ops;
         }
         Ok(true)
     }
@@ -471,10 +498,19 @@ impl<'v> Inputs<'v> {
 
     /// Integers that a shape depends on; `None` when the input is omitted.
     pub(crate) fn ints(&self, index: usize) -> Result<Option<Vec<i64>>, Stop> {
+        self.ints_within(index, MAX_INTS)
+    }
+
+    /// [`Self::ints`], at most so many: they are read wherever the node is traced, whatever it costs.
+    pub(crate) fn ints_within(&self, index: usize, most: usize) -> Result<Option<Vec<i64>>, Stop> {
         if !self.has(index) {
             return Ok(None);
         }
-        let ints = self.array(index)?.to_ints();
+        let array = self.array(index)?;
+        if array.count() > most {
+            return Err(Stop::Limit(format!("its input {index} has more than {most} integers")));
+        }
+        let ints = array.to_ints();
         ints.map(Some).ok_or_else(|| Stop::invalid(format!("its input {index} must be integers")))
     }
 
@@ -502,6 +538,25 @@ impl<'v> Inputs<'v> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn traces_of_one_model_share_what_they_may_do() {
+        let known = Value::Known(Array::ints(vec![1]));
+        let (mut left, mut folds, mut steps) = (Allowance::PRICE, 0, 0);
+        for _ in 0..100 {
+            let mut cx = Cx::tracing_within(left);
+            let value = cx
+                .emit(&Inputs::new(vec![Some(&known)]), DType::Float32, vec![4 << 20], 0, || Ok(vec![0.0f32; 4 << 20]));
+            folds += u64::from(value.unwrap().is_known());
+            steps += (0..300_000).take_while(|_| cx.checkpoint().is_ok()).count() as u64;
+            left = left.behind(&cx);
+        }
+        let each = (4 << 20) * (ELEMENT_OPS + 4 * FRESH_OPS);
+        assert_eq!((folds, steps), (Allowance::PRICE.folds / each, Allowance::PRICE.steps));
+        // Beyond all of them, each has a bound of its own.
+        let mut cx = Cx::tracing_within(Allowance::PRICE);
+        assert_eq!((0..5_000_000).take_while(|_| cx.checkpoint().is_ok()).count() as u64, Allowance::TRACE.steps);
+    }
 
     #[test]
     fn threads_take_no_more_memory_together_than_a_run_may() {

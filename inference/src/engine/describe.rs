@@ -1,10 +1,10 @@
 //! A model's inputs, outputs and cost as a chain knows them: the cost as a polynomial of the dimensions, found by tracing
 //! the program at a few sizes and checked at others.
 
-use std::collections::BTreeMap;
+use std::{cell::Cell, collections::BTreeMap};
 
 use super::{
-    cx::{Cx, RUN_OPS, Stop},
+    cx::{Allowance, Cx, RUN_OPS, Stop},
     program::{Program, Trace},
     value::Value,
 };
@@ -109,13 +109,16 @@ pub(crate) fn describe(
             names.join(", ")
         )));
     }
+    let left = Cell::new(Allowance::PRICE);
     let sample = |values: &[usize]| -> Result<Sample, ModelError> {
         let mut sizes = Sizes::default();
         variables.iter().zip(values).for_each(|(dim, size)| {
             sizes.bind(dim, *size);
         });
-        let mut cx = Cx::tracing();
-        let trace = program.trace(&mut cx, unknown(&specs, &sizes)).map_err(failed)?;
+        let mut cx = Cx::tracing_within(left.get());
+        let trace = program.trace(&mut cx, unknown(&specs, &sizes));
+        left.set(left.get().behind(&cx));
+        let trace = trace.map_err(failed)?;
         let types = trace.outputs.iter().map(|value| value.ty().map(|(dtype, shape)| (dtype, shape.to_vec())));
         let outputs = types.collect::<Result<_, _>>().map_err(|_| {
             ModelError::Graph("an output is a sequence or an optional: a chain knows tensors only".into())

@@ -45,6 +45,7 @@ mod spare;
 mod threads;
 mod value;
 
+pub(crate) use cx::MAX_INTS;
 pub(crate) use packs::Packs;
 
 pub use model::{Argument, EvaluationError, Model, NodeCost};

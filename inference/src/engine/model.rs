@@ -38,6 +38,7 @@ const MAX_PLAN_BYTES: u64 = 256 << 20;
 /// A model that is ready to run.
 pub struct Model {
     hash: ContentHash,
+    /// Of the file, as it is and as operators keep it, and of the constants that are computed and laid out.
     bytes: u64,
     inputs: Vec<Declared>,
     outputs: Vec<Declared>,
@@ -128,13 +129,22 @@ impl Model {
             (Some(1..), Some(graph)) => graph,
             _ => return Err(ModelError::NotOnnx("no graph or no IR version".into())),
         };
-        let program = compile(&model, &graph)?;
+        let (program, constants) = compile(&model, &graph, bytes)?;
         let constant = |name: &str| graph.initializer.iter().any(|tensor| tensor.name == name);
         let given: Vec<_> = graph.input.iter().filter(|info| !constant(&info.name)).collect();
         let (inputs, outputs) = describe::declare(&given, &graph.output)?;
         let descriptor = describe::describe(&program, &inputs, &outputs);
         let apart = descriptor.as_ref().ok().and_then(|descriptor| apart(&program, descriptor));
-        Ok(Self { hash, bytes, inputs, outputs, descriptor, program, apart, plans: Mutex::default() })
+        Ok(Self {
+            hash,
+            bytes: bytes.saturating_add(constants),
+            inputs,
+            outputs,
+            descriptor,
+            program,
+            apart,
+            plans: Mutex::default(),
+        })
     }
 
     /// SHA-256 of the file.
@@ -142,9 +152,10 @@ impl Model {
         self.hash
     }
 
-    /// Bytes that the model takes in memory, about: its constants, as they are and laid out for the kernels.
+    /// Bytes that the model takes in memory, about: its file, the constants that are computed of it, and those that are laid
+    /// out for the kernels.
     pub fn memory_bytes(&self) -> u64 {
-        self.bytes.saturating_mul(2).saturating_add(64 << 10)
+        self.bytes.saturating_add(64 << 10)
     }
 
     /// Inputs, outputs and cost.

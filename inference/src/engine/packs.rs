@@ -19,13 +19,10 @@ use super::{
     value::count,
 };
 
-/// Bytes of all layouts of one model. What does not fit is laid out in each run instead, to the same bits.
-const MAX_BYTES: u64 = 4 << 30;
-
 type Kept<K, V> = RefCell<HashMap<K, Arc<V>>>;
 
-/// Layouts by constant.
-#[derive(Debug, Default)]
+/// Layouts by constant, within a bound: what does not fit is laid out in each run instead, to the same bits.
+#[derive(Debug)]
 pub(crate) struct Packs {
     /// Matrices as they are and transposed.
     matrices: Kept<(Slot, bool), Packed>,
@@ -35,24 +32,40 @@ pub(crate) struct Packs {
     weights: Kept<(Slot, usize), Weights<f32>>,
     /// The same of integers, with their zero point.
     integer_weights: Kept<(Slot, usize, Option<Slot>), Weights<Pair>>,
-    /// Of the graphs around and inside, too.
-    bytes: Rc<Cell<u64>>,
+    /// Bytes that are left, for the graphs around and inside, too.
+    left: Rc<Cell<u64>>,
 }
 
 impl Packs {
+    /// None yet, of so many bytes at most.
+    pub(crate) fn within(bytes: u64) -> Self {
+        Self::sharing(Rc::new(Cell::new(bytes)))
+    }
+
+    fn sharing(left: Rc<Cell<u64>>) -> Self {
+        Self {
+            matrices: Kept::default(),
+            byte_matrices: Kept::default(),
+            weights: Kept::default(),
+            integer_weights: Kept::default(),
+            left,
+        }
+    }
+
     /// Those of a graph inside, within the same bound.
     pub(crate) fn inner(&self) -> Self {
-        Self { bytes: self.bytes.clone(), ..Self::default() }
+        Self::sharing(self.left.clone())
+    }
+
+    /// Bytes that are left.
+    pub(crate) fn left(&self) -> u64 {
+        self.left.get()
     }
 
     /// Counts bytes of a layout that is kept elsewhere; false when they do not fit.
     pub(crate) fn reserve(&self, bytes: u64) -> bool {
-        let bytes = self.bytes.get().saturating_add(bytes);
-        let fits = bytes <= MAX_BYTES;
-        if fits {
-            self.bytes.set(bytes);
-        }
-        fits
+        let left = self.left.get().checked_sub(bytes);
+        left.inspect(|left| self.left.set(*left)).is_some()
     }
 
     /// The layout of a `[k, n]` matrix; `None` when it does not fit.

@@ -8,6 +8,12 @@ use super::{
     value::{Value, count},
 };
 
+/// Inputs and outputs of a node that [`NODE_OPS`] pays for, and the cost of each further one.
+const WIRES: usize = 16;
+const WIRE_OPS: u64 = 500;
+/// Values of a graph without a node that [`GRAPH_OPS`] pays for, and the cost of each further one.
+const SLOTS: usize = 64;
+const SLOT_OPS: u64 = 100;
 /// Bytes of the values that a trace keeps for runs; others are computed again.
 const MAX_KEPT_BYTES: u64 = 128 << 20;
 
@@ -38,6 +44,12 @@ pub(crate) struct Step {
 }
 
 impl Step {
+    /// Cost of its inputs and outputs, where they are many.
+    fn wires(&self) -> u64 {
+        let many = (self.inputs.len() + self.outputs.len()).saturating_sub(WIRES);
+        (many as u64).saturating_mul(WIRE_OPS)
+    }
+
     /// The greatest of its inputs that die here and are there once.
     fn dying(&self, slots: &[Option<Value>]) -> Option<(usize, Slot)> {
         let once = |slot: Slot| self.inputs.iter().flatten().filter(|other| **other == slot).count() == 1;
@@ -176,6 +188,9 @@ impl Program {
         // Rounds of a loop are steps, too: its graph may have none.
         cx.checkpoint().map_err(bare)?;
         cx.charge(GRAPH_OPS).map_err(bare)?;
+        let many = self.constants.len().saturating_sub(SLOTS + 8 * self.steps.len());
+        let many = many + self.inputs.len().saturating_sub(WIRES);
+        cx.labour((many as u64).saturating_mul(SLOT_OPS)).map_err(bare)?;
         // Not by cloning one: that copies it whole, and most of it is nothing.
         let mut slots: Vec<Option<Value>> = self.constants.iter().map(|_| None).collect();
         for (slot, value) in self.inputs.iter().zip(arguments) {
@@ -194,6 +209,7 @@ impl Program {
                 cx.checkpoint().map_err(failed)?;
                 let at = cx.ops;
                 cx.charge(NODE_OPS).map_err(failed)?;
+                cx.labour(step.wires()).map_err(failed)?;
                 let taken = if step.takes && !cx.is_tracing() { step.dying(&slots) } else { None };
                 let taken = taken.and_then(|(index, slot)| Some((index, slot, slots[slot].take()?)));
                 // Its type stays where it was.

@@ -6,7 +6,7 @@ use super::{
     constants::read_tensor,
     proto::{AttributeProto, GraphProto, NodeProto},
 };
-use crate::engine::{Packs, array::Array};
+use crate::engine::{MAX_INTS, Packs, array::Array};
 
 /// A node whose inputs are resolved.
 #[derive(Debug, Clone, Copy)]
@@ -66,6 +66,14 @@ impl<'a> Node<'a> {
 
     pub(crate) fn ints(&self, name: &str) -> Option<Vec<i64>> {
         self.attribute(name).map(|a| a.ints.clone())
+    }
+
+    /// Integers for the dimensions of a tensor, two for each at most: what an operator reads again wherever it is evaluated.
+    pub(crate) fn axes(&self, name: &str) -> Result<Option<Vec<i64>>, String> {
+        match self.attribute(name) {
+            Some(a) if a.ints.len() > MAX_INTS => Err(format!("its {name} are more than {MAX_INTS} integers")),
+            other => Ok(other.map(|a| a.ints.clone())),
+        }
     }
 
     pub(crate) fn floats(&self, name: &str) -> Option<Vec<f32>> {

@@ -13,6 +13,8 @@ use crate::{
     onnx::Node,
 };
 
+/// Cost of an element that a Scan copies for a round.
+const COPY_OPS: u64 = 8;
 /// Rounds of a loop that has no bound of its own.
 const MAX_ROUNDS: i64 = 10_000_000;
 
@@ -221,7 +223,7 @@ fn scan(node: &Node<'_>, bodies: &[Body]) -> Result<Eval, String> {
             for (i, axis) in axes.iter().enumerate() {
                 let back = backwards_in.get(i) == Some(&1);
                 let at = if back { length - 1 - round } else { round };
-                arguments.push(element(inputs.value(carried + i)?, *axis, at)?);
+                arguments.push(element(cx, inputs.value(carried + i)?, *axis, at)?);
             }
             begin(cx, &body)?;
             let mut outputs = body.run(cx, inputs, arguments)?;
@@ -255,10 +257,17 @@ fn scan(node: &Node<'_>, bodies: &[Body]) -> Result<Eval, String> {
 }
 
 /// The slice of a value at an index of an axis, without the axis.
-fn element(value: &Value, axis: usize, at: usize) -> Result<Value, Stop> {
+fn element(cx: &mut Cx<'_>, value: &Value, axis: usize, at: usize) -> Result<Value, Stop> {
     let (dtype, shape) = value.ty()?;
     let mut out = shape.to_vec();
     out.remove(axis);
+    // It is copied, in a trace, too, if there is something to copy.
+    let ops = count(&out).saturating_mul(COPY_OPS);
+    if value.is_known() {
+        cx.labour(ops)?;
+    } else {
+        cx.charge(ops)?;
+    }
     Ok(match value {
         Value::Known(array) => Value::Known(array.slice(axis, at, 1, 1).contiguous().reshape(out)),
         _ => Value::Unknown(dtype, out),

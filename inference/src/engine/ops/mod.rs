@@ -61,6 +61,7 @@ mod cast;
 mod contrib;
 mod control;
 mod conv;
+mod conv_transpose;
 pub(crate) mod dequantized;
 mod einsum;
 mod image;

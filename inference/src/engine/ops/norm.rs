@@ -275,7 +275,7 @@ fn lp_norm(node: &Node<'_>) -> Result<Eval, String> {
 
 /// (x − mean) / (sqrt(mean of squares − square of mean) + 1e-9), as the function of the specification has it.
 fn mean_variance_norm(node: &Node<'_>) -> Result<Eval, String> {
-    let axes = node.ints("axes").unwrap_or_else(|| vec![0, 2, 3]);
+    let axes = node.axes("axes")?.unwrap_or_else(|| vec![0, 2, 3]);
     single(move |cx, inputs| {
         let (dtype, shape) = inputs.ty(0)?;
         let reduced = shapes::axes(&axes, shape.len())?;

@@ -67,7 +67,7 @@ pub(super) fn rows_of(array: &Array, reduced: &[usize]) -> Array {
 }
 
 fn reduction(node: &Node<'_>, op: Reduction) -> Result<Eval, String> {
-    let attribute = node.ints("axes");
+    let attribute = node.axes("axes")?;
     let (keep, noop) = (node.flag("keepdims", true), node.flag("noop_with_empty_axes", false));
     single(move |cx, inputs| {
         let (dtype, shape) = inputs.ty(0)?;

@@ -7,7 +7,7 @@ use crate::{
     DType,
     engine::{
         array::Array,
-        cx::{Inputs, NODE_OPS, Stop},
+        cx::{Inputs, MAX_PARTS, NODE_OPS, Stop},
         program::Eval,
         value::{PART_BYTES, Value, count},
     },
@@ -102,7 +102,8 @@ fn split(node: &Node<'_>) -> Result<Eval, String> {
         let axis = shapes::axis(at, shape.len())?;
         let size = shape[axis];
         // Counted before there is a list of them.
-        let number = match inputs.ints(1)? {
+        let given = inputs.ints_within(1, MAX_PARTS)?;
+        let number = match &given {
             Some(list) if inputs.shape(1)?.is_empty() => {
                 list.first().map_or(0, |each| size / (*each).max(1) as usize + 1)
             }
@@ -111,7 +112,7 @@ fn split(node: &Node<'_>) -> Result<Eval, String> {
         } as u64;
         cx.labour(number.saturating_mul(NODE_OPS))?;
         cx.scratch(number.saturating_mul(PART_BYTES))?;
-        let (parts, squeeze) = match inputs.ints(1)? {
+        let (parts, squeeze) = match given {
             // One number is the size of each part.
             Some(list) if inputs.shape(1)?.is_empty() => {
                 let each = list.first().and_then(|n| usize::try_from(*n).ok()).filter(|n| *n > 0);

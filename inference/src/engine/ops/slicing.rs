@@ -40,7 +40,7 @@ fn bounds(start: i64, end: i64, step: i64, size: usize) -> Result<(usize, isize,
 }
 
 fn slice(node: &Node<'_>) -> Result<Eval, String> {
-    let attributes = (node.ints("starts"), node.ints("ends"), node.ints("axes"));
+    let attributes = (node.axes("starts")?, node.axes("ends")?, node.axes("axes")?);
     single(move |cx, inputs| {
         let (dtype, shape) = inputs.ty(0)?;
         let missing = || Stop::invalid("its bounds are missing");
@@ -114,7 +114,7 @@ fn pad(node: &Node<'_>) -> Result<Eval, String> {
         "wrap" => Mode::Wrap,
         other => return Err(format!("there is no mode `{other}`")),
     };
-    let (attribute, old_value) = (node.ints("pads"), node.float("value", 0.0));
+    let (attribute, old_value) = (node.axes("pads")?, node.float("value", 0.0));
     single(move |cx, inputs| {
         let (dtype, shape) = inputs.ty(0)?;
         let rank = shape.len();

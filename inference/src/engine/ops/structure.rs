@@ -5,7 +5,7 @@ use crate::{
     DType,
     engine::{
         array::{Array, with_elements},
-        cx::{Cx, Inputs, MAX_RANK, Stop},
+        cx::{Cx, Inputs, MAX_PARTS, MAX_RANK, Stop},
         program::Eval,
         value::{Value, count},
     },
@@ -155,7 +155,7 @@ fn axes_of(inputs: &Inputs<'_>, attribute: &Option<Vec<i64>>) -> Result<Option<V
 }
 
 fn squeeze(node: &Node<'_>) -> Result<Eval, String> {
-    let attribute = node.ints("axes");
+    let attribute = node.axes("axes")?;
     single(move |_, inputs| {
         let shape = inputs.shape(0)?;
         let gone = match axes_of(inputs, &attribute)? {
@@ -171,7 +171,7 @@ fn squeeze(node: &Node<'_>) -> Result<Eval, String> {
 }
 
 fn unsqueeze(node: &Node<'_>) -> Result<Eval, String> {
-    let attribute = node.ints("axes");
+    let attribute = node.axes("axes")?;
     single(move |_, inputs| {
         let shape = inputs.shape(0)?;
         let list = axes_of(inputs, &attribute)?.ok_or_else(|| Stop::invalid("its axes are missing"))?;
@@ -185,7 +185,7 @@ fn unsqueeze(node: &Node<'_>) -> Result<Eval, String> {
 }
 
 fn transpose(node: &Node<'_>) -> Result<Eval, String> {
-    let perm = node.ints("perm");
+    let perm = node.axes("perm")?;
     single(move |cx, inputs| {
         let (dtype, shape) = inputs.ty(0)?;
         let rank = shape.len();
@@ -284,10 +284,14 @@ fn split(node: &Node<'_>) -> Result<Eval, String> {
             .ok_or("it has not `num_outputs` outputs")?,
         None => outputs,
     };
+    if let Some(list) = attribute.as_ref().filter(|list| list.len() != outputs) {
+        return Err(format!("it has {outputs} outputs for {} parts", list.len()));
+    }
     eval(move |cx, inputs| {
         let (dtype, shape) = inputs.ty(0)?;
         let axis = shapes::axis(at, shape.len())?;
-        let sizes = part_sizes(shape[axis], axes_of(inputs, &attribute)?, parts)?;
+        let given = inputs.ints_within(1, MAX_PARTS)?.or_else(|| attribute.clone());
+        let sizes = part_sizes(shape[axis], given, parts)?;
         if sizes.len() != outputs {
             return Err(Stop::invalid(format!("it has {outputs} outputs for {} parts", sizes.len())));
         }
@@ -349,6 +353,9 @@ fn eye_like(node: &Node<'_>) -> Result<Eval, String> {
 fn range(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Value, Stop> {
     let dtype = inputs.dtype(0)?;
     let (start, limit, delta) = (inputs.array(0)?, inputs.array(1)?, inputs.array(2)?);
+    if [start, limit, delta].iter().any(|array| array.count() != 1) {
+        return Err(Stop::invalid("its bounds and its step must be one number each"));
+    }
     if dtype.is_float() {
         let one =
             |array: &Array| array.to_doubles().and_then(|v| v.first().copied()).ok_or_else(|| Stop::unsupported(dtype));

@@ -13,7 +13,7 @@ use crate::{
 };
 
 pub(super) fn center_crop_pad(node: &Node<'_>) -> Result<Eval, String> {
-    let axes = node.ints("axes");
+    let axes = node.axes("axes")?;
     single(move |cx, inputs| crop_pad(cx, inputs, axes.as_deref()))
 }
 

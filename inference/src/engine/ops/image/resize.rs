@@ -87,7 +87,7 @@ pub(super) fn resize(node: &Node<'_>) -> Result<Eval, String> {
         cubic_a: node.float("cubic_coeff_a", -0.75).into(),
     };
     let extrapolation = node.float("extrapolation_value", 0.0);
-    build(Resize { filter, extrapolation, axes: node.ints("axes"), policy, target: Target::Inputs })
+    build(Resize { filter, extrapolation, axes: node.axes("axes")?, policy, target: Target::Inputs })
 }
 
 pub(super) fn upsample(node: &Node<'_>) -> Result<Eval, String> {

@@ -45,7 +45,7 @@ pub(in crate::engine::ops) fn parse(op: &str, opset: i64, attribute: Vec<Attribu
             opset,
             constants: &[],
             slots: &[],
-            packs: &crate::engine::Packs::default(),
+            packs: &crate::engine::Packs::within(u64::MAX),
             rectified: false,
         },
         &[],
