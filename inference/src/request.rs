@@ -98,7 +98,7 @@ mod tests {
         // A change of this value is a change of the protocol: raise ENGINE_VERSION.
         assert_eq!(
             request(vec![1.0, 2.0], vec![1, 2]).id().to_string(),
-            "0x43592766ef590e4d4f41a2a88509c0c0394bb132d5d3009e0a80df31910b7283",
+            "0x1cdacf77fdaf3d63117615826ecb89f0f8cd6e6d0983d72ae5d3b4c0c20ecc5a",
         );
     }
 

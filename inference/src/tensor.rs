@@ -3,7 +3,10 @@
 use half::{bf16, f16};
 use serde::{Deserialize, Serialize};
 
-use crate::decimal::{Decimal, OutOfRange};
+use crate::{
+    decimal::{Decimal, OutOfRange},
+    engine::convert,
+};
 
 /// The element types that the engine computes with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -316,11 +319,11 @@ impl Tensor {
             DType::Float32 => numbers.map(Decimal::to_f32).collect::<Result<_, _>>().map(TensorValues::Float32),
             DType::Float64 => numbers.map(Decimal::to_f64).collect::<Result<_, _>>().map(TensorValues::Float64),
             DType::Float16 => numbers
-                .map(|n| n.to_f64().map(f16::from_f64).and_then(|x| finite(x.to_f64()).map(|_| x)))
+                .map(|n| n.to_f64().map(convert::<f16>).and_then(|x| finite(x.to_f64()).map(|_| x)))
                 .collect::<Result<_, _>>()
                 .map(TensorValues::Float16),
             DType::BFloat16 => numbers
-                .map(|n| n.to_f64().map(bf16::from_f64).and_then(|x| finite(x.to_f64()).map(|_| x)))
+                .map(|n| n.to_f64().map(convert::<bf16>).and_then(|x| finite(x.to_f64()).map(|_| x)))
                 .collect::<Result<_, _>>()
                 .map(TensorValues::BFloat16),
             DType::Int8 => integers!(Int8, i8),

@@ -118,6 +118,15 @@ fn no_batch_gives_a_row_other_bits_than_it_has_alone() {
 }
 
 #[test]
+fn parameters_that_are_others_for_each_row_are_refused() {
+    for (name, file) in graphs::parameters_by_rows() {
+        let model = Model::load(file).unwrap();
+        let refused = model.descriptor().is_err() || model.run(&inputs(&model, 2, 1)).is_err();
+        assert!(refused, "{name}");
+    }
+}
+
+#[test]
 fn requests_whose_inputs_disagree_in_their_rows_are_run_alone() {
     let sum = graphs::sum_of_two();
     let model = Model::load(sum).unwrap();

@@ -418,8 +418,8 @@ fn sequences_hold_no_sequences_and_what_follows_from_shapes_is_kept_within_bound
 
 #[test]
 fn a_small_file_takes_no_gigabytes_when_it_is_loaded() {
-    // Forty constants of 64 MiB, a few bytes of the file each.
-    let names: Vec<String> = (0..40).map(|i| format!("c{i}")).collect();
+    // Twenty constants of 64 MiB, a few bytes of the file each.
+    let names: Vec<String> = (0..20).map(|i| format!("c{i}")).collect();
     let mut nodes: Vec<NodeProto> =
         names.iter().map(|name| node("ConstantOfShape", &["shape"], name, vec![])).collect();
     let inputs: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -427,7 +427,7 @@ fn a_small_file_takes_no_gigabytes_when_it_is_loaded() {
     nodes.push(node("ReduceMax", &["sum"], "most", vec![int("keepdims", 0)]));
     nodes.push(node("Add", &["x", "most"], "y", vec![]));
     let model = Model::load(file_of(nodes, vec![ints("shape", &[16 << 20])])).unwrap();
-    assert!(model.descriptor().is_ok());
+    assert!(model.descriptor().is_ok(), "{:?}", model.descriptor());
     let mebibytes = model.memory_bytes() >> 20;
     assert!((256..=384).contains(&mebibytes), "{mebibytes}");
 }

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use burn_backend::{DType as BurnType, Element as BurnElement, Shape, Slice, TensorData};
+use burn_backend::{Element as BurnElement, Shape, Slice, TensorData};
 use burn_flex::FlexTensor;
 use half::{bf16, f16};
 
@@ -168,7 +168,15 @@ enum Storage {
     /// Everything but text.
     Burn(FlexTensor),
     /// Text, row-major.
-    Text(Arc<Vec<String>>),
+    Text(Arc<Texts>),
+}
+
+#[derive(Debug)]
+struct Texts {
+    values: Vec<String>,
+    /// Of all of them, and of the longest.
+    bytes: u64,
+    longest: u64,
 }
 
 /// A tensor. Cloning shares the data.
@@ -191,7 +199,9 @@ impl Array {
     /// An array of texts.
     pub(crate) fn text(shape: Vec<usize>, values: Vec<String>) -> Self {
         debug_assert_eq!(element_count(&shape), Some(values.len()));
-        Self { dtype: DType::String, shape, storage: Storage::Text(Arc::new(values)) }
+        let lengths = || values.iter().map(|text| text.len() as u64);
+        let (bytes, longest) = (lengths().sum(), lengths().max().unwrap_or(0));
+        Self { dtype: DType::String, shape, storage: Storage::Text(Arc::new(Texts { values, bytes, longest })) }
     }
 
     /// A vector of int64.
@@ -216,8 +226,20 @@ impl Array {
         let Storage::Burn(tensor) = &self.storage else { return Cow::Borrowed(&[]) };
         match tensor.as_slice::<T>() {
             Some(values) if tensor.is_contiguous() => Cow::Borrowed(values),
-            _ => Cow::Owned(tensor.to_contiguous().as_slice::<T>().unwrap_or_default().to_vec()),
+            _ if tensor.dtype() == T::dtype() => Cow::Owned(self.laid_out()),
+            _ => Cow::Borrowed(&[]),
         }
+    }
+
+    /// A copy of the elements, row-major.
+    fn laid_out<T: Element>(&self) -> Vec<T> {
+        if let Some((values, strides, start)) = self.strided::<T>()
+            && self.count() > 0
+        {
+            return lay_out(values, &self.shape, &strides, start);
+        }
+        let Storage::Burn(tensor) = &self.storage else { return vec![] };
+        tensor.to_contiguous().as_slice::<T>().unwrap_or_default().to_vec()
     }
 
     /// The elements as they lie in memory, the stride of each dimension, and where the first element is; `None` when they
@@ -248,15 +270,23 @@ impl Array {
     /// The texts; empty if it holds none.
     pub(crate) fn texts(&self) -> &[String] {
         match &self.storage {
-            Storage::Text(values) => values,
+            Storage::Text(texts) => &texts.values,
             Storage::Burn(_) => &[],
+        }
+    }
+
+    /// Bytes of its texts, and of the longest one.
+    pub(crate) fn text_bytes(&self) -> (u64, u64) {
+        match &self.storage {
+            Storage::Text(texts) => (texts.bytes, texts.longest),
+            Storage::Burn(_) => (0, 0),
         }
     }
 
     /// The same array laid out row-major, so that [`Self::values`] borrows.
     pub(crate) fn contiguous(&self) -> Self {
         match &self.storage {
-            Storage::Burn(tensor) if !tensor.is_contiguous() => self.with(self.shape.clone(), tensor.to_contiguous()),
+            Storage::Burn(tensor) if !tensor.is_contiguous() => self.copy(),
             _ => self.clone(),
         }
     }
@@ -309,25 +339,37 @@ impl Array {
         if self.shape == shape {
             return self.clone();
         }
+        let repeated = self.repeated(shape);
+        match &self.storage {
+            Storage::Burn(tensor) => {
+                if !tensor.is_contiguous() {
+                    return self.copy().broadcast(shape);
+                }
+                let strides: Vec<isize> = repeated.iter().map(|stride| *stride as isize).collect();
+                let layout =
+                    burn_flex::Layout::new(Shape::from(shape.to_vec()), strides, tensor.layout().start_offset());
+                self.with(shape.to_vec(), tensor.clone().with_layout(layout))
+            }
+            Storage::Text(_) => self.pick_texts(shape.to_vec(), &repeated, 0),
+        }
+    }
+
+    /// The strides with which a row-major array is repeated to a shape.
+    fn repeated(&self, shape: &[usize]) -> Vec<usize> {
         let added = shape.len() - self.shape.len();
         let own = strides(&self.shape);
         let stride = |axis: usize| match axis.checked_sub(added) {
             Some(axis) if self.shape[axis] != 1 => own[axis],
             _ => 0,
         };
-        match &self.storage {
-            Storage::Burn(tensor) => {
-                let tensor = if tensor.is_contiguous() { tensor.clone() } else { tensor.to_contiguous() };
-                let strides: Vec<isize> = (0..shape.len()).map(|axis| stride(axis) as isize).collect();
-                let layout =
-                    burn_flex::Layout::new(Shape::from(shape.to_vec()), strides, tensor.layout().start_offset());
-                self.with(shape.to_vec(), tensor.with_layout(layout))
-            }
-            Storage::Text(_) => {
-                let strides: Vec<usize> = (0..shape.len()).map(stride).collect();
-                self.pick_texts(shape.to_vec(), &strides, 0)
-            }
-        }
+        (0..shape.len()).map(stride).collect()
+    }
+
+    /// The texts repeated to a shape, none of them copied.
+    pub(crate) fn texts_over(&self, shape: &[usize]) -> Vec<&String> {
+        let (texts, mut out) = (self.texts(), Vec::with_capacity(shape.iter().product()));
+        walk(shape, &self.repeated(shape), 0, &mut |at| out.push(&texts[at]));
+        out
     }
 
     /// The elements at `start`, `start + step`, …, `count` of them, along one axis; `step` may be negative.
@@ -335,7 +377,7 @@ impl Array {
         let mut shape = self.shape.clone();
         shape[axis] = count;
         if count == 0 || self.count() == 0 {
-            return self.empty(shape);
+            return self.none(shape);
         }
         match &self.storage {
             Storage::Burn(tensor) => {
@@ -345,7 +387,10 @@ impl Array {
                     let end = start as isize + step * (count as isize - 1) + 1;
                     slices[axis] = Slice::new(start as isize, Some(end), step);
                     let (layout, _) = tensor.layout().slice(&slices);
-                    return self.with(shape, tensor.clone().with_layout(layout));
+                    let part = self.with(shape, tensor.clone().with_layout(layout));
+                    // A view would keep all of it: memory that nobody has counted.
+                    let small = part.count().saturating_mul(2 * self.dtype.size()) < tensor.bytes().len();
+                    return if small { part.copy() } else { part };
                 }
                 let layout = tensor.layout();
                 let mut strides = layout.strides().to_vec();
@@ -355,7 +400,8 @@ impl Array {
                 // A layout that runs backwards is understood by `to_contiguous` alone.
                 self.with(shape, tensor.clone().with_layout(layout).to_contiguous())
             }
-            Storage::Text(values) => {
+            Storage::Text(texts) => {
+                let values = &texts.values;
                 let inner: usize = self.shape[axis + 1..].iter().product();
                 let outer: usize = self.shape[..axis].iter().product();
                 let mut out = Vec::with_capacity(outer * count * inner);
@@ -370,7 +416,13 @@ impl Array {
         }
     }
 
-    fn empty(&self, shape: Vec<usize>) -> Self {
+    fn copy(&self) -> Self {
+        let shape = self.shape.clone();
+        with_elements!(self.dtype, T => Self::new::<T>(self.dtype, shape, self.laid_out()), self.clone())
+    }
+
+    /// No elements of its type.
+    pub(crate) fn none(&self, shape: Vec<usize>) -> Self {
         with_elements!(self.dtype, T => Self::new::<T>(self.dtype, shape, vec![]), Self::text(shape, vec![]))
     }
 
@@ -427,22 +479,12 @@ impl Array {
     /// The elements, for a kernel that writes over them: without a copy when nobody else holds them.
     pub(crate) fn into_vec<T: Element>(self) -> Vec<T> {
         match self.storage {
-            Storage::Burn(tensor) if BurnType::from_elem::<T>() == tensor.dtype() => {
-                let tensor = if tensor.is_contiguous() { tensor } else { tensor.to_contiguous() };
+            Storage::Burn(ref tensor) if tensor.dtype() == T::dtype() && !tensor.is_contiguous() => self.laid_out(),
+            Storage::Burn(tensor) if tensor.dtype() == T::dtype() => {
                 tensor.into_data().try_into_vec::<T>().unwrap_or_default()
             }
             _ => vec![],
         }
-    }
-}
-
-trait OfElement {
-    fn from_elem<T: Element>() -> BurnType;
-}
-
-impl OfElement for BurnType {
-    fn from_elem<T: Element>() -> BurnType {
-        T::dtype()
     }
 }
 
@@ -455,6 +497,64 @@ pub(crate) fn strides(shape: &[usize]) -> Vec<usize> {
     strides
 }
 
+/// Elements of a strided array, of which there are some, row-major.
+fn lay_out<T: Element>(values: &[T], shape: &[usize], strides: &[usize], start: usize) -> Vec<T> {
+    // Dimensions of one, and those that lie within the one before them as if they were one, are left out.
+    let mut dims: Vec<(usize, usize)> = Vec::with_capacity(shape.len());
+    for (size, stride) in shape.iter().zip(strides).filter(|(size, _)| **size != 1) {
+        match dims.last_mut() {
+            Some((outer, outer_stride)) if *outer_stride == size * stride => {
+                (*outer, *outer_stride) = (*outer * size, *stride);
+            }
+            _ => dims.push((*size, *stride)),
+        }
+    }
+    let mut out = vec![T::zeroed(); shape.iter().product()];
+    match dims.as_slice() {
+        [] => out[0] = values[start],
+        [outer @ .., rows, columns] => {
+            let block = rows.0 * columns.0;
+            let mut blocks = out.chunks_exact_mut(block);
+            let (shape, strides): (Vec<usize>, Vec<usize>) = outer.iter().copied().unzip();
+            walk(&shape, &strides, start, &mut |at| {
+                if let Some(out) = blocks.next() {
+                    lay_out_matrix(values, *rows, *columns, at, out);
+                }
+            });
+        }
+        [column] => lay_out_matrix(values, (1, 0), *column, start, &mut out),
+    }
+    out
+}
+
+/// A matrix of rows and columns, each with their number and their stride, tile by tile: one side of it is read in leaps.
+fn lay_out_matrix<T: Element>(
+    values: &[T],
+    (rows, row_stride): (usize, usize),
+    (columns, column_stride): (usize, usize),
+    start: usize,
+    out: &mut [T],
+) {
+    const TILE: usize = 32;
+    if column_stride == 1 {
+        for (row, out) in out.chunks_exact_mut(columns).enumerate() {
+            out.copy_from_slice(&values[start + row * row_stride..][..columns]);
+        }
+        return;
+    }
+    for first in (0..rows).step_by(TILE) {
+        for left in (0..columns).step_by(TILE) {
+            for row in first..(first + TILE).min(rows) {
+                let from = start + row * row_stride;
+                let tile = left..(left + TILE).min(columns);
+                for (column, out) in tile.clone().zip(&mut out[row * columns..][tile]) {
+                    *out = values[from + column * column_stride];
+                }
+            }
+        }
+    }
+}
+
 /// Calls `f` with the offset of each element of `shape`, in row-major order.
 pub(crate) fn walk(shape: &[usize], strides: &[usize], offset: usize, f: &mut impl FnMut(usize)) {
     match (shape, strides) {
@@ -462,5 +562,36 @@ pub(crate) fn walk(shape: &[usize], strides: &[usize], offset: usize, f: &mut im
             (0..*size).for_each(|i| walk(shape, strides, offset + i * stride, f));
         }
         _ => f(offset),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn views_are_laid_out_element_by_element() {
+        let mut random = crate::engine::sample::random(3);
+        for _ in 0..500 {
+            let rank = 1 + random(5);
+            let shape: Vec<usize> = (0..rank).map(|_| 1 + random(if rank < 3 { 70 } else { 7 })).collect();
+            let n: usize = shape.iter().product();
+            let mut array = Array::ints((0..n as i64).collect()).reshape(shape);
+            for _ in 0..random(4) {
+                let shape = array.shape().to_vec();
+                let axis = random(rank);
+                array = match random(3) {
+                    0 => array.permute(&(0..rank).map(|i| (i + axis) % rank).collect::<Vec<_>>()),
+                    1 if shape[axis] > 1 => array.slice(axis, 1, 1 + random(2) as isize, shape[axis] / 2),
+                    _ => array.slice(axis, 0, 1, 1).broadcast(&shape),
+                };
+            }
+            let (values, strides, start) = array.strided::<i64>().unwrap();
+            let mut expected = Vec::new();
+            walk(array.shape(), &strides, start, &mut |at| expected.push(values[at]));
+            assert_eq!(*array.values::<i64>(), expected);
+            assert_eq!(*array.contiguous().values::<i64>(), expected);
+            assert_eq!(array.into_vec::<i64>(), expected);
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! From a file's graph to a [`Program`]: names become slots, functions are written out, constants are folded.
 
 use std::{
+    cell::Cell,
     collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
@@ -22,6 +23,7 @@ use crate::{
         Node,
         constants::{read_sparse, read_tensor},
         proto::{AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto},
+        weight,
     },
 };
 
@@ -36,8 +38,8 @@ const ML_OPSETS: core::ops::RangeInclusive<i64> = 1..=5;
 /// Bytes of constants that are computed while a model is compiled, and of those that are laid out for the kernels, at most.
 const MAX_FOLDED_BYTES: u64 = 1 << 30;
 const MAX_LAID_OUT_BYTES: u64 = 4 << 30;
-/// Bytes of functions that are written out where they are called.
-const MAX_WRITTEN_BYTES: usize = 1 << 30;
+/// Bytes of memory of functions that are written out where they are called.
+const MAX_WRITTEN_BYTES: u64 = 256 << 20;
 
 /// The default domain has two names.
 fn domain(name: &str) -> &str {
@@ -112,8 +114,8 @@ struct Compiler<'m> {
     functions: HashMap<FunctionKey<'m>, &'m FunctionProto>,
     /// So far.
     nodes: usize,
-    /// Bytes of the nodes of functions that were written out.
-    written: usize,
+    /// Bytes of the functions that were written out.
+    written: u64,
     /// Bounds what is computed at compile time.
     folding: Cx<'static>,
     /// Bytes of that.
@@ -121,6 +123,15 @@ struct Compiler<'m> {
 }
 
 impl<'m> Compiler<'m> {
+    /// Counts bytes that are about to be written out.
+    fn write(&mut self, bytes: u64) -> Result<(), String> {
+        self.written = self.written.saturating_add(bytes);
+        match self.written > MAX_WRITTEN_BYTES {
+            true => Err(format!("its functions written out have more than {MAX_WRITTEN_BYTES} bytes")),
+            false => Ok(()),
+        }
+    }
+
     fn function(&self, node: &NodeProto) -> Option<&'m FunctionProto> {
         self.functions.get(&(domain(&node.domain), node.op_type.as_str())).copied()
     }
@@ -286,6 +297,10 @@ impl Builder<'_> {
     ) -> Result<(), ModelError> {
         let chains = Chains::of(nodes, outputs, |node| compiler.function(node).is_some());
         for (index, proto) in nodes.iter().enumerate() {
+            // What is inside of functions has names with one.
+            if proto.input.iter().chain(&proto.output).any(|name| name.contains('\0')) {
+                return Err(ModelError::Graph(format!("node {index} has a name with a NUL character")));
+            }
             compiler.nodes += 1;
             if compiler.nodes > MAX_NODES {
                 return Err(ModelError::Graph(format!("more than {MAX_NODES} nodes")));
@@ -381,10 +396,19 @@ impl Builder<'_> {
             };
             let constants: Vec<Option<&Array>> = inputs.iter().map(constant).collect();
             let rectified = matches!(with, With::Relu | With::Scale { rectified: true });
-            let node = Node { proto, opset, constants: &constants, slots: &inputs, packs: &self.packs, rectified };
+            let misread = Cell::new(false);
+            let node = Node {
+                proto,
+                opset,
+                constants: &constants,
+                slots: &inputs,
+                packs: &self.packs,
+                misread: &misread,
+                rectified,
+            };
             let fused =
                 if name.is_empty() { fuse(&node, &self.dequantized, quantize, &self.program.constants) } else { None };
-            match fused.zip(ops::dequantized::find(&proto.op_type)) {
+            let parsed = match fused.zip(ops::dequantized::find(&proto.op_type)) {
                 Some(((proto, inputs), parse)) => {
                     let constants: Vec<Option<&Array>> = inputs.iter().map(constant).collect();
                     let node = Node { proto: &proto, constants: &constants, slots: &inputs, ..node };
@@ -398,7 +422,11 @@ impl Builder<'_> {
                     let dequantized = if name.is_empty() { Dequantized::of(&node) } else { None };
                     (parse(&node, &bodies).map_err(error)?, Rule::of(&node), None, dequantized)
                 }
+            };
+            if misread.get() {
+                return Err(error("an attribute has another type than its operator gives it".into()));
             }
+            parsed
         };
         let (fused, inputs) = (fused.is_some(), fused.unwrap_or(inputs));
         let mut step = Step {
@@ -491,16 +519,19 @@ impl Builder<'_> {
         if proto.input.len() > function.input.len() || proto.output.len() > function.output.len() {
             return Err(error("it has more inputs or outputs than its function".into()));
         }
-        // Every call has its own copy of the constants inside.
-        let bytes: usize = function.node.iter().map(prost::Message::encoded_len).sum();
-        compiler.written = compiler.written.saturating_add(bytes);
-        if compiler.written > MAX_WRITTEN_BYTES {
-            return Err(error(format!("its functions written out have more than {MAX_WRITTEN_BYTES} bytes")));
-        }
+        // Every call has its own copy of the nodes and constants inside.
+        let lists = function.input.len()
+            + function.output.len()
+            + function.opset_import.len()
+            + function.attribute_proto.len()
+            + proto.attribute.len();
+        compiler.write(64 * lists as u64).map_err(error)?;
+        function.node.iter().try_for_each(|node| compiler.write(weight::of_node(node))).map_err(error)?;
         let opsets = opsets(&function.opset_import);
         check_opsets(&opsets)?;
         let outside = self.prefix.clone();
-        let inside = format!("{outside}{label}/{}/", compiler.nodes);
+        // No other call has it, and no name that a file has for a value.
+        let inside = format!("\0{}\0", compiler.nodes);
         for (name, formal) in proto.input.iter().zip(&function.input) {
             if !name.is_empty() {
                 let slot =
@@ -508,11 +539,11 @@ impl Builder<'_> {
                 self.names.own.insert(format!("{inside}{formal}"), slot);
             }
         }
-        let nodes = function
-            .node
-            .iter()
-            .map(|node| substitute(node, proto, function, &inside, &self.names))
-            .collect::<Vec<_>>();
+        let given = function.attribute_proto.iter().chain(&proto.attribute).map(|a| (a.name.as_str(), a)).collect();
+        let formal = function.input.iter().map(String::as_str).collect();
+        let substitution = Substitution { given, formal, prefix: &inside };
+        let nodes = function.node.iter().map(|node| substitution.node(node, &self.names, compiler));
+        let nodes = nodes.collect::<Result<Vec<_>, _>>().map_err(error)?;
         self.prefix = inside.clone();
         let outputs: Vec<&str> = function.output.iter().map(String::as_str).collect();
         let result = self.nodes(compiler, (&nodes, &outputs), &opsets, depth + 1);
@@ -535,47 +566,50 @@ impl Builder<'_> {
     }
 }
 
-/// A node of a function's body with the attributes of the call; inputs of the function that the call leaves out are
-/// left out.
-fn substitute(
-    node: &NodeProto,
-    call: &NodeProto,
-    function: &FunctionProto,
-    prefix: &str,
-    names: &Names<'_>,
-) -> NodeProto {
-    let mut node = node.clone();
-    for input in &mut node.input {
-        if function.input.contains(input) && !names.own.contains_key(&format!("{prefix}{input}")) {
-            input.clear();
-        }
-    }
-    substitute_attributes(&mut node.attribute, call, function, 0);
-    node
+/// What a function's body gets from a call.
+struct Substitution<'c> {
+    /// The attributes: those of the call, or else the function's own.
+    given: HashMap<&'c str, &'c AttributeProto>,
+    /// Names of the function's inputs.
+    formal: HashSet<&'c str>,
+    /// Before the names inside.
+    prefix: &'c str,
 }
 
-fn substitute_attributes(
-    attributes: &mut Vec<AttributeProto>,
-    call: &NodeProto,
-    function: &FunctionProto,
-    depth: usize,
-) {
-    attributes.retain_mut(|attribute| {
-        if attribute.ref_attr_name.is_empty() {
-            if let (Some(graph), true) = (&mut attribute.g, depth < MAX_DEPTH) {
-                for node in &mut graph.node {
-                    substitute_attributes(&mut node.attribute, call, function, depth + 1);
+impl Substitution<'_> {
+    /// A node of the body with the attributes of the call; inputs of the function that the call leaves out are left out.
+    fn node(&self, node: &NodeProto, names: &Names<'_>, compiler: &mut Compiler<'_>) -> Result<NodeProto, String> {
+        let mut node = node.clone();
+        for input in &mut node.input {
+            if self.formal.contains(input.as_str()) && !names.own.contains_key(&format!("{}{input}", self.prefix)) {
+                input.clear();
+            }
+        }
+        self.attributes(&mut node.attribute, compiler, 0)?;
+        Ok(node)
+    }
+
+    fn attributes(
+        &self,
+        attributes: &mut Vec<AttributeProto>,
+        compiler: &mut Compiler<'_>,
+        depth: usize,
+    ) -> Result<(), String> {
+        for attribute in attributes.iter_mut() {
+            if attribute.ref_attr_name.is_empty() {
+                if let (Some(graph), true) = (&mut attribute.g, depth < MAX_DEPTH) {
+                    for node in &mut graph.node {
+                        self.attributes(&mut node.attribute, compiler, depth + 1)?;
+                    }
                 }
+            } else if let Some(value) = self.given.get(attribute.ref_attr_name.as_str()) {
+                compiler.write(weight::of_attribute(value))?;
+                *attribute =
+                    AttributeProto { name: attribute.name.clone(), ref_attr_name: String::new(), ..(*value).clone() };
             }
-            return true;
         }
-        let given = call.attribute.iter().find(|a| a.name == attribute.ref_attr_name);
-        match given.or_else(|| function.attribute_proto.iter().find(|a| a.name == attribute.ref_attr_name)) {
-            Some(value) => {
-                *attribute = AttributeProto { name: attribute.name.clone(), ..value.clone() };
-                true
-            }
-            None => false,
-        }
-    });
+        // Those that the call leaves out.
+        attributes.retain(|attribute| attribute.ref_attr_name.is_empty());
+        Ok(())
+    }
 }

@@ -15,6 +15,8 @@ use crate::DType;
 pub(crate) const MAX_RUN_BYTES: u64 = 2 << 30;
 /// Bytes of all texts that a run makes: a plan knows how many there are, not how long they are, so that they have no price.
 const MAX_RUN_TEXTS: u64 = 128 << 20;
+/// Bytes of all texts that the nodes of a run read.
+const MAX_TEXT_READS: u64 = 512 << 20;
 /// Cost of a run that a node accepts when nothing else bounds it: about half an hour of a core.
 pub(crate) const MAX_RUN_OPS: u64 = 60_000_000_000_000;
 /// Dimensions of a tensor: some kernels recurse over them.
@@ -118,10 +120,14 @@ pub(crate) struct Cx<'a> {
     /// What a trace might do at its beginning, and what is left of it.
     allowance: Allowance,
     left: Allowance,
+    /// Whether an output of this step is left to the run.
+    refused: bool,
     /// Greatest cost.
     limit: u64,
     /// Bytes of texts that may still be made.
     texts_left: u64,
+    /// Bytes of texts that may still be read.
+    text_reads_left: u64,
     /// Cost so far.
     pub(crate) ops: u64,
     /// Bytes of the values that are alive.
@@ -165,8 +171,10 @@ impl<'a> Cx<'a> {
             tracing: false,
             allowance: Allowance::TRACE,
             left: Allowance::TRACE,
+            refused: false,
             limit: MAX_RUN_OPS,
             texts_left: MAX_RUN_TEXTS,
+            text_reads_left: MAX_TEXT_READS,
             ops: 0,
             bytes: 0,
             peak: 0,
@@ -193,6 +201,7 @@ impl<'a> Cx<'a> {
 
     /// Called between nodes.
     pub(crate) fn checkpoint(&mut self) -> Result<(), Stop> {
+        self.refused = false;
         if self.tracing {
             let left = self.left.steps.checked_sub(1);
             self.left.steps = left.ok_or_else(|| {
@@ -228,8 +237,12 @@ impl<'a> Cx<'a> {
 
     /// Counts a value that is kept; [`Self::release`] takes its bytes off again.
     pub(crate) fn hold(&mut self, value: &Value) -> Result<(), Stop> {
-        if let Value::Sequence(parts) = value {
-            self.labour((parts.len() as u64).saturating_mul(PART_OPS))?;
+        match value {
+            Value::Sequence(parts) => {
+                self.labour((parts.len() as u64).saturating_mul(PART_OPS))?;
+                parts.iter().try_for_each(Self::check_type)?;
+            }
+            one => Self::check_type(one)?,
         }
         self.occupy(value.bytes())
     }
@@ -265,6 +278,7 @@ impl<'a> Cx<'a> {
             self.left = Allowance { folds, ..telling.left };
         }
         self.texts_left = telling.texts_left;
+        self.text_reads_left = telling.text_reads_left;
         self.peak = self.peak.max(telling.peak);
         self.charge(telling.ops)
     }
@@ -323,7 +337,7 @@ impl<'a> Cx<'a> {
         Ok(Value::Known(Array::new(DType::Float32, shape, out)))
     }
 
-    /// [`Self::emit`] for texts.
+    /// [`Self::emit`] for texts, of which the computation makes no more than it may.
     pub(crate) fn emit_texts(
         &mut self,
         inputs: &Inputs<'_>,
@@ -331,7 +345,12 @@ impl<'a> Cx<'a> {
         ops: u64,
         compute: impl FnOnce() -> Result<Vec<String>, Stop>,
     ) -> Result<Value, Stop> {
-        self.emit_with(inputs, DType::String, shape, ops, |shape| Ok(Array::text(shape, compute()?)))
+        if !self.admit(inputs, DType::String, &shape, ops)? {
+            return Ok(Value::Unknown(DType::String, shape));
+        }
+        let array = Array::text(shape, compute()?);
+        self.write_texts(array.text_bytes().0)?;
+        Ok(Value::Known(array))
     }
 
     /// [`Self::emit`] of an array that shares the input's elements or is made otherwise.
@@ -343,15 +362,42 @@ impl<'a> Cx<'a> {
         ops: u64,
         compute: impl FnOnce(Vec<usize>) -> Result<Array, Stop>,
     ) -> Result<Value, Stop> {
+        let texts = count(&shape);
         if !self.admit(inputs, dtype, &shape, ops)? {
             return Ok(Value::Unknown(dtype, shape));
         }
+        if dtype == DType::String {
+            // Any may be the longest: known before they are copied.
+            let arrays = inputs.values_of().iter().flatten().filter_map(|value| value.array());
+            let longest = arrays.map(|array| array.text_bytes().1).max().unwrap_or(0);
+            self.check_texts(texts.saturating_mul(longest))?;
+        }
         let array = compute(shape)?;
-        let texts = array.texts().iter().map(|text| text.len() as u64).sum();
-        let left = self.texts_left.checked_sub(texts);
-        self.texts_left =
-            left.ok_or_else(|| Stop::Limit(format!("a run makes more than {MAX_RUN_TEXTS} bytes of texts")))?;
+        self.write_texts(array.text_bytes().0)?;
         Ok(Value::Known(array))
+    }
+
+    /// Counts bytes of texts that are made.
+    pub(crate) fn write_texts(&mut self, bytes: u64) -> Result<(), Stop> {
+        self.check_texts(bytes)?;
+        self.texts_left -= bytes;
+        Ok(())
+    }
+
+    /// An error when so many bytes of texts could not be made.
+    pub(crate) fn check_texts(&self, bytes: u64) -> Result<(), Stop> {
+        if bytes > self.texts_left {
+            return Err(Stop::Limit(format!("a run makes more than {MAX_RUN_TEXTS} bytes of texts")));
+        }
+        Ok(())
+    }
+
+    /// Counts bytes of texts that are read: how many there are is not known before the run, and so has no price.
+    pub(crate) fn read_texts(&mut self, bytes: u64) -> Result<(), Stop> {
+        let left = self.text_reads_left.checked_sub(bytes);
+        self.text_reads_left =
+            left.ok_or_else(|| Stop::Limit(format!("a run reads more than {MAX_TEXT_READS} bytes of texts")))?;
+        Ok(())
     }
 
     /// An output that is not computed now, although its inputs may be known, at the cost that [`Self::emit`] counts.
@@ -366,8 +412,19 @@ impl<'a> Cx<'a> {
         Ok(ops)
     }
 
-    /// An error when a tensor without elements has dimensions that one with elements could not have.
-    pub(crate) fn check_extent(&self, shape: &[usize]) -> Result<(), Stop> {
+    fn check_type(value: &Value) -> Result<(), Stop> {
+        match value {
+            Value::Known(array) => Self::check_shape(array.shape()),
+            Value::Unknown(_, shape) => Self::check_shape(shape),
+            Value::Sequence(_) | Value::Nothing => Ok(()),
+        }
+    }
+
+    /// An error when a tensor has too many dimensions, or has no elements and dimensions that one with elements could not have.
+    fn check_shape(shape: &[usize]) -> Result<(), Stop> {
+        if shape.len() > MAX_RANK {
+            return Err(Stop::Limit(format!("a tensor has more than {MAX_RANK} dimensions")));
+        }
         if extent(shape) > MAX_RUN_BYTES {
             return Err(Stop::Limit(format!("a tensor's dimensions are larger than {MAX_RUN_BYTES} elements")));
         }
@@ -376,19 +433,21 @@ impl<'a> Cx<'a> {
 
     /// Whether an output of this type and cost is to be computed now. An error when it is beyond a bound.
     fn admit(&mut self, inputs: &Inputs<'_>, dtype: DType, shape: &[usize], ops: u64) -> Result<bool, Stop> {
-        if shape.len() > MAX_RANK {
-            return Err(Stop::Limit(format!("a tensor has more than {MAX_RANK} dimensions")));
-        }
         let bytes = size(dtype, shape);
         // Checked here, counted by whoever keeps the value.
         if self.bytes.saturating_add(bytes) > MAX_RUN_BYTES {
             return Err(Stop::Limit(format!("a run needs more than {MAX_RUN_BYTES} bytes")));
         }
-        self.check_extent(shape)?;
+        Self::check_shape(shape)?;
         let ops = self.charge_for(shape, ops)?;
         if self.tracing {
             let ops = ops.saturating_add(bytes.saturating_mul(FRESH_OPS));
-            if !inputs.known() || ops > self.left.folds || bytes > MAX_FOLD_BYTES {
+            if !inputs.known() {
+                return Ok(false);
+            }
+            // The first output of a node pays for what is computed for the others, too.
+            self.refused |= ops > self.left.folds || bytes > MAX_FOLD_BYTES;
+            if self.refused {
                 return Ok(false);
             }
             self.left.folds -= ops;

@@ -4,7 +4,7 @@
 use std::{cell::Cell, collections::BTreeMap};
 
 use super::{
-    cx::{Allowance, Cx, RUN_OPS, Stop},
+    cx::{Allowance, Cx, MAX_RANK, RUN_OPS, Stop},
     program::{Program, Trace},
     value::Value,
 };
@@ -51,6 +51,10 @@ pub(crate) fn declare(
             0 if what == "output" => None,
             number => Some(read_dtype(number).map_err(error)?),
         };
+        let rank = tensor.shape.as_ref().map_or(0, |shape| shape.dim.len());
+        if rank > MAX_RANK {
+            return Err(error(format!("it has {rank} dimensions; at most {MAX_RANK} are allowed")));
+        }
         let mut dims = Vec::new();
         for (axis, dim) in tensor.shape.iter().flat_map(|shape| &shape.dim).enumerate() {
             let name = dim.dim_param.as_deref().unwrap_or("");
@@ -99,13 +103,17 @@ pub(crate) fn describe(
         if !matches!(dim, Dim::Fixed(_)) && !variables.contains(dim) {
             variables.push(dim.clone());
         }
+        // More are refused below, and need not be told apart.
+        if variables.len() > 2 * MAX_NAMED + 1 {
+            break;
+        }
     }
     variables.sort_by_key(|dim| *dim != Dim::Batch);
     let named = variables.iter().filter(|dim| **dim != Dim::Batch).count();
     if named > MAX_NAMED {
         let names: Vec<String> = variables.iter().map(Dim::to_string).collect();
         return Err(ModelError::Graph(format!(
-            "{named} dimensions besides the batch are open ({}); at most {MAX_NAMED} may be: export with fixed ones",
+            "{named} or more dimensions besides the batch are open ({}); at most {MAX_NAMED} may be: export with fixed ones",
             names.join(", ")
         )));
     }

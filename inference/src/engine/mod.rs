@@ -46,6 +46,7 @@ mod threads;
 mod value;
 
 pub(crate) use cx::MAX_INTS;
+pub(crate) use numeric::convert;
 pub(crate) use packs::Packs;
 
 pub use model::{Argument, EvaluationError, Model, NodeCost};

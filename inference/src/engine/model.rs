@@ -2,7 +2,7 @@
 
 use core::fmt;
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::{
@@ -31,6 +31,8 @@ use crate::{
 
 /// Larger files are refused before they are parsed.
 const MAX_FILE_BYTES: usize = 8 << 30;
+/// Memory that what is in a file may take besides eight times its size.
+const MAX_MESSAGE_BYTES: u64 = 256 << 20;
 /// Traces kept for the input shapes used last, and bytes of the values that they keep.
 const MAX_PLANS: usize = 128;
 const MAX_PLAN_BYTES: u64 = 256 << 20;
@@ -124,20 +126,27 @@ impl Model {
 
     fn compile(file: Bytes) -> Result<Self, ModelError> {
         let (hash, bytes) = (ContentHash::of(&file), file.len() as u64);
+        let weight = onnx::weight::of_file(&file).ok_or_else(|| ModelError::NotOnnx("it is no protobuf".into()))?;
+        let limit = MAX_MESSAGE_BYTES.saturating_add(bytes.saturating_mul(8));
+        if weight > limit {
+            return Err(ModelError::Graph(format!("its messages take {weight} bytes; at most {limit} are allowed")));
+        }
         let mut model = ModelProto::decode(file).map_err(|error| ModelError::NotOnnx(error.to_string()))?;
         let graph = match (model.ir_version, model.graph.take()) {
             (Some(1..), Some(graph)) => graph,
             _ => return Err(ModelError::NotOnnx("no graph or no IR version".into())),
         };
-        let (program, constants) = compile(&model, &graph, bytes)?;
-        let constant = |name: &str| graph.initializer.iter().any(|tensor| tensor.name == name);
-        let given: Vec<_> = graph.input.iter().filter(|info| !constant(&info.name)).collect();
+        let (program, computed) = compile(&model, &graph, bytes)?;
+        let sparse = graph.sparse_initializer.iter().filter_map(|sparse| sparse.values.as_ref());
+        let constants: HashSet<&str> =
+            graph.initializer.iter().chain(sparse).map(|tensor| tensor.name.as_str()).collect();
+        let given: Vec<_> = graph.input.iter().filter(|info| !constants.contains(info.name.as_str())).collect();
         let (inputs, outputs) = describe::declare(&given, &graph.output)?;
         let descriptor = describe::describe(&program, &inputs, &outputs);
         let apart = descriptor.as_ref().ok().and_then(|descriptor| apart(&program, descriptor));
         Ok(Self {
             hash,
-            bytes: bytes.saturating_add(constants),
+            bytes: bytes.saturating_mul(2).saturating_add(computed),
             inputs,
             outputs,
             descriptor,

@@ -13,7 +13,7 @@ const WIRES: usize = 16;
 const WIRE_OPS: u64 = 500;
 /// Values of a graph without a node that [`GRAPH_OPS`] pays for, and the cost of each further one.
 const SLOTS: usize = 64;
-const SLOT_OPS: u64 = 100;
+const SLOT_OPS: u64 = 250;
 /// Bytes of the values that a trace keeps for runs; others are computed again.
 const MAX_KEPT_BYTES: u64 = 128 << 20;
 
@@ -97,7 +97,7 @@ pub(crate) struct Trace {
     pub(crate) outputs: Vec<Value>,
     /// By slot: values that follow from the shapes.
     pub(crate) folded: Vec<Option<Value>>,
-    /// Bytes of those.
+    /// Bytes of all of it.
     pub(crate) bytes: u64,
     /// By step: its cost.
     pub(crate) ops: Vec<u64>,
@@ -157,7 +157,9 @@ impl Program {
                 }
             }
         })?;
-        Ok(Trace { outputs, folded, bytes: kept, ops })
+        // What there is of it besides the values.
+        let bytes = kept + (folded.len() * size_of::<Option<Value>>() + ops.len() * size_of::<u64>()) as u64;
+        Ok(Trace { outputs, folded, bytes, ops })
     }
 
     /// The types of all values that are tensors.
@@ -194,9 +196,6 @@ impl Program {
         // Not by cloning one: that copies it whole, and most of it is nothing.
         let mut slots: Vec<Option<Value>> = self.constants.iter().map(|_| None).collect();
         for (slot, value) in self.inputs.iter().zip(arguments) {
-            if let Ok((_, shape)) = value.ty() {
-                cx.check_extent(shape).map_err(bare)?;
-            }
             cx.hold(&value).map_err(bare)?;
             slots[*slot] = Some(value);
         }
@@ -231,6 +230,9 @@ impl Program {
                     {
                         return Err(failed(Stop::invalid("it reads a value that no node computes")));
                     }
+                    let texts = inputs.values_of().iter().flatten().filter_map(|value| value.array());
+                    let read = texts.map(|array| array.text_bytes().0).fold(0, u64::saturating_add);
+                    cx.read_texts(read).map_err(failed)?;
                     (step.eval)(cx, &inputs).map_err(failed)?
                 };
                 watch(step, &outputs, cx.ops - at);

@@ -6,6 +6,7 @@
 //! anything for another number. Behind the first dimension they must be the same ([`shapes`]).
 
 use super::program::{Program, Slot, Types};
+use super::{MAX_INTS, array::Array};
 use crate::{DType, onnx::Node};
 
 /// When an operator keeps the rows of its first dimension apart.
@@ -40,7 +41,7 @@ pub(crate) enum Rule {
 impl Rule {
     /// The rule of a node.
     pub(crate) fn of(node: &Node<'_>) -> Self {
-        let ints = |index: usize| node.constant(index).and_then(|axes| axes.to_ints());
+        let ints = |index: usize| node.constant(index).filter(|axes| axes.count() <= MAX_INTS).and_then(Array::to_ints);
         let axes = || if node.has_input(1) { ints(1) } else { node.ints("axes") };
         // Scales and zero points that are one for all rows.
         let single = |list: &[usize]| {

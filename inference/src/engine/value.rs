@@ -31,6 +31,14 @@ impl Value {
         }
     }
 
+    /// The tensor, if its elements are there.
+    pub(crate) fn array(&self) -> Option<&Array> {
+        match self {
+            Self::Known(array) => Some(array),
+            _ => None,
+        }
+    }
+
     /// Whether all its elements are there.
     pub(crate) fn is_known(&self) -> bool {
         match self {
@@ -44,10 +52,7 @@ impl Value {
     pub(crate) fn bytes(&self) -> u64 {
         match self {
             // Of texts only a run knows how long they are.
-            Self::Known(array) => array
-                .texts()
-                .iter()
-                .fold(size(array.dtype(), array.shape()), |bytes, text| bytes.saturating_add(text.len() as u64)),
+            Self::Known(array) => size(array.dtype(), array.shape()).saturating_add(array.text_bytes().0),
             Self::Unknown(dtype, shape) => size(*dtype, shape),
             Self::Sequence(values) => {
                 values.iter().map(|value| value.bytes().saturating_add(PART_BYTES)).fold(0, u64::saturating_add)

@@ -7,6 +7,7 @@ pub(crate) mod constants;
 mod external;
 mod node;
 pub mod proto;
+pub(crate) mod weight;
 
 pub use constants::{read_tensor, write_tensor};
 pub use external::pull_in as one_file;

@@ -1,5 +1,7 @@
 //! What an operator's parser sees of its node.
 
+use core::cell::Cell;
+
 use bytes::Bytes;
 
 use super::{
@@ -7,6 +9,14 @@ use super::{
     proto::{AttributeProto, GraphProto, NodeProto},
 };
 use crate::engine::{MAX_INTS, Packs, array::Array};
+
+// `AttributeProto.AttributeType`.
+const FLOAT: i32 = 1;
+const INT: i32 = 2;
+const STRING: i32 = 3;
+const FLOATS: i32 = 6;
+const INTS: i32 = 7;
+const STRINGS: i32 = 8;
 
 /// A node whose inputs are resolved.
 #[derive(Debug, Clone, Copy)]
@@ -20,6 +30,8 @@ pub(crate) struct Node<'a> {
     pub(crate) slots: &'a [Option<usize>],
     /// Constants of the program that are laid out for the kernels already.
     pub(crate) packs: &'a Packs,
+    /// Set when an attribute is read as another type than it has.
+    pub(crate) misread: &'a Cell<bool>,
     /// Whether the Relu behind it is part of it: of a Conv, or of a product with its scale, alone.
     pub(crate) rectified: bool,
 }
@@ -51,9 +63,18 @@ impl<'a> Node<'a> {
         self.proto.attribute.iter().find(|a| a.name == name)
     }
 
+    /// An attribute of a type (`AttributeProto.AttributeType`). Old files do not say which one they have.
+    fn typed(&self, name: &str, expected: i32) -> Option<&'a AttributeProto> {
+        let found = self.attribute(name)?;
+        if found.r#type != 0 && found.r#type != expected {
+            self.misread.set(true);
+        }
+        Some(found)
+    }
+
     pub(crate) fn int(&self, name: &str, default: i64) -> i64 {
         // proto3 writers may leave a zero out: an attribute that is there without a value is zero.
-        self.attribute(name).map_or(default, |a| a.i.unwrap_or(0))
+        self.typed(name, INT).map_or(default, |a| a.i.unwrap_or(0))
     }
 
     pub(crate) fn flag(&self, name: &str, default: bool) -> bool {
@@ -61,23 +82,23 @@ impl<'a> Node<'a> {
     }
 
     pub(crate) fn float(&self, name: &str, default: f32) -> f32 {
-        self.attribute(name).map_or(default, |a| a.f.unwrap_or(0.0))
+        self.typed(name, FLOAT).map_or(default, |a| a.f.unwrap_or(0.0))
     }
 
     pub(crate) fn ints(&self, name: &str) -> Option<Vec<i64>> {
-        self.attribute(name).map(|a| a.ints.clone())
+        self.typed(name, INTS).map(|a| a.ints.clone())
     }
 
     /// Integers for the dimensions of a tensor, two for each at most: what an operator reads again wherever it is evaluated.
     pub(crate) fn axes(&self, name: &str) -> Result<Option<Vec<i64>>, String> {
-        match self.attribute(name) {
+        match self.typed(name, INTS) {
             Some(a) if a.ints.len() > MAX_INTS => Err(format!("its {name} are more than {MAX_INTS} integers")),
             other => Ok(other.map(|a| a.ints.clone())),
         }
     }
 
     pub(crate) fn floats(&self, name: &str) -> Option<Vec<f32>> {
-        self.attribute(name).map(|a| a.floats.clone())
+        self.typed(name, FLOATS).map(|a| a.floats.clone())
     }
 
     /// A list of counts: strides, dilations, kernel sizes.
@@ -88,14 +109,14 @@ impl<'a> Node<'a> {
 
     /// A text, or the default.
     pub(crate) fn text(&self, name: &str, default: &str) -> Result<String, String> {
-        match self.attribute(name) {
+        match self.typed(name, STRING) {
             None => Ok(default.to_owned()),
             Some(a) => utf8(a.s.as_ref().unwrap_or(&Bytes::new())),
         }
     }
 
     pub(crate) fn texts(&self, name: &str) -> Result<Option<Vec<String>>, String> {
-        self.attribute(name).map(|a| a.strings.iter().map(utf8).collect()).transpose()
+        self.typed(name, STRINGS).map(|a| a.strings.iter().map(utf8).collect()).transpose()
     }
 
     /// A tensor.

@@ -126,8 +126,8 @@ pub struct AttributeProto {
     #[prost(bytes = "bytes", optional, tag = "4")]
     pub s: Option<Bytes>,
     /// A tensor.
-    #[prost(message, optional, tag = "5")]
-    pub t: Option<TensorProto>,
+    #[prost(message, optional, boxed, tag = "5")]
+    pub t: Option<Box<TensorProto>>,
     /// A graph.
     #[prost(message, optional, boxed, tag = "6")]
     pub g: Option<Box<GraphProto>>,
@@ -147,8 +147,8 @@ pub struct AttributeProto {
     #[prost(message, repeated, tag = "11")]
     pub graphs: Vec<GraphProto>,
     /// A type.
-    #[prost(message, optional, tag = "14")]
-    pub tp: Option<TypeProto>,
+    #[prost(message, optional, boxed, tag = "14")]
+    pub tp: Option<Box<TypeProto>>,
     /// Type of the attribute: written, never read.
     #[prost(int32, tag = "20")]
     pub r#type: i32,
@@ -156,8 +156,8 @@ pub struct AttributeProto {
     #[prost(string, tag = "21")]
     pub ref_attr_name: String,
     /// A sparse tensor.
-    #[prost(message, optional, tag = "22")]
-    pub sparse_tensor: Option<SparseTensorProto>,
+    #[prost(message, optional, boxed, tag = "22")]
+    pub sparse_tensor: Option<Box<SparseTensorProto>>,
 }
 
 /// A constant tensor.

@@ -187,10 +187,6 @@ pub(crate) fn sum_of_two() -> Vec<u8> {
 /// Graphs whose rows look as if they were apart, and are not, or not for every number of them.
 #[allow(dead_code, reason = "for one test program alone")]
 pub(crate) fn deceiving() -> Vec<(&'static str, Vec<u8>)> {
-    let scalar = |graph: &mut Graph, x: f32| graph.constant(TensorValues::Float32(vec![x]), &[]);
-    let bytes =
-        |graph: &mut Graph, values: Vec<u8>, shape: &[usize]| graph.constant(TensorValues::Uint8(values), shape);
-    let number = |graph: &mut Graph, x: &str| graph.node("Cast", &[x], vec![int("to", 1)]);
     let mut list = Vec::new();
     {
         // Positions in the whole batch.
@@ -202,34 +198,6 @@ pub(crate) fn deceiving() -> Vec<(&'static str, Vec<u8>)> {
         }
         let y = number(&mut graph, &at);
         list.push(("positions of a pool", graph.file(&[1, 4, 4], &y)));
-    }
-    {
-        // Scales by the number of rows that there are.
-        let mut graph = Graph::default();
-        let (scale, zero) = (scalar(&mut graph, 0.1), bytes(&mut graph, vec![7], &[]));
-        let q = graph.node("QuantizeLinear", &["x", &scale, &zero], vec![]);
-        let scales = graph.constant(TensorValues::Float32((1..9).map(|i| i as f32).collect()), &[8]);
-        let b = bytes(&mut graph, vec![1, 2, 3], &[3, 1]);
-        let product = graph.node("QLinearMatMul", &[&q, &scales, &zero, &b, &scale, &zero, &scale, &zero], vec![]);
-        let y = number(&mut graph, &product);
-        list.push(("scales for more rows", graph.file(&[3], &y)));
-    }
-    for (op, row, shape) in [("MatMulInteger", &[2, 1][..], &[1, 2][..]), ("ConvInteger", &[1, 2, 1], &[1, 1, 1, 1])] {
-        let mut graph = Graph::default();
-        let (scale, zero) = (scalar(&mut graph, 0.1), bytes(&mut graph, vec![7], &[]));
-        let q = graph.node("QuantizeLinear", &["x", &scale, &zero], vec![]);
-        let zeros = bytes(&mut graph, vec![1, 20, 40, 90], &[4]);
-        let w = bytes(&mut graph, vec![3; shape.iter().product()], shape);
-        let sums = graph.node(op, &[&q, &w, &zeros], vec![]);
-        let y = number(&mut graph, &sums);
-        list.push(("zero points for more rows", graph.file(row, &y)));
-    }
-    {
-        let mut graph = Graph::default();
-        let axes = graph.ints(&[1]);
-        let least = graph.node("ReduceMean", &["x", &axes], vec![int("keepdims", 1)]);
-        let y = graph.node("Clip", &["x", &least], vec![]);
-        list.push(("a bound for each row", graph.file(&[2], &y)));
     }
     {
         let mut graph = Graph::default();
@@ -249,7 +217,9 @@ pub(crate) fn deceiving() -> Vec<(&'static str, Vec<u8>)> {
         let shape = graph.node("Slice", &[&both, &zero, &rank], vec![]);
         // For a price that is the same.
         let other = graph.node("Sub", &[&three, &rank], vec![]);
-        graph.node("Slice", &[&both, &zero, &other], vec![]);
+        let other = graph.node("Slice", &[&both, &zero, &other], vec![]);
+        let other = graph.node("Reshape", &["x", &other], vec![]);
+        graph.node("Softmax", &[&other], vec![int("axis", -1)]);
         let view = graph.node("Reshape", &["x", &shape], vec![]);
         let softmax = graph.node("Softmax", &[&view], vec![int("axis", -1)]);
         let y = graph.node("Reshape", &[&softmax, &flat], vec![]);
@@ -290,6 +260,52 @@ pub(crate) fn apart_but_for_four() -> Vec<(&'static str, Vec<u8>)> {
     dear.node("Range", &[&zero, &end, &one], vec![]);
     let z = dear.node("Relu", &["x"], vec![]);
     vec![("a view", viewed.file(&[12], &y)), ("a range", dear.file(&[12], &z))]
+}
+
+fn scalar(graph: &mut Graph, x: f32) -> String {
+    graph.constant(TensorValues::Float32(vec![x]), &[])
+}
+
+fn bytes(graph: &mut Graph, values: Vec<u8>, shape: &[usize]) -> String {
+    graph.constant(TensorValues::Uint8(values), shape)
+}
+
+fn number(graph: &mut Graph, x: &str) -> String {
+    graph.node("Cast", &[x], vec![int("to", 1)])
+}
+
+/// Parameters that are others for each row of a batch.
+pub(crate) fn parameters_by_rows() -> Vec<(&'static str, Vec<u8>)> {
+    let mut list = vec![];
+    {
+        // Scales by the number of rows that there are.
+        let mut graph = Graph::default();
+        let (scale, zero) = (scalar(&mut graph, 0.1), bytes(&mut graph, vec![7], &[]));
+        let q = graph.node("QuantizeLinear", &["x", &scale, &zero], vec![]);
+        let scales = graph.constant(TensorValues::Float32((1..9).map(|i| i as f32).collect()), &[8]);
+        let b = bytes(&mut graph, vec![1, 2, 3], &[3, 1]);
+        let product = graph.node("QLinearMatMul", &[&q, &scales, &zero, &b, &scale, &zero, &scale, &zero], vec![]);
+        let y = number(&mut graph, &product);
+        list.push(("scales for more rows", graph.file(&[3], &y)));
+    }
+    for (op, row, shape) in [("MatMulInteger", &[2, 1][..], &[1, 2][..]), ("ConvInteger", &[1, 2, 1], &[1, 1, 1, 1])] {
+        let mut graph = Graph::default();
+        let (scale, zero) = (scalar(&mut graph, 0.1), bytes(&mut graph, vec![7], &[]));
+        let q = graph.node("QuantizeLinear", &["x", &scale, &zero], vec![]);
+        let zeros = bytes(&mut graph, vec![1, 20, 40, 90], &[4]);
+        let w = bytes(&mut graph, vec![3; shape.iter().product()], shape);
+        let sums = graph.node(op, &[&q, &w, &zeros], vec![]);
+        let y = number(&mut graph, &sums);
+        list.push(("zero points for more rows", graph.file(row, &y)));
+    }
+    {
+        let mut graph = Graph::default();
+        let axes = graph.ints(&[1]);
+        let least = graph.node("ReduceMean", &["x", &axes], vec![int("keepdims", 1)]);
+        let y = graph.node("Clip", &["x", &least], vec![]);
+        list.push(("a bound for each row", graph.file(&[2], &y)));
+    }
+    list
 }
 
 fn functions() -> Vec<u8> {

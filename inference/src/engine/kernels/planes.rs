@@ -120,7 +120,7 @@ pub(super) struct Layout {
     pub(super) columns: usize,
 }
 
-const ONE: Axis = Axis { input: 1, kernel: 1, stride: 1, dilation: 1, before: 0, output: 1 };
+pub(crate) const ONE: Axis = Axis { input: 1, kernel: 1, stride: 1, dilation: 1, before: 0, output: 1 };
 
 impl Layout {
     pub(super) fn new(g: &Geometry) -> Self {

@@ -1,5 +1,7 @@
 //! Conversions between element types.
 
+use core::cmp::Ordering;
+
 use half::{bf16, f16};
 
 use crate::{
@@ -81,18 +83,31 @@ impl Convert for f64 {
     }
 }
 
+/// Of the two float32 around a number the one with an odd last bit, unless one is the number: what is rounded to fewer bits after
+/// that is rounded as if it were the number itself (S. Boldo, G. Melquiond: Emulation of FMA and correctly rounded sums, 2008).
+/// `order` is that of its magnitude, when it is rounded to the nearest, to the number's own.
+fn odd(nearest: f32, order: Ordering) -> f32 {
+    match order {
+        Ordering::Less => f32::from_bits(nearest.to_bits() | 1),
+        Ordering::Equal => nearest,
+        Ordering::Greater => f32::from_bits((nearest.to_bits() - 1) | 1),
+    }
+}
+
 macro_rules! halves {
     ($($t:ty),*) => {$(
         impl Convert for $t {
             fn exact(self) -> Exact { Exact::Single(self.to_f32()) }
             fn of(exact: Exact) -> Self {
-                match exact {
-                    // Integers of 24 bits are exact in float32; greater ones are beyond float16, and rounded through
-                    // float64 for bfloat16.
-                    Exact::Integer(x) => <$t>::from_f64(x as f64),
-                    Exact::Single(x) => <$t>::from_f32(x),
-                    Exact::Double(x) => <$t>::from_f64(x),
-                }
+                // Not by `from_f64`, which rounds twice on some processors and not on others.
+                <$t>::from_f32(match exact {
+                    Exact::Integer(x) => odd(x as f32, ((x as f32).abs() as u128).cmp(&x.unsigned_abs())),
+                    Exact::Single(x) => x,
+                    Exact::Double(x) => match f64::from((x as f32).abs()).partial_cmp(&x.abs()) {
+                        Some(order) => odd(x as f32, order),
+                        None => x as f32,
+                    },
+                })
             }
         }
     )*};
@@ -133,7 +148,8 @@ pub(crate) fn cast_text(array: &Array, to: DType) -> Option<Array> {
     with_elements!(to, T => {
         let parse = |text: &String| -> Option<T> {
             let text = text.trim();
-            if let Ok(integer) = text.parse::<i128>() {
+            // A zero may have a sign where there are fractions.
+            if let (false, Ok(integer)) = (to.is_float(), text.parse::<i128>()) {
                 return Some(T::of(Exact::Integer(integer)));
             }
             // The standard library's parser is correctly rounded, on every platform.
@@ -201,5 +217,52 @@ fn float_text(scientific: &str) -> String {
     } else {
         let (integer, fraction) = digits.split_at(whole);
         format!("{sign}{integer}.{fraction}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn halves_are_the_nearest_whatever_the_processor() {
+        // Ties that are broken far behind the bits of a float32: rounded twice, they go the other way.
+        let just_above = |bits: i32, tail: i32| 1.0 + 2f64.powi(-bits) + 2f64.powi(-tail);
+        assert_eq!(convert::<f16>(just_above(11, 40)).to_bits(), 0x3c01);
+        assert_eq!(convert::<f16>(just_above(11, 22)).to_bits(), 0x3c01);
+        assert_eq!(convert::<f16>(1.0 + 2f64.powi(-11)).to_bits(), 0x3c00);
+        assert_eq!(convert::<bf16>(just_above(8, 30)).to_bits(), 0x3f81);
+        assert_eq!(convert::<bf16>((1i128 << 60) + (1 << 52) + 1), bf16::from_bits(0x5d81));
+        assert_eq!(convert::<bf16>((1i128 << 60) + (1 << 52)), bf16::from_bits(0x5d80));
+        assert_eq!((convert::<f16>(1e300), convert::<f16>(-1e-300)), (f16::INFINITY, f16::NEG_ZERO));
+        assert_eq!(convert::<f16>(65519.999), f16::MAX);
+        assert!(convert::<f16>(f64::NAN).is_nan());
+    }
+
+    #[test]
+    fn no_half_is_nearer_than_the_one_that_is_chosen() {
+        let mut random = crate::engine::sample::random(17);
+        for _ in 0..20_000 {
+            let half = f16::from_bits(random(0x7bff) as u16);
+            let (low, high) = (half.to_f64(), f16::from_bits(half.to_bits() + 1).to_f64());
+            let middle = low + (high - low) / 2.0;
+            let nudge = (high - low) * 2f64.powi(-(random(40) as i32));
+            for x in
+                [middle, middle + nudge / 2.0, middle - nudge / 2.0, low + nudge, f64::from_bits(middle.to_bits() + 1)]
+            {
+                let found = convert::<f16>(x);
+                if !(low..=high).contains(&x) || !high.is_finite() {
+                    continue;
+                }
+                let even = if half.to_bits().is_multiple_of(2) { low } else { high };
+                let expected = match (x - low).partial_cmp(&(high - x)) {
+                    Some(Ordering::Less) => low,
+                    Some(Ordering::Greater) => high,
+                    _ => even,
+                };
+                assert_eq!(found.to_f64(), expected, "{x:e}");
+                assert_eq!(convert::<f16>(-x).to_f64(), -expected, "{x:e}");
+            }
+        }
     }
 }

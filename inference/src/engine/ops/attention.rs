@@ -131,6 +131,12 @@ fn sizes(inputs: &Inputs<'_>, a: &Attributes) -> Result<Sizes, Stop> {
     Ok(s)
 }
 
+/// Cost of a head, however few queries and keys it has.
+const HEAD_OPS: u64 = 8000;
+/// Cost of an element that is rotated.
+const ROTATED_OPS: u64 = 10;
+const ROTATED_HALF_OPS: u64 = 200;
+
 fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>, a: &Attributes) -> Result<Vec<Value>, Stop> {
     let dtype = inputs.dtype(0)?;
     let s = sizes(inputs, a)?;
@@ -153,12 +159,17 @@ fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>, a: &Attributes) -> Result<Vec<Value
     let y = if s.flat { vec![s.batch, s.q, s.heads * s.v_head] } else { vec![s.batch, s.heads, s.q, s.v_head] };
     let layouts = laying_out(s.head, keys).saturating_add(laying_out(keys, s.v_head));
     let layouts = layouts.saturating_mul(count(&[s.batch, s.heads]));
-    let ops = count(&scores).saturating_mul((s.head + s.v_head + 40) as u64).saturating_add(layouts);
-    cx.scratch(
-        count(&scores)
-            .saturating_mul(8)
-            .saturating_add(count(&[s.batch, s.kv_heads, keys, s.head + s.v_head]).saturating_mul(8)),
-    )?;
+    let biased = inputs.has(3) || inputs.has(6) || a.causal || a.left >= 0 || a.right >= 0;
+    let each = (s.head + s.v_head + 40 + if biased { 20 } else { 0 }) as u64;
+    let ops = count(&scores).saturating_mul(each).saturating_add(layouts);
+    let ops = ops.saturating_add(count(&[s.batch, s.heads]).saturating_mul(HEAD_OPS));
+    // The scores of heads, their bias and the mask that it is made of, and what is shown of them; queries, keys, values and
+    // outputs as float32, with those of earlier calls, and turned.
+    let shown = if a.outputs > 3 { 12 } else { 0 };
+    let bytes = count(&scores).saturating_mul(8 + shown + if inputs.has(3) { 16 } else { 4 * u64::from(biased) });
+    let kept = count(&[s.batch, s.kv_heads, keys, s.head + s.v_head]).saturating_mul(16);
+    let rows = inputs.count(0)?.saturating_mul(8).saturating_add(count(&y).saturating_mul(12));
+    cx.scratch(bytes.saturating_add(kept).saturating_add(rows))?;
     // The scores of a head, and its keys and values laid out.
     let laid_out = Packed::<f32>::bytes(s.head, keys).saturating_add(Packed::<f32>::bytes(keys, s.v_head));
     let each = count(&[s.q, keys, 4]).saturating_add(laid_out);
@@ -373,7 +384,9 @@ fn rotary(node: &Node<'_>) -> Result<Eval, String> {
         if !fits {
             return Err(Stop::invalid("its caches do not fit"));
         }
-        let ops = count(shape).saturating_mul(4);
+        let each = if matches!(dtype, DType::Float16 | DType::BFloat16) { ROTATED_HALF_OPS } else { ROTATED_OPS };
+        let ops = count(shape).saturating_mul(each).saturating_add(count(&[batch, length]).saturating_mul(200));
+        cx.scratch(count(&[batch, length]).saturating_mul(16))?;
         with_floats!(dtype, T => cx.emit::<T>(inputs, dtype, shape.to_vec(), ops, || {
             let mut values = inputs.values::<T>(0)?.into_owned();
             let (cos, sin) = (inputs.values::<T>(1)?, inputs.values::<T>(2)?);

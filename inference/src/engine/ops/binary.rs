@@ -2,13 +2,13 @@
 
 use core::cmp::Ordering;
 
-use super::{Parse, shapes, single};
+use super::{Parse, is_half, shapes, single};
 use crate::{
     DType,
     engine::{
         array::{Array, with_elements, with_integers, with_numbers},
         cx::{Cx, Inputs, Stop},
-        numeric::{Number, Real, Wide},
+        numeric::{Number, Real, Wide, cast},
         program::Eval,
         value::{Value, count},
     },
@@ -44,19 +44,19 @@ pub(super) fn find(name: &str) -> Option<Parse> {
         "Mod" => |node, _| {
             arithmetic(node, if node.flag("fmod", false) { Arithmetic::Remainder } else { Arithmetic::Modulo })
         },
-        "Pow" => |_, _| single(pow),
+        "Pow" => |node, _| aligned(node, single(pow)),
         "Sum" => |_, _| fold(Fold::Sum),
         "Mean" => |_, _| fold(Fold::Mean),
         "Max" => |_, _| fold(Fold::Max),
         "Min" => |_, _| fold(Fold::Min),
-        "Equal" => |_, _| compare(|order| order == Some(Ordering::Equal)),
-        "Greater" => |_, _| compare(|order| order == Some(Ordering::Greater)),
-        "Less" => |_, _| compare(|order| order == Some(Ordering::Less)),
+        "Equal" => |node, _| aligned(node, compare(|order| order == Some(Ordering::Equal))),
+        "Greater" => |node, _| aligned(node, compare(|order| order == Some(Ordering::Greater))),
+        "Less" => |node, _| aligned(node, compare(|order| order == Some(Ordering::Less))),
         "GreaterOrEqual" => |_, _| compare(|order| matches!(order, Some(Ordering::Greater | Ordering::Equal))),
         "LessOrEqual" => |_, _| compare(|order| matches!(order, Some(Ordering::Less | Ordering::Equal))),
-        "And" => |_, _| logic(|a, b| a & b),
-        "Or" => |_, _| logic(|a, b| a | b),
-        "Xor" => |_, _| logic(|a, b| a ^ b),
+        "And" => |node, _| aligned(node, logic(|a, b| a & b)),
+        "Or" => |node, _| aligned(node, logic(|a, b| a | b)),
+        "Xor" => |node, _| aligned(node, logic(|a, b| a ^ b)),
         "BitwiseAnd" | "BitwiseOr" | "BitwiseXor" | "BitShift" => |node, _| bits(node),
         "Where" => |_, _| single(select),
         _ => return None,
@@ -112,6 +112,14 @@ fn arithmetic(node: &Node<'_>, op: Arithmetic) -> Result<Eval, String> {
             })
         }), Err(Stop::unsupported(dtype)))
     })
+}
+
+/// Of operator set 6, where the second operand might be aligned to an axis, what does so is refused.
+fn aligned(node: &Node<'_>, eval: Result<Eval, String>) -> Result<Eval, String> {
+    match node.opset < 7 && node.attribute("axis").is_some() {
+        true => Err("the axis of operator set 6 is not supported here: export with a newer one".into()),
+        false => eval,
+    }
 }
 
 /// The second input with dimensions of one behind it, so that it begins at an axis of the first.
@@ -179,6 +187,9 @@ fn integer_power<T: Number>(x: T, y: i64) -> T {
     if y < 0 { T::ONE.over(result) } else { result }
 }
 
+/// Cost of an operand, however small.
+const OPERAND_OPS: u64 = 2000;
+
 /// From the first input to the last.
 fn fold(op: Fold) -> Result<Eval, String> {
     single(move |cx, inputs| {
@@ -189,7 +200,23 @@ fn fold(op: Fold) -> Result<Eval, String> {
         }
         let shape = shapes::broadcast(&list)?;
         let out = shape.clone();
-        let ops = count(&shape).saturating_mul(inputs.len() as u64);
+        let half = is_half(dtype) && matches!(op, Fold::Sum | Fold::Mean);
+        let each = count(&shape).saturating_mul(if half { 40 } else { 4 }).saturating_add(OPERAND_OPS);
+        let ops = each.saturating_mul(inputs.len() as u64);
+        if half {
+            cx.scratch(count(&shape).saturating_mul(16))?;
+            return cx.emit_with(inputs, dtype, shape, ops, |_| {
+                let operand = |index: usize| Ok::<_, Stop>(cast(inputs.read(index)?, DType::Float32));
+                let mut sum = operand(0)?.broadcast(&out);
+                for index in 1..inputs.len() {
+                    let values = shapes::zip(&sum, &operand(index)?, &out, |x: f32, y: f32| x + y);
+                    sum = Array::new(DType::Float32, out.clone(), values);
+                }
+                let n = if op == Fold::Mean { inputs.len() as f32 } else { 1.0 };
+                let values = sum.values::<f32>().iter().map(|x| x / n).collect();
+                Ok(cast(&Array::new(DType::Float32, out.clone(), values), dtype))
+            });
+        }
         with_numbers!(dtype, T => cx.emit::<T>(inputs, dtype, shape, ops, || {
             let mut sum = inputs.read(0)?.broadcast(&out);
             for index in 1..inputs.len() {
@@ -216,13 +243,19 @@ fn compare(test: fn(Option<Ordering>) -> bool) -> Result<Eval, String> {
         let (dtype, shape) = pair(inputs)?;
         let out = shape.clone();
         let ops = count(&shape).saturating_mul(20);
+        if dtype == DType::String {
+            cx.scratch(count(&shape).saturating_mul(16))?;
+            let longest =
+                |index: usize| inputs.get(index).and_then(Value::array).map_or(0, |array| array.text_bytes().1);
+            // A comparison reads far more bytes in the same time than most others do.
+            cx.read_texts(count(&shape).saturating_mul(longest(0).min(longest(1))) / 64)?;
+        }
         cx.emit::<u8>(inputs, DType::Bool, shape, ops, || {
             let (a, b) = (inputs.read(0)?, inputs.read(1)?);
             Ok(with_elements!(dtype, T => {
                 shapes::zip(a, b, &out, |x: T, y: T| u8::from(test(x.partial_cmp(&y))))
             }, {
-                let (a, b) = (a.broadcast(&out), b.broadcast(&out));
-                a.texts().iter().zip(b.texts()).map(|(x, y)| u8::from(test(x.partial_cmp(y)))).collect()
+                a.texts_over(&out).into_iter().zip(b.texts_over(&out)).map(|(x, y)| u8::from(test(x.partial_cmp(y)))).collect()
             }))
         })
     })
@@ -273,18 +306,23 @@ fn select(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Value, Stop> {
         return Err(Stop::invalid("it takes a bool and two inputs of one type"));
     }
     let shape = shapes::broadcast(&[condition.1, a, b])?;
-    let ops = count(&shape).saturating_mul(2);
+    // As they are repeated.
+    cx.scratch(count(&shape).saturating_mul(1 + 2 * left.size() as u64))?;
+    let same = [condition.1, a, b].iter().all(|operand| *operand == shape.as_slice());
+    let ops = count(&shape).saturating_mul(if same { 2 } else { 60 });
     cx.emit_with(inputs, left, shape, ops, |shape| {
         let condition = inputs.read(0)?.broadcast(&shape);
-        let (a, b) = (inputs.read(1)?.broadcast(&shape), inputs.read(2)?.broadcast(&shape));
+        let (a, b) = (inputs.read(1)?, inputs.read(2)?);
         let condition = condition.values::<u8>();
         Ok(with_elements!(left, T => {
+            let (a, b) = (a.broadcast(&shape), b.broadcast(&shape));
             let (a, b) = (a.values::<T>(), b.values::<T>());
             let values: Vec<T> = condition.iter().zip(a.iter().zip(b.iter())).map(|(c, (a, b))| if *c != 0 { *a } else { *b }).collect();
             Array::new(left, shape, values)
         }, {
-            let picked = condition.iter().zip(a.texts().iter().zip(b.texts()));
-            Array::text(shape, picked.map(|(c, (a, b))| if *c != 0 { a.clone() } else { b.clone() }).collect())
+            let picked = condition.iter().zip(a.texts_over(&shape).into_iter().zip(b.texts_over(&shape)));
+            let texts = picked.map(|(c, (a, b))| if *c != 0 { a.clone() } else { b.clone() }).collect();
+            Array::text(shape, texts)
         }))
     })
 }

@@ -1,6 +1,6 @@
 //! Conversions of types.
 
-use super::{Parse, single};
+use super::{Parse, is_half, single};
 use crate::{
     DType,
     engine::{
@@ -39,7 +39,9 @@ pub(super) fn convert(cx: &mut Cx<'_>, inputs: &Inputs<'_>, to: DType) -> Result
     let weight = if from == to {
         0
     } else if from == DType::String || to == DType::String {
-        100
+        2500
+    } else if is_half(from) || is_half(to) {
+        24
     } else {
         2
     };
@@ -62,7 +64,10 @@ fn bit_cast(cx: &mut Cx<'_>, inputs: &Inputs<'_>, to: DType) -> Result<Value, St
     if from.size() != to.size() || from == DType::String || to == DType::String {
         return Err(Stop::invalid("it takes types of one size"));
     }
-    cx.emit_with(inputs, to, shape.to_vec(), inputs.count(0)?, |shape| {
+    let elements = inputs.count(0)?;
+    // As bytes, and once more before and after that.
+    cx.scratch(elements.saturating_mul(3 * to.size() as u64))?;
+    cx.emit_with(inputs, to, shape.to_vec(), elements.saturating_mul(20), |shape| {
         let host = inputs.read(0)?.to_host().ok_or("its input cannot be read")?;
         let values = crate::TensorValues::from_le_bytes(to, &host.values().bytes()).ok_or("a byte is no bool")?;
         crate::Tensor::new(shape, values).map(Array::from_host).ok_or_else(|| "it changes the size".into())

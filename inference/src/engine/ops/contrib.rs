@@ -3,7 +3,7 @@
 
 use super::{
     Parse, dequantized,
-    quant::{one, saturate},
+    quant::{check_single, one, saturate},
     shapes, single,
     windows::Window,
 };
@@ -36,6 +36,7 @@ fn zero(inputs: &Inputs<'_>, index: usize) -> Result<i64, Stop> {
     if !inputs.has(index) {
         return Ok(0);
     }
+    check_single(inputs, &[index])?;
     let list = inputs.read(index)?.to_ints().unwrap_or_default();
     list.first().copied().ok_or_else(|| Stop::invalid(format!("its input {index} must be an integer")))
 }
@@ -72,7 +73,8 @@ fn average_pool(node: &Node<'_>) -> Result<Eval, String> {
     single(move |cx, inputs| {
         let (dtype, shape) = inputs.ty(0)?;
         let (placed, out) = super::pool::place(shape, &window)?;
-        let ops = super::pool::work(&out, &placed);
+        let ops = super::pool::work(&out, &placed, false);
+        cx.scratch(super::pool::tables(&placed).saturating_add(count(&out).saturating_mul(8)))?;
         let planes: usize = shape[..2].iter().product();
         let size: usize = shape[2..].iter().product();
         with_integers!(dtype, T => cx.emit::<T>(inputs, dtype, out.clone(), ops, || {
@@ -97,9 +99,10 @@ fn average_pool(node: &Node<'_>) -> Result<Eval, String> {
                 }).collect());
             }
             let mut result = Vec::with_capacity(out.iter().product());
+            let tables = super::pool::Windows::new(&placed);
             for plane in 0..planes {
                 let plane = &values[plane * size..(plane + 1) * size];
-                super::pool::windows(&placed, |elements, position| {
+                tables.each(|elements, position| {
                     // The sum of integers is exact.
                     let (sum, n) = elements.fold((0i64, 0usize), |(sum, n), at| (sum + (plane[at] as i64 - x_zero), n + 1));
                     let n = if include { counts[position] } else { n.max(1) };
@@ -144,12 +147,15 @@ fn distances(node: &Node<'_>) -> Result<Eval, String> {
     })
 }
 
+/// Bytes of memory for a token, about.
+const TOKEN_BYTES: u64 = 64;
+
 /// What a token is made of: every character by itself, or runs of characters of a class.
 #[derive(Debug, Clone)]
 enum Tokens {
     Characters,
-    /// Inclusive ranges of characters.
-    Runs(Vec<(char, char)>),
+    /// By ASCII character: whether it belongs to the class.
+    Runs([bool; 128]),
 }
 
 /// The expressions that skl2onnx writes: `.`, and a class of ASCII characters with `+`, like `[a-zA-Z0-9_]+`.
@@ -161,20 +167,17 @@ fn tokens(expression: &str) -> Option<Tokens> {
     if class.is_empty() || class.iter().any(|c| !c.is_ascii() || "[]^\\&".contains(*c)) {
         return None;
     }
-    let (mut ranges, mut at) = (Vec::new(), 0);
+    let (mut members, mut at) = ([false; 128], 0);
     while at < class.len() {
-        match class.get(at..at + 3) {
-            Some(&[from, '-', to]) => {
-                ranges.push((from, to));
-                at += 3;
-            }
-            _ => {
-                ranges.push((class[at], class[at]));
-                at += 1;
-            }
-        }
+        let (from, to, length) = match class.get(at..at + 3) {
+            Some(&[from, '-', to]) => (from, to, 3),
+            _ => (class[at], class[at], 1),
+        };
+        // All of them are ASCII.
+        (from..=to).for_each(|c| members[c as usize % 128] = true);
+        at += length;
     }
-    Some(Tokens::Runs(ranges))
+    Some(Tokens::Runs(members))
 }
 
 /// Texts as rows of tokens, filled up with a pad value to the longest row.
@@ -191,12 +194,15 @@ fn tokenizer(node: &Node<'_>) -> Result<Eval, String> {
         if array.dtype() != DType::String {
             return Err(Stop::unsupported(array.dtype()));
         }
+        let total = array.text_bytes().0;
+        // A token may be one byte.
+        cx.scratch(total.saturating_mul(TOKEN_BYTES))?;
         let rows: Vec<Vec<String>> = array.texts().iter().map(|text| cut(text, &how, least)).collect();
         let longest = rows.iter().map(Vec::len).max().unwrap_or(0);
         let mut shape = array.shape().to_vec();
         shape.push(longest);
-        let total: u64 = array.texts().iter().map(|text| text.len() as u64).sum();
         let ops = total.saturating_mul(4).saturating_add(count(&shape).saturating_mul(20));
+        cx.check_texts(count(&shape).saturating_mul(pad.len() as u64))?;
         cx.emit_texts(inputs, shape, ops, || {
             Ok(rows
                 .into_iter()
@@ -212,8 +218,8 @@ fn tokenizer(node: &Node<'_>) -> Result<Eval, String> {
 fn cut(text: &str, how: &Tokens, least: usize) -> Vec<String> {
     let tokens: Vec<String> = match how {
         Tokens::Characters => text.chars().map(String::from).collect(),
-        Tokens::Runs(ranges) => text
-            .split(|c: char| !ranges.iter().any(|(from, to)| (*from..=*to).contains(&c)))
+        Tokens::Runs(members) => text
+            .split(|c: char| !members.get(c as usize).is_some_and(|member| *member))
             .filter(|token| !token.is_empty())
             .map(str::to_owned)
             .collect(),

@@ -261,8 +261,9 @@ fn element(cx: &mut Cx<'_>, value: &Value, axis: usize, at: usize) -> Result<Val
     let (dtype, shape) = value.ty()?;
     let mut out = shape.to_vec();
     out.remove(axis);
-    // It is copied, in a trace, too, if there is something to copy.
-    let ops = count(&out).saturating_mul(COPY_OPS);
+    // It is copied, in a trace, too, if there is something to copy: with all that lies between its elements, unless they are
+    // neighbours.
+    let ops = count(&out).saturating_mul(if axis == 0 { COPY_OPS } else { 20 * COPY_OPS });
     if value.is_known() {
         cx.labour(ops)?;
     } else {

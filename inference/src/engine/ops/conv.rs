@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{
     Parse, conv_transpose, dequantized,
     integer::{byte_zero, centred},
-    quant::{self, column_factors},
+    quant::{self, check_single, column_factors},
     single,
     windows::Window,
 };
@@ -72,6 +72,14 @@ fn geometry(x: &[usize], w: &[usize], window: &Window, groups: usize) -> Result<
 /// Cost of an element of padding: to be cleared, where there is so much of it that it goes to memory.
 const PADDING_OPS: u64 = 16;
 
+/// Cost of a group of an image, of a channel, and of a row of one that is laid out for the kernel, however small.
+const GROUP_OPS: u64 = 4000;
+const CHANNEL_OPS: u64 = 2000;
+const ROW_OPS: u64 = 100;
+/// Cost of a multiply-add of what is no float32, and of an element of a patch: once, and for each dimension.
+const PLAIN_OPS: u64 = 100;
+const PATCH_OPS: u64 = 50;
+
 /// Multiply-adds, and the padded planes that they read.
 fn ops(g: &Geometry, out: &[usize]) -> u64 {
     let each = ((g.channels / g.groups) as u64).saturating_mul(g.kernel() as u64);
@@ -79,7 +87,27 @@ fn ops(g: &Geometry, out: &[usize]) -> u64 {
     let few = if g.outputs / g.groups < 4 { 3 } else { 1 };
     let batch = out.first().copied().unwrap_or(0) as u64;
     let planes = g.filling().saturating_add(g.padding().saturating_mul(PADDING_OPS));
+    let planes = planes.saturating_add(overhead(g));
     count(out).saturating_mul(each).saturating_mul(few).saturating_add(batch.saturating_mul(planes))
+}
+
+/// What the groups, the channels and their rows cost. Of more than two dimensions the outer ones are gone through one by one.
+fn overhead(g: &Geometry) -> u64 {
+    let (outer, inner) = g.axes.split_at(g.axes.len().saturating_sub(2));
+    let outputs: u64 = outer.iter().map(|axis| axis.output as u64).fold(g.groups as u64, u64::saturating_mul);
+    let inputs: u64 = outer.iter().map(|axis| axis.input as u64).fold(g.channels as u64, u64::saturating_mul);
+    let rows = if let [rows, columns] = inner { (rows.input as u64).saturating_mul(columns.stride as u64) } else { 1 };
+    let channel = rows.saturating_mul(ROW_OPS).saturating_add(CHANNEL_OPS);
+    outputs.saturating_mul(GROUP_OPS).saturating_add(inputs.saturating_mul(channel))
+}
+
+/// What a convolution costs of other types than float32, besides [`ops`].
+fn plain_ops(g: &Geometry, out: &[usize]) -> u64 {
+    let macs = count(out).saturating_mul((g.in_group() as u64).saturating_mul(g.kernel() as u64));
+    let patch = PATCH_OPS.saturating_mul(2 * g.axes.len() as u64 + g.in_group() as u64 * g.groups as u64);
+    let patches = count(&[g.kernel(), g.pixels()]).saturating_mul(patch);
+    let batch = out.first().copied().unwrap_or(0) as u64;
+    macs.saturating_mul(PLAIN_OPS).saturating_add(patches.saturating_mul(batch))
 }
 
 /// Constant weights of float32, laid out when the model is compiled.
@@ -139,6 +167,8 @@ fn conv(node: &Node<'_>) -> Result<Eval, String> {
                 Ok(())
             });
         }
+        let ops = ops.saturating_add(plain_ops(&g, &out));
+        cx.scratch(plain_bytes(&g).saturating_add(count(x).saturating_add(count(w)).saturating_mul(8)))?;
         with_floats!(dtype, T => cx.emit::<T>(inputs, dtype, out, ops, || {
             let wide = |index: usize| -> Result<Vec<<T as Real>::Wide>, Stop> {
                 Ok(inputs.values::<T>(index)?.iter().map(|x| x.widen()).collect())
@@ -191,15 +221,16 @@ fn sums_of_images<P: Pixel<Term = Pair> + Sync, O: Send>(
     });
 }
 
+/// Bytes of the table of [`plain`], and of its patches, at most.
+fn plain_bytes(g: &Geometry) -> u64 {
+    let each = size_of::<Option<usize>>() + g.in_group() * size_of::<f64>();
+    count(&[g.kernel(), g.pixels(), each])
+}
+
 /// The same for other types: patches are written out, the product is the plain one.
 fn plain<T: Sum>(x: &[T], w: &[T], g: &Geometry, batch: usize) -> Result<Vec<T>, Stop> {
     let (size, pixels, kernel) = (g.input_pixels(), g.pixels(), g.kernel());
     let (in_group, out_group) = (g.channels / g.groups, g.outputs / g.groups);
-    // The table, and the patches.
-    let each = (size_of::<Option<usize>>() as u64).saturating_add((in_group * size_of::<T>()) as u64);
-    if count(&[kernel, pixels]).saturating_mul(each) > MAX_RUN_BYTES {
-        return Err(Stop::Limit(format!("a convolution needs more than {MAX_RUN_BYTES} bytes")));
-    }
     let k = in_group * kernel;
     // For each kernel position and output the element that is met.
     let table: Vec<Option<usize>> = (0..kernel)
@@ -259,8 +290,8 @@ fn constant_weights(node: &Node<'_>, groups: usize, at: usize, zero_at: usize) -
         .integer_weights((slot(at)?, groups, slot(zero_at)), array.shape(), || integer_weights(array, zero, groups))
 }
 
-/// The zero point of an image of bytes, and weights of 16 bits: `None` when it is something else.
-type Narrow = Option<(i16, Arc<Weights<Pair>>)>;
+/// The zero point of an image of bytes, and weights of 16 bits.
+type Narrow = (i16, Arc<Weights<Pair>>);
 
 /// Sums of centred integers, exact in int32; for `QLinearConv` scaled back.
 fn integer(node: &Node<'_>, scaled: bool) -> Result<Eval, String> {
@@ -269,37 +300,45 @@ fn integer(node: &Node<'_>, scaled: bool) -> Result<Eval, String> {
     let constant = constant_weights(node, groups, w_at, w_zero);
     single(move |cx, inputs| {
         let (g, out) = geometry(inputs.shape(0)?, inputs.shape(w_at)?, &window, groups)?;
+        check_single(inputs, if scaled { &[1, 2, 6, 7] } else { &[2] })?;
+        for index in if scaled { &[4, 5][..] } else { &[3] } {
+            if inputs.has(*index) && !matches!(inputs.count(*index)?, n if n == 1 || n == g.outputs as u64) {
+                return Err(Stop::invalid(format!("its input {index} is not one number, or one for each output")));
+            }
+        }
         let to = if scaled { inputs.dtype(7)? } else { DType::Int32 };
         let layout = if constant.is_none() { layout(cx, inputs.shape(w_at)?)? } else { 0 };
         let ops = ops(&g, &out).saturating_add(count(&out).saturating_mul(8)).saturating_add(layout);
         let (threads, total) = (cx.threads_for(&out, ops), count(&out) as usize);
         cx.scratch(g.scratch())?;
+        for index in [0, x_zero, w_at, w_zero] {
+            if inputs.has(index) && !matches!(inputs.dtype(index)?, DType::Int8 | DType::Uint8) {
+                return Err(Stop::unsupported(inputs.dtype(index)?));
+            }
+        }
         let zero = |index: usize| if inputs.has(index) { inputs.read(index).map(Some) } else { Ok(None) };
-        // Bytes with one zero point, and weights that are narrow without theirs: as nearly always.
         let narrow = || -> Result<Narrow, Stop> {
-            let Some(x_zero) = byte_zero(inputs.read(0)?, zero(x_zero)?) else { return Ok(None) };
+            let wide = || Stop::invalid("its zero points do not fit");
+            let x_zero = byte_zero(inputs.read(0)?, zero(x_zero)?).ok_or_else(wide)?;
             let weights = match &constant {
-                Some(weights) => Some(weights.clone()),
-                None => integer_weights(inputs.read(w_at)?, zero(w_zero)?, groups).map(Arc::new),
+                Some(weights) => weights.clone(),
+                None => Arc::new(integer_weights(inputs.read(w_at)?, zero(w_zero)?, groups).ok_or_else(wide)?),
             };
-            Ok(weights.map(|weights| (x_zero, weights)))
+            Ok((x_zero, weights))
         };
         let sums = || -> Result<Vec<i32>, Stop> {
             if total == 0 {
                 return Ok(vec![]);
             }
+            let (zero, weights) = narrow()?;
+            let copy = |_: usize, sums: &[i32], out: &mut [i32]| out.copy_from_slice(sums);
+            let mut out = vec![0; total];
             let array = inputs.read(0)?;
-            if let Some((zero, weights)) = narrow()? {
-                let copy = |_: usize, sums: &[i32], out: &mut [i32]| out.copy_from_slice(sums);
-                let mut out = vec![0; total];
-                match array.dtype() {
-                    DType::Int8 => sums_of_images(&array.values::<i8>(), zero, &weights, &g, threads, &mut out, copy),
-                    _ => sums_of_images(&array.values::<u8>(), zero, &weights, &g, threads, &mut out, copy),
-                }
-                return Ok(out);
+            match array.dtype() {
+                DType::Int8 => sums_of_images(&array.values::<i8>(), zero, &weights, &g, threads, &mut out, copy),
+                _ => sums_of_images(&array.values::<u8>(), zero, &weights, &g, threads, &mut out, copy),
             }
-            let x = centred(array, zero(x_zero)?, 0)?;
-            plain(&x, &centred_weights(inputs.read(w_at)?, zero(w_zero)?)?, &g, array.shape()[0])
+            Ok(out)
         };
         if !scaled {
             return cx.emit::<i32>(inputs, to, out, ops, sums);
@@ -307,10 +346,10 @@ fn integer(node: &Node<'_>, scaled: bool) -> Result<Eval, String> {
         let scales = || Requantized::new(inputs, &g);
         match to {
             DType::Uint8 => {
-                cx.emit::<u8>(inputs, to, out, ops, || scales()?.bytes(inputs, narrow()?, &g, (total, threads), sums))
+                cx.emit::<u8>(inputs, to, out, ops, || scales()?.bytes(inputs, narrow()?, &g, (total, threads)))
             }
             DType::Int8 => {
-                cx.emit::<i8>(inputs, to, out, ops, || scales()?.bytes(inputs, narrow()?, &g, (total, threads), sums))
+                cx.emit::<i8>(inputs, to, out, ops, || scales()?.bytes(inputs, narrow()?, &g, (total, threads)))
             }
             _ => with_integers!(to, T => cx.emit::<T>(inputs, to, out, ops, || {
                 Ok(scales()?.plain(&sums()?, &g, to).map(|x| x as T).collect())
@@ -329,6 +368,7 @@ pub(super) fn dequantized(node: &Node<'_>) -> Result<Eval, String> {
         if inputs.has(6) && inputs.shape(6)? != [g.outputs] {
             return Err(Stop::invalid("its bias does not fit its weights"));
         }
+        check_single(inputs, &[1, 2])?;
         let layout = if constant.is_none() { layout(cx, inputs.shape(3)?)? } else { 0 };
         let ops = ops(&g, &out).saturating_add(count(&out).saturating_mul(4)).saturating_add(layout);
         let threads = cx.threads_for(&out, ops);
@@ -394,10 +434,9 @@ impl Requantized {
     fn bytes<T: Byte + Element>(
         &self,
         inputs: &Inputs<'_>,
-        narrow: Narrow,
+        (x_zero, weights): Narrow,
         g: &Geometry,
         (total, threads): (usize, usize),
-        sums: impl Fn() -> Result<Vec<i32>, Stop>,
     ) -> Result<Vec<T>, Stop> {
         if total == 0 {
             return Ok(vec![]);
@@ -405,14 +444,6 @@ impl Requantized {
         let zero = self.zero as i32;
         let finish = |o: usize, sums: &[i32], out: &mut [T]| {
             T::requantize(sums, self.bias[o], self.factors[o], zero, out);
-        };
-        let Some((x_zero, weights)) = narrow else {
-            let (sums, pixels) = (sums()?, g.pixels().max(1));
-            let mut out = vec![T::default(); sums.len()];
-            for (i, (sums, out)) in sums.chunks_exact(pixels).zip(out.chunks_exact_mut(pixels)).enumerate() {
-                finish(i % g.outputs, sums, out);
-            }
-            return Ok(out);
         };
         let array = inputs.read(0)?;
         let mut out = vec![T::default(); total];
@@ -441,7 +472,7 @@ mod tests {
         let axis =
             |input, dilation, pads: usize, output| Axis { input, kernel: 3, stride: 1, dilation, before: pads, output };
         let geometry = |axis: Axis| Geometry { groups: 1, channels: 5, outputs: 8, axes: vec![axis, axis] };
-        let plain = |g: &Geometry, out: &[usize]| count(out) * 5 * 9 + g.filling() * out[0] as u64;
+        let plain = |g: &Geometry, out: &[usize]| count(out) * 5 * 9 + (g.filling() + overhead(g)) * out[0] as u64;
         // Nothing but the image, all of it or not; a border of one; and three kernel rows a thousand apart.
         for (axis, padding) in [
             (axis(28, 1, 0, 26), 0),

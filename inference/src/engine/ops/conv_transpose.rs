@@ -14,6 +14,8 @@ use crate::{
     onnx::Node,
 };
 
+/// Cost of a group of an image, however small.
+const GROUP_OPS: u64 = 4000;
 /// Cost of a product that is added where it belongs.
 const SCATTER_OPS: u64 = 16;
 
@@ -115,6 +117,7 @@ fn transposed_eval(cx: &mut Cx<'_>, inputs: &Inputs<'_>, t: &Transposed) -> Resu
     let beside = layouts.saturating_mul(*batch as u64).saturating_add(places);
     let scattered = count(&[*batch, outputs * kernels, in_pixels]).saturating_mul(SCATTER_OPS);
     let ops = macs.saturating_mul(2).saturating_add(count(&out)).saturating_add(beside).saturating_add(scattered);
+    let ops = ops.saturating_add(count(&[*batch, t.groups]).saturating_mul(GROUP_OPS));
     with_floats!(dtype, T => cx.emit::<T>(inputs, dtype, out.clone(), ops, || {
         let wide = |index: usize| -> Result<Vec<f32>, Stop> {
             if dtype == DType::Float64 {

@@ -1,11 +1,12 @@
 //! Einsum: operands are contracted from left to right, two at a time, as stacks of matrix products.
 
 use super::{
-    Parse,
-    linear::{Stacks, multiply},
+    Parse, is_half,
+    linear::{PAIR_OPS, Stacks, multiply},
     single,
 };
 use crate::{
+    DType,
     engine::{
         array::{Array, strides, with_elements, with_floats, with_integers},
         cx::{Cx, Inputs, Stop},
@@ -13,7 +14,7 @@ use crate::{
             matmul::{Packed, laying_out},
             reduce,
         },
-        numeric::Real,
+        numeric::{Real, cast},
         program::Eval,
         value::{Value, count},
     },
@@ -72,6 +73,9 @@ fn labels(term: &str, rank: usize) -> Result<Vec<Label>, Stop> {
     Ok(out)
 }
 
+/// Each is looked at for every other one.
+const MAX_OPERANDS: usize = 64;
+
 /// Labels with their sizes.
 type Sizes = Vec<(Label, usize)>;
 
@@ -80,8 +84,8 @@ fn size(sizes: &Sizes, label: Label) -> usize {
 }
 
 fn evaluate(cx: &mut Cx<'_>, inputs: &Inputs<'_>, equation: &Equation) -> Result<Value, Stop> {
-    if equation.inputs.len() != inputs.len() {
-        return Err(Stop::invalid("its equation has another number of operands"));
+    if equation.inputs.len() != inputs.len() || inputs.len() > MAX_OPERANDS {
+        return Err(Stop::invalid(format!("its equation has another number of operands, or more than {MAX_OPERANDS}")));
     }
     let dtype = inputs.dtype(0)?;
     let (mut terms, mut sizes): (Vec<Vec<Label>>, Sizes) = (Vec::new(), Vec::new());
@@ -91,6 +95,11 @@ fn evaluate(cx: &mut Cx<'_>, inputs: &Inputs<'_>, equation: &Equation) -> Result
             return Err(Stop::invalid("its operands have different types"));
         }
         let list = labels(term, shape.len())?;
+        let twice =
+            |(i, label): (usize, &Label)| list[..i].iter().zip(shape).any(|(l, dim)| l == label && *dim != shape[i]);
+        if list.iter().enumerate().any(twice) {
+            return Err(Stop::invalid("a label has different sizes in one operand"));
+        }
         for (label, dim) in list.iter().zip(shape) {
             match sizes.iter_mut().find(|(l, _)| l == label) {
                 None => sizes.push((*label, *dim)),
@@ -121,6 +130,9 @@ fn evaluate(cx: &mut Cx<'_>, inputs: &Inputs<'_>, equation: &Equation) -> Result
             list
         }
     };
+    if (1..output.len()).any(|i| output[..i].contains(&output[i])) {
+        return Err(Stop::invalid("its output has a label twice"));
+    }
     if output.iter().any(|label| !sizes.iter().any(|(l, _)| l == label)) {
         return Err(Stop::invalid("its output has a label that no operand has"));
     }
@@ -132,7 +144,9 @@ fn evaluate(cx: &mut Cx<'_>, inputs: &Inputs<'_>, equation: &Equation) -> Result
     cx.emit_with(inputs, dtype, out, ops, |_| {
         let mut current: Option<(Array, Vec<Label>)> = None;
         for (i, term) in terms.iter().enumerate() {
-            let (array, list) = diagonal(inputs.read(i)?, term);
+            let operand = inputs.read(i)?;
+            let operand = if is_half(dtype) { cast(operand, DType::Float32) } else { operand.clone() };
+            let (array, list) = diagonal(&operand, term);
             // Sizes of one are repeated where another operand has more.
             let shape: Vec<usize> = list.iter().map(|label| size(&sizes, *label)).collect();
             let next = (array.broadcast(&shape).contiguous(), list);
@@ -145,7 +159,7 @@ fn evaluate(cx: &mut Cx<'_>, inputs: &Inputs<'_>, equation: &Equation) -> Result
         let (array, list) = current.ok_or("it has no operand")?;
         let (array, list) = sum_out(&array, &list, |label| output.contains(label))?;
         let order: Vec<usize> = output.iter().filter_map(|label| list.iter().position(|l| l == label)).collect();
-        Ok(array.permute(&order).contiguous())
+        Ok(cast(&array.permute(&order).contiguous(), dtype))
     })
 }
 
@@ -170,7 +184,7 @@ fn contractions(terms: &[Vec<Label>], output: &[Label], sizes: &Sizes) -> (u64, 
         let saturated = |sizes: &[usize]| usize::try_from(count(sizes)).unwrap_or(usize::MAX);
         let (k, n) = (saturated(&inner), saturated(&columns));
         if i > 0 {
-            layouts = layouts.saturating_add(laying_out(k, n).saturating_mul(count(&stack)));
+            layouts = layouts.saturating_add(laying_out(k, n).saturating_add(PAIR_OPS).saturating_mul(count(&stack)));
             layout = layout.max(Packed::<f32>::bytes(k, n));
         }
         let spread = count(&list(&mut own.iter()));

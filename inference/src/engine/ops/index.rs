@@ -28,6 +28,20 @@ pub(super) fn find(name: &str) -> Option<Parse> {
     })
 }
 
+/// Cost of an index that is read, and of a block that is copied where it says, however small.
+const INDEX_OPS: u64 = 60;
+const BLOCK_OPS: u64 = 40;
+/// Cost of an element that is found by its own index, and of each step on the way to it.
+const FOUND_OPS: u64 = 150;
+const STEP_OPS: u64 = 60;
+/// Bytes of memory for an index, with copies.
+const INDEX_BYTES: u64 = 24;
+
+/// What so many elements cost that are found by their own indices.
+fn finding(elements: &[usize]) -> u64 {
+    count(elements).saturating_mul(FOUND_OPS).saturating_add(shapes::stretches(elements).saturating_mul(STEP_OPS))
+}
+
 /// Indices of an input into a dimension, with negative ones from the end.
 fn indices(inputs: &Inputs<'_>, index: usize, size: usize) -> Result<Vec<usize>, Stop> {
     let list = inputs.read(index)?.to_ints().ok_or_else(|| Stop::invalid("its indices must be integers"))?;
@@ -78,7 +92,10 @@ fn gather(node: &Node<'_>) -> Result<Eval, String> {
         let mut out = shape[..axis].to_vec();
         out.extend_from_slice(index_shape);
         out.extend_from_slice(&shape[axis + 1..]);
-        let ops = count(&out);
+        let indexed = count(index_shape);
+        cx.scratch(indexed.saturating_mul(INDEX_BYTES))?;
+        let blocks = count(&shape[..axis]).saturating_mul(indexed);
+        let ops = count(&out).saturating_add(indexed.saturating_add(blocks).saturating_mul(BLOCK_OPS));
         cx.emit_with(inputs, dtype, out, ops, |out| {
             let (outer, size, inner) = shapes::around(shape, axis);
             let list = indices(inputs, 1, size)?;
@@ -97,7 +114,8 @@ fn gather_elements(node: &Node<'_>) -> Result<Eval, String> {
         if !fits {
             return Err(Stop::invalid("its indices do not fit its input"));
         }
-        let ops = count(out);
+        cx.scratch(count(out).saturating_mul(INDEX_BYTES))?;
+        let ops = finding(out);
         cx.emit_with(inputs, dtype, out.to_vec(), ops, |out| {
             let list = indices(inputs, 1, shape[axis])?;
             let offsets = element_offsets(&out, shape, axis, &list);
@@ -127,7 +145,10 @@ fn gather_nd(node: &Node<'_>) -> Result<Eval, String> {
         }
         let mut out = index_shape[..index_shape.len() - 1].to_vec();
         out.extend_from_slice(&shape[batch + depth..]);
-        let ops = count(&out);
+        let indexed = count(index_shape);
+        cx.scratch(indexed.saturating_mul(INDEX_BYTES))?;
+        let blocks = count(&index_shape[..index_shape.len() - 1]).saturating_mul(BLOCK_OPS);
+        let ops = count(&out).saturating_add(blocks).saturating_add(indexed.saturating_mul(INDEX_OPS));
         cx.emit_with(inputs, dtype, out, ops, |out| {
             let numbers = block_numbers(inputs, 1, shape, index_shape, batch, depth)?;
             let block = shape[batch + depth..].iter().product();
@@ -235,7 +256,8 @@ fn scatter_elements(node: &Node<'_>) -> Result<Eval, String> {
         if !fits {
             return Err(Stop::invalid("its indices, updates and input do not fit"));
         }
-        let ops = count(shape).saturating_add(count(index_shape).saturating_mul(2));
+        cx.scratch(count(index_shape).saturating_mul(INDEX_BYTES))?;
+        let ops = count(shape).saturating_add(finding(index_shape));
         cx.emit_with(inputs, dtype, shape.to_vec(), ops, |_| {
             let list = indices(inputs, 1, shape[axis])?;
             let offsets = element_offsets(index_shape, shape, axis, &list);
@@ -258,7 +280,11 @@ fn scatter_nd(node: &Node<'_>) -> Result<Eval, String> {
         if !fits {
             return Err(Stop::invalid("its indices, updates and input do not fit"));
         }
-        let ops = count(shape).saturating_add(count(update_shape));
+        let indexed = count(index_shape);
+        cx.scratch(indexed.saturating_mul(INDEX_BYTES))?;
+        let blocks = count(&index_shape[..index_shape.len() - 1]).saturating_mul(BLOCK_OPS);
+        let ops = count(shape).saturating_add(count(update_shape)).saturating_add(blocks);
+        let ops = ops.saturating_add(indexed.saturating_mul(INDEX_OPS));
         cx.emit_with(inputs, dtype, shape.to_vec(), ops, |_| {
             let numbers = block_numbers(inputs, 1, shape, index_shape, 0, depth)?;
             write(inputs.read(0)?, inputs.read(2)?, &numbers, shape[depth..].iter().product(), how)
@@ -284,7 +310,9 @@ fn tensor_scatter(node: &Node<'_>) -> Result<Eval, String> {
         if !fits {
             return Err(Stop::invalid("its update does not fit its input"));
         }
-        let ops = count(shape).saturating_add(count(update));
+        let blocks = count(&update[..=axis]);
+        cx.scratch(blocks.saturating_mul(INDEX_BYTES))?;
+        let ops = count(shape).saturating_add(count(update)).saturating_add(blocks.saturating_mul(BLOCK_OPS));
         cx.emit_with(inputs, dtype, shape.to_vec(), ops, |_| {
             let batch = shape[0];
             let starts = match inputs.has(2) {
@@ -312,20 +340,25 @@ fn tensor_scatter(node: &Node<'_>) -> Result<Eval, String> {
     })
 }
 
-fn truths(array: &Array) -> Vec<bool> {
-    array.to_doubles().map_or_else(
+/// Positions of the elements that are not zero, or not empty: wherever a trace knows them they are found in it, too.
+fn truths(cx: &mut Cx<'_>, array: &Array) -> Result<Vec<usize>, Stop> {
+    let elements = count(array.shape());
+    cx.labour(elements.saturating_mul(FOUND_OPS))?;
+    cx.scratch(elements.saturating_mul(INDEX_BYTES))?;
+    let truths: Vec<bool> = array.to_doubles().map_or_else(
         || array.texts().iter().map(|text| !text.is_empty()).collect(),
         |values| values.into_iter().map(|x| x != 0.0).collect(),
-    )
+    );
+    Ok(truths.into_iter().enumerate().filter(|(_, x)| *x).map(|(i, _)| i).collect())
 }
 
 fn non_zero(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Value, Stop> {
     let array = inputs.array(0)?;
     let shape = array.shape().to_vec();
-    let found: Vec<usize> = truths(array).into_iter().enumerate().filter(|(_, x)| *x).map(|(i, _)| i).collect();
+    let found = truths(cx, array)?;
     let rank = shape.len();
     let own = strides(&shape);
-    let ops = inputs.count(0)?;
+    let ops = count(&[rank, found.len()]).saturating_mul(FOUND_OPS);
     cx.emit::<i64>(inputs, DType::Int64, vec![rank, found.len()], ops, || {
         let coordinate = |axis: usize, at: &usize| (at / own[axis] % shape[axis].max(1)) as i64;
         Ok((0..rank).flat_map(|axis| found.iter().map(move |at| coordinate(axis, at))).collect())
@@ -336,8 +369,7 @@ fn compress(node: &Node<'_>) -> Result<Eval, String> {
     let at = node.attribute("axis").map(|_| node.int("axis", 0));
     single(move |cx, inputs| {
         let (dtype, shape) = inputs.ty(0)?;
-        let condition = truths(inputs.array(1)?);
-        let kept: Vec<usize> = condition.into_iter().enumerate().filter(|(_, x)| *x).map(|(i, _)| i).collect();
+        let kept = truths(cx, inputs.array(1)?)?;
         let (flat, axis) = match at {
             Some(at) => (shape.to_vec(), shapes::axis(at, shape.len())?),
             None => (vec![shape.iter().product()], 0),
@@ -347,7 +379,8 @@ fn compress(node: &Node<'_>) -> Result<Eval, String> {
         }
         let mut out = flat.clone();
         out[axis] = kept.len();
-        let ops = count(&out);
+        let blocks = count(&flat[..axis]).saturating_mul(kept.len() as u64);
+        let ops = count(&out).saturating_add(blocks.saturating_mul(BLOCK_OPS));
         cx.emit_with(inputs, dtype, out, ops, |out| {
             let (outer, size, inner) = shapes::around(&flat, axis);
             let numbers = (0..outer).flat_map(|o| kept.iter().map(move |i| o * size + i));
@@ -360,7 +393,11 @@ fn one_hot(node: &Node<'_>) -> Result<Eval, String> {
     let at = node.int("axis", -1);
     single(move |cx, inputs| {
         let (shape, dtype) = (inputs.shape(0)?, inputs.dtype(2)?);
-        let depth = inputs.array(1)?.to_doubles().and_then(|v| v.first().copied()).unwrap_or(-1.0);
+        let depth = inputs.array(1)?;
+        if depth.count() != 1 || inputs.count(2)? != 2 {
+            return Err(Stop::invalid("it needs a depth and two values"));
+        }
+        let depth = depth.to_doubles().and_then(|v| v.first().copied()).unwrap_or(-1.0);
         if !(0.0..1e9).contains(&depth) {
             return Err(Stop::invalid("its depth is out of range"));
         }
@@ -368,22 +405,21 @@ fn one_hot(node: &Node<'_>) -> Result<Eval, String> {
         let axis = shapes::axis(at, shape.len() + 1)?;
         let mut out = shape.to_vec();
         out.insert(axis, depth);
-        let ops = count(&out);
+        cx.scratch(count(&out).saturating_add(count(shape).saturating_mul(8)))?;
+        let ops = count(&out).saturating_mul(4).saturating_add(count(shape).saturating_mul(INDEX_OPS));
         cx.emit_with(inputs, dtype, out, ops, |out| {
             let list = inputs.read(0)?.to_doubles().ok_or("its indices must be numbers")?;
             let (outer, _, inner) = shapes::around(&out, axis);
             // Element 1 of the values is "on", element 0 "off".
-            let mut which = vec![0usize; outer * depth * inner];
+            let mut which = vec![0u8; outer * depth * inner];
             for (n, i) in list.into_iter().enumerate() {
+                let i = i.trunc();
                 let i = if i < 0.0 { i + depth as f64 } else { i };
                 if i >= 0.0 && i < depth as f64 {
                     which[(n / inner.max(1) * depth + i as usize) * inner + n % inner.max(1)] = 1;
                 }
             }
-            if inputs.count(2)? != 2 {
-                return Err(Stop::invalid("it needs two values"));
-            }
-            Ok(pick(inputs.read(2)?, out, which.into_iter()))
+            Ok(pick(inputs.read(2)?, out, which.into_iter().map(usize::from)))
         })
     })
 }

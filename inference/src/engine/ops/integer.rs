@@ -2,7 +2,11 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use super::{Body, Parse, linear::Stacks, quant, shapes, single};
+use super::{
+    Body, Parse,
+    linear::{PAIR_OPS, Stacks},
+    quant, shapes, single,
+};
 use crate::{
     DType,
     engine::{
@@ -27,8 +31,8 @@ pub(super) fn find(name: &str) -> Option<Parse> {
     })
 }
 
-/// The elements of an int8 or uint8 matrix minus its zero point, as int32. The zero point is one number, or one for each
-/// row (`along` 0) or column (`along` 1).
+/// The elements of an int8 or uint8 matrix, or of a stack of them, minus its zero point, as int32. The zero point is one number,
+/// one for each row (`along` 0) or column (`along` 1), or has a shape that is broadcast to the matrices'.
 pub(super) fn centred(array: &Array, zero: Option<&Array>, along: usize) -> Result<Vec<i32>, Stop> {
     let zeros = match zero {
         Some(zero) => zero.to_ints().ok_or_else(|| Stop::unsupported(zero.dtype()))?,
@@ -42,24 +46,19 @@ pub(super) fn centred(array: &Array, zero: Option<&Array>, along: usize) -> Resu
             _ => {}
         }
     }
-    let values = array.to_ints().ok_or_else(|| Stop::unsupported(array.dtype()))?;
     let shape = array.shape();
-    let columns = shape.last().copied().unwrap_or(1).max(1);
-    let rows = shape.len().checked_sub(2).map_or(1, |axis| shape[axis]).max(1);
-    let pick = |i: usize| match (zeros.len(), along) {
-        (1, _) => Some(zeros[0]),
-        (len, 0) if len == rows => zeros.get(i / columns % rows).copied(),
-        (len, 1) if len == columns => zeros.get(i % columns).copied(),
-        (len, _) if len == values.len() / columns => zeros.get(i / columns).copied(),
-        // One for each column of each matrix of a stack.
-        (len, _) if len == values.len() / rows => zeros.get(i / (columns * rows) * columns + i % columns).copied(),
-        _ => None,
+    let zero = match zero {
+        // One for each row.
+        Some(zero) if along == 0 && zero.shape().len() == 1 => zero.reshape(vec![zero.count(), 1]),
+        Some(zero) => zero.clone(),
+        None => Array::ints(vec![0]),
     };
-    (0..values.len())
-        .map(|i| {
-            pick(i).map(|zero| (values[i] - zero) as i32).ok_or_else(|| Stop::invalid("its zero point does not fit"))
-        })
-        .collect()
+    if shapes::broadcast(&[shape, zero.shape()])? != shape {
+        return Err(Stop::invalid("its zero point does not fit"));
+    }
+    let values = array.to_ints().ok_or_else(|| Stop::unsupported(array.dtype()))?;
+    let zeros = zero.broadcast(shape).to_ints().ok_or_else(|| Stop::unsupported(zero.dtype()))?;
+    Ok(values.into_iter().zip(zeros).map(|(x, zero)| (x - zero) as i32).collect())
 }
 
 /// The zero point of int8 or uint8 elements, when it is one small number.
@@ -164,11 +163,18 @@ pub(super) fn integer_product(
     let zeros = column_zeros(right_zero, n).filter(|zeros| zeros.len() == 1 || right.shape().len() == 2);
     if let (Some(left), Some((right, signed)), Some(zeros)) = (&left, bytes_of(right), zeros) {
         let (left, zero) = left.operand();
+        let mut last: Option<(usize, ByteMatrix)> = None;
         for (i, (p, q)) in pairs.into_iter().enumerate() {
-            let right = Bytes { bytes: &right[q * k * n..(q + 1) * k * n], signed };
+            let matrix = match last.take() {
+                Some((number, matrix)) if number == q => matrix,
+                _ => {
+                    let right = Bytes { bytes: &right[q * k * n..(q + 1) * k * n], signed };
+                    ByteMatrix::new(right, &zeros, k, n, (n, 1))
+                }
+            };
             let left = Bytes { bytes: &left.bytes[p * m * k..(p + 1) * m * k], ..left };
-            let out = &mut out[i * m * n..(i + 1) * m * n];
-            ByteMatrix::new(right, &zeros, k, n, (n, 1)).product((left, zero), out, threads);
+            matrix.product((left, zero), &mut out[i * m * n..(i + 1) * m * n], threads);
+            last = Some((q, matrix));
         }
         return Ok(out);
     }
@@ -180,6 +186,9 @@ pub(super) fn integer_product(
     Ok(out)
 }
 
+/// Bytes of memory for each element of an operand, at most.
+const CENTRED_BYTES: u64 = 20;
+
 /// Admits what an [`integer_product`] takes besides its operands, and tells what it costs besides its multiply-adds.
 pub(super) fn admit(
     cx: &mut Cx<'_>,
@@ -188,15 +197,17 @@ pub(super) fn admit(
     stacks: &Stacks,
     constant: Option<&ByteMatrix>,
 ) -> Result<u64, Stop> {
-    // The left-hand side in quads. Where zero points are not as simple as they nearly always are, both sides as int32.
-    let left = inputs.count(a)?.saturating_mul(4);
+    // Operands in quads; or as int32, with integers of eight bytes meanwhile, where zero points are not as simple as they nearly
+    // always are.
+    let left = inputs.count(a)?.saturating_mul(CENTRED_BYTES);
     if constant.is_some() {
         cx.scratch(left)?;
         return Ok(0);
     }
-    let right = ByteMatrix::bytes(stacks.k, stacks.n).saturating_add(inputs.count(b)?.saturating_mul(4));
+    let right = ByteMatrix::bytes(stacks.k, stacks.n).saturating_add(inputs.count(b)?.saturating_mul(CENTRED_BYTES));
     cx.scratch(left.saturating_add(right))?;
-    Ok(ByteMatrix::laying_out(stacks.k, stacks.n).saturating_mul(stacks.layouts(inputs.shape(b)?)))
+    let layouts = ByteMatrix::laying_out(stacks.k, stacks.n).saturating_mul(stacks.layouts(inputs.shape(b)?));
+    Ok(layouts.saturating_add(count(&stacks.batch).saturating_mul(2 * PAIR_OPS)))
 }
 
 /// [`integer_product`] of the matrices at inputs 0 and 3, with zero points at 2 and 5, each turned or not.

@@ -2,17 +2,17 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use super::{Parse, shapes, single};
+use super::{Parse, is_half, shapes, single};
 use crate::{
     DType,
     engine::{
         array::{Array, walk, with_floats, with_integers, with_numbers},
         cx::{Cx, Inputs, Stop, threads_within},
         kernels::{
-            matmul::{Packed, SPREAD, laying_out, matmul, matmul_strided},
+            matmul::{PANEL, Packed, SPREAD, laying_out, matmul, matmul_strided},
             product::{product, product_f64},
         },
-        numeric::{Number, Real},
+        numeric::{Number, Real, cast},
         program::Eval,
         threads::pieces,
         value::{Value, count},
@@ -78,6 +78,27 @@ impl Stacks {
         count(&self.batch).saturating_mul(count(&[self.m, self.k, self.n]))
     }
 
+    /// What a product of a type costs besides, and its memory beside the output, if `b` is the shape of the right-hand side.
+    fn beside(&self, dtype: DType, b: &[usize]) -> (u64, u64) {
+        let pairs = count(&self.batch);
+        let left = count(&[self.m, self.k]).saturating_mul(pairs);
+        let numbers = left.saturating_add(count(b)).saturating_add(count(&self.out).saturating_mul(2));
+        let laid_out = laying_out(self.k, self.n).saturating_mul(self.layouts(b));
+        let bytes = Packed::<f32>::bytes(self.k, self.n);
+        let (ops, bytes) = match dtype {
+            DType::Float32 => (laid_out, bytes),
+            DType::Float16 | DType::BFloat16 => (
+                laid_out.saturating_add(numbers.saturating_mul(CONVERT_OPS)),
+                bytes.saturating_add(numbers.saturating_mul(4)),
+            ),
+            DType::Float64 => {
+                (self.ops().saturating_mul(11).saturating_add(left.saturating_mul(60)), numbers.saturating_mul(8))
+            }
+            _ => (self.ops().saturating_mul(19), numbers.saturating_mul(8)),
+        };
+        (ops.saturating_add(pairs.saturating_mul(PAIR_OPS)), bytes)
+    }
+
     /// For each product of the stack the indices of its two matrices.
     pub(super) fn pairs(&self, a: &[usize], b: &[usize]) -> Vec<(usize, usize)> {
         let stack = |shape: &[usize]| shape[..shape.len().saturating_sub(2)].to_vec();
@@ -89,6 +110,19 @@ impl Stacks {
         };
         numbers(a).into_iter().zip(numbers(b)).collect()
     }
+}
+
+/// Cost of a number that is converted for a product.
+const CONVERT_OPS: u64 = 20;
+/// Cost of each product of a stack, however small.
+pub(super) const PAIR_OPS: u64 = 3000;
+/// Cost of a zero that a product reads at the end of its panels.
+const PADDED_OPS: u64 = 8;
+
+/// What a product with a constant costs for what its layout is padded with: it is read once, at least.
+pub(super) fn padding(rhs: &Packed) -> u64 {
+    let zeros = rhs.columns().next_multiple_of(PANEL) - rhs.columns();
+    count(&[zeros, rhs.rows()]).saturating_mul(PADDED_OPS)
 }
 
 /// A constant right-hand side of float32, laid out when the model is compiled.
@@ -117,9 +151,13 @@ fn matmul_op(node: &Node<'_>) -> Result<Eval, String> {
         let stacks = Stacks::new(a, b)?;
         let threads = cx.threads;
         let mut ops = stacks.ops();
-        if constant.is_none() && dtype == DType::Float32 {
-            cx.scratch(Packed::<f32>::bytes(stacks.k, stacks.n))?;
-            ops = ops.saturating_add(laying_out(stacks.k, stacks.n).saturating_mul(stacks.layouts(b)));
+        match &constant {
+            Some(rhs) => ops = ops.saturating_add(padding(rhs)),
+            None => {
+                let (more, bytes) = stacks.beside(dtype, b);
+                cx.scratch(bytes)?;
+                ops = ops.saturating_add(more);
+            }
         }
         let out = stacks.out.clone();
         if let Some(rhs) = &constant {
@@ -230,9 +268,12 @@ pub(super) fn multiply(a: &Array, b: &Array, stacks: &Stacks, threads: usize) ->
         }
         dtype => with_floats!(dtype, T => {
             // Halves are summed as float32 and rounded once.
-            let wide = |array: &Array| array.values::<T>().iter().map(|x| x.widen() as f32).collect::<Vec<f32>>();
-            let out = each!(f32, (wide(a), wide(b)), product::<f32>);
-            Ok(Array::new(dtype, vec![total], out.into_iter().map(|x: f32| T::narrow(x.into())).collect::<Vec<T>>()))
+            let wide = |array: &Array| {
+                let values = array.values::<T>().iter().map(|x| x.widen() as f32).collect();
+                Array::new(DType::Float32, array.shape().to_vec(), values)
+            };
+            let out: Vec<f32> = multiply(&wide(a), &wide(b), stacks, threads)?.into_vec();
+            Ok(Array::new(dtype, vec![total], out.into_iter().map(|x| T::narrow(x.into())).collect::<Vec<T>>()))
         }, with_integers!(dtype, T => {
             let wide = |array: &Array| array.values::<T>().iter().map(|x| *x as i64).collect::<Vec<i64>>();
             let out = each!(i64, (wide(a), wide(b)), product::<i64>);
@@ -260,9 +301,13 @@ fn gemm(node: &Node<'_>) -> Result<Eval, String> {
         let threads = cx.threads;
         let stacks = Stacks { batch: vec![], m, k, n, out: out.clone() };
         let mut ops = stacks.ops().saturating_add(count(&out));
-        if constant.is_none() {
-            cx.scratch(Packed::<f32>::bytes(k, n))?;
-            ops = ops.saturating_add(laying_out(k, n));
+        match &constant {
+            Some(rhs) => ops = ops.saturating_add(padding(rhs)),
+            None => {
+                let (more, bytes) = stacks.beside(dtype, b);
+                cx.scratch(bytes)?;
+                ops = ops.saturating_add(more);
+            }
         }
         if let Some(rhs) = &constant {
             return cx.emit_over(inputs, out, (ops, 0), |out, _| {
@@ -277,6 +322,14 @@ fn gemm(node: &Node<'_>) -> Result<Eval, String> {
                 let array = inputs.read(index)?;
                 Ok(if turn { array.permute(&[1, 0]).contiguous() } else { array.clone() })
             };
+            if is_half(dtype) {
+                let single = |array: &Array| cast(array, DType::Float32);
+                let (left, right) = (single(&turned(0, turn_a)?), single(&turned(1, turn_b)?));
+                let mut product = multiply(&left, &right, &stacks, threads)?.into_vec();
+                let third = if inputs.has(2) { Some(Value::Known(single(inputs.read(2)?))) } else { None };
+                finish(&mut product, n, (alpha, beta), &Inputs::new(vec![third.as_ref()]), 0)?;
+                return Ok(cast(&Array::new(DType::Float32, out, product), dtype));
+            }
             let product = multiply(&turned(0, turn_a)?, &turned(1, turn_b)?, &stacks, threads)?;
             if dtype == DType::Float32 {
                 let mut product = product.into_vec();
@@ -341,7 +394,9 @@ fn det(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Value, Stop> {
         return Err(Stop::invalid("it takes square matrices"));
     }
     let n = *rows;
-    let ops = count(shape).saturating_mul(n as u64);
+    let ops = count(shape).saturating_mul(n as u64).saturating_mul(6);
+    let ops = ops.saturating_add(count(batch).saturating_mul(1500));
+    cx.scratch(count(shape).saturating_mul(8))?;
     with_floats!(dtype, T => cx.emit::<T>(inputs, dtype, batch.to_vec(), ops, || {
         let values = inputs.read(0)?.to_doubles().unwrap_or_default();
         let total: usize = batch.iter().product();

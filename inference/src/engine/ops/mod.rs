@@ -104,6 +104,11 @@ fn floats(array: &Array) -> Result<Vec<f32>, Stop> {
     with_floats!(dtype, T => Ok(array.values::<T>().iter().map(|x| x.widen() as f32).collect()), Err(Stop::unsupported(dtype)))
 }
 
+/// Whether elements are computed with as float32 and rounded once, at the end.
+fn is_half(dtype: DType) -> bool {
+    matches!(dtype, DType::Float16 | DType::BFloat16)
+}
+
 /// Whether an operator reads its inputs' elements by [`Inputs::owned`] alone, and so may get one to write over.
 pub(crate) fn takes(domain: &str, name: &str, opset: i64) -> bool {
     // Before operator set 7 operands were aligned first.

@@ -2,7 +2,7 @@
 
 use super::{
     Parse, eval,
-    reduce::{rows_of, turn_back},
+    reduce::{ROW_OPS, rows_of, rows_ops, turn_back},
     shapes, single,
 };
 use crate::{
@@ -35,6 +35,11 @@ pub(super) fn find(name: &str) -> Option<Parse> {
     })
 }
 
+/// Cost of a plane that is scaled and shifted, however small.
+const PLANE_OPS: u64 = 250;
+/// Cost of an element that is standardized as other fractions than float32, or together with others.
+const STANDARDIZED_OPS: u64 = 20;
+
 fn doubles(inputs: &Inputs<'_>, index: usize) -> Result<Vec<f64>, Stop> {
     let array = inputs.read(index)?;
     array.to_doubles().ok_or_else(|| Stop::unsupported(array.dtype()))
@@ -49,7 +54,8 @@ fn wide_values<T: Real>(inputs: &Inputs<'_>, index: usize) -> Result<Vec<T::Wide
 /// by a multiplication and an addition.
 fn batch_norm(node: &Node<'_>) -> Result<Eval, String> {
     let epsilon = f64::from(node.float("epsilon", 1e-5));
-    if node.flag("training_mode", false) {
+    // Before operator set 14 the statistics of the batch were further outputs, of training alone.
+    if node.flag("training_mode", false) || (node.opset < 14 && (1..5).any(|index| node.has_output(index))) {
         return Err("training mode is not supported: export for inference".into());
     }
     single(move |cx, inputs| {
@@ -60,7 +66,8 @@ fn batch_norm(node: &Node<'_>) -> Result<Eval, String> {
                 return Err(Stop::invalid("its statistics do not fit its channels"));
             }
         }
-        let ops = count(shape).saturating_mul(2);
+        let planes = count(&shape[..shape.len().min(2)]);
+        let ops = count(shape).saturating_mul(2).saturating_add(planes.saturating_mul(PLANE_OPS));
         with_floats!(dtype, T => cx.emit::<T>(inputs, dtype, shape.to_vec(), ops, || {
             type W = <T as Real>::Wide;
             let (scale, bias) = (wide_values::<T>(inputs, 1)?, wide_values::<T>(inputs, 2)?);
@@ -116,7 +123,12 @@ fn instance_norm(node: &Node<'_>) -> Result<Eval, String> {
         let (dtype, shape) = inputs.ty(0)?;
         let [_, channels, spatial @ ..] = shape else { return Err(Stop::invalid("it takes batch and channels")) };
         let n = spatial.iter().product::<usize>();
-        let ops = count(shape).saturating_mul(8);
+        if (1..3).any(|index| inputs.count(index).is_ok_and(|count| count != *channels as u64)) {
+            return Err(Stop::invalid("its scale or bias does not fit its channels"));
+        }
+        let ops = count(shape).saturating_mul(STANDARDIZED_OPS);
+        let ops = ops.saturating_add(count(&shape[..2]).saturating_mul(ROW_OPS));
+        cx.scratch(count(shape).saturating_mul(8))?;
         with_floats!(dtype, T => cx.emit::<T>(inputs, dtype, shape.to_vec(), ops, || {
             scaled_rows::<T>(inputs, n, epsilon, |i| i / n.max(1) % channels)
         }), Err(Stop::unsupported(dtype)))
@@ -136,8 +148,14 @@ fn group_norm(node: &Node<'_>) -> Result<Eval, String> {
         }
         let plane = spatial.iter().product::<usize>();
         let n = plane * channels / groups;
-        let per_channel = inputs.count(1)? == *channels as u64;
-        let ops = count(shape).saturating_mul(8);
+        let parameters = inputs.count(1)?;
+        let per_channel = parameters == *channels as u64;
+        if inputs.count(2)? != parameters || !(per_channel || parameters == groups as u64) {
+            return Err(Stop::invalid("its scale or bias does not fit its channels"));
+        }
+        let ops = count(shape).saturating_mul(STANDARDIZED_OPS);
+        let ops = ops.saturating_add(count(&[shape[0], groups]).saturating_mul(ROW_OPS));
+        cx.scratch(count(shape).saturating_mul(8))?;
         with_floats!(dtype, T => cx.emit::<T>(inputs, dtype, shape.to_vec(), ops, || {
             scaled_rows::<T>(inputs, n, epsilon, |i| {
                 let channel = i / plane.max(1) % channels;
@@ -154,12 +172,19 @@ fn layer_norm(node: &Node<'_>) -> Result<Eval, String> {
         let (dtype, shape) = inputs.ty(0)?;
         let axis = shapes::axis(at, shape.len())?;
         let n: usize = shape[axis..].iter().product();
-        let ops = count(shape).saturating_mul(8);
+        let rows = count(&shape[..axis]);
+        let plain = |shape: &'_ [usize]| shape.iter().copied().skip_while(|dim| *dim == 1).collect::<Vec<_>>();
         let simple = |index: usize| -> Result<bool, Stop> {
-            Ok(!inputs.has(index) || (inputs.count(index)? == n as u64 && inputs.dtype(index)? == DType::Float32))
+            if !inputs.has(index) {
+                return Ok(true);
+            }
+            let (own, found) = inputs.ty(index)?;
+            let fits = found.len() <= shape.len() && plain(found) == plain(&shape[axis..]);
+            Ok(fits && own == DType::Float32)
         };
         let fast = dtype == DType::Float32 && outputs == 1 && simple(1)? && simple(2)?;
         if fast {
+            let ops = count(shape).saturating_mul(8).saturating_add(rows.saturating_mul(ROW_OPS / 4));
             let threads = cx.threads_for(shape, ops);
             return Ok(vec![cx.emit_over(inputs, shape.to_vec(), (ops, 0), |out, _| {
                 let (x, scale) = (inputs.values::<f32>(0)?, inputs.values::<f32>(1)?);
@@ -170,6 +195,9 @@ fn layer_norm(node: &Node<'_>) -> Result<Eval, String> {
                 Ok(())
             })?]);
         }
+        let ops = count(shape).saturating_mul(STANDARDIZED_OPS).saturating_add(rows.saturating_mul(ROW_OPS));
+        // The elements, a scale or a bias for each, and the statistics.
+        cx.scratch(count(shape).saturating_mul(16).saturating_add(rows.saturating_mul(8)))?;
         let rows: usize = shape[..axis].iter().product();
         let parameter = |index: usize| -> Result<Option<Array>, Stop> {
             if !inputs.has(index) {
@@ -226,7 +254,9 @@ fn rms_norm(node: &Node<'_>) -> Result<Eval, String> {
         if shapes::broadcast(&[inputs.shape(1)?, shape])? != shape {
             return Err(Stop::invalid("its scale does not fit"));
         }
-        let ops = count(shape).saturating_mul(5);
+        let ops = count(shape).saturating_mul(STANDARDIZED_OPS);
+        let ops = ops.saturating_add(count(&shape[..axis]).saturating_mul(ROW_OPS));
+        cx.scratch(count(shape).saturating_mul(16))?;
         with_floats!(dtype, T => cx.emit::<T>(inputs, dtype, shape.to_vec(), ops, || {
             type W = <T as Real>::Wide;
             let mut wide: Vec<W> = inputs.values::<T>(0)?.iter().map(|x| x.widen()).collect();
@@ -252,7 +282,8 @@ fn lp_norm(node: &Node<'_>) -> Result<Eval, String> {
     single(move |cx, inputs| {
         let (dtype, shape) = inputs.ty(0)?;
         let axis = shapes::axis(at, shape.len())?;
-        let ops = count(shape).saturating_mul(6);
+        let ops = count(shape).saturating_mul(STANDARDIZED_OPS).saturating_add(rows_ops(shape, &[axis], ROW_OPS));
+        cx.scratch(count(shape).saturating_mul(16))?;
         cx.emit_with(inputs, dtype, shape.to_vec(), ops, |_| {
             let rows = rows_of(inputs.read(0)?, &[axis]);
             with_floats!(dtype, T => {
@@ -280,7 +311,8 @@ fn mean_variance_norm(node: &Node<'_>) -> Result<Eval, String> {
         let (dtype, shape) = inputs.ty(0)?;
         let reduced = shapes::axes(&axes, shape.len())?;
         let n: usize = reduced.iter().map(|axis| shape[*axis]).product();
-        let ops = count(shape).saturating_mul(8);
+        let ops = count(shape).saturating_mul(STANDARDIZED_OPS).saturating_add(rows_ops(shape, &reduced, ROW_OPS));
+        cx.scratch(count(shape).saturating_mul(16))?;
         cx.emit_with(inputs, dtype, shape.to_vec(), ops, |_| {
             let rows = rows_of(inputs.read(0)?, &reduced);
             with_floats!(dtype, T => {
@@ -310,7 +342,9 @@ fn lrn(node: &Node<'_>) -> Result<Eval, String> {
             return Err(Stop::invalid("it takes batch and channels"));
         }
         let (outer, channels, inner) = shapes::around(shape, 1);
-        let ops = count(shape).saturating_mul((size as u64).saturating_add(300));
+        // A neighbour is read from another plane.
+        let ops = count(shape).saturating_mul((size.min(channels) as u64).saturating_mul(60).saturating_add(300));
+        cx.scratch(count(shape).saturating_mul(8))?;
         with_floats!(dtype, T => cx.emit::<T>(inputs, dtype, shape.to_vec(), ops, || {
             type W = <T as Real>::Wide;
             let of = |x: f64| <W as Wide>::from_f64(x);
@@ -350,7 +384,9 @@ fn loss(node: &Node<'_>, cross_entropy: bool) -> Result<Eval, String> {
             return Err(Stop::invalid("its labels do not fit its input"));
         }
         let (outer, classes, inner) = shapes::around(shape, 1);
-        let ops = count(shape).saturating_mul(if cross_entropy { 30 } else { 1 }).saturating_add(count(labels) * 4);
+        let (element, label) = if cross_entropy { (60, 3000) } else { (2, 1500) };
+        let ops = count(shape).saturating_mul(element).saturating_add(count(labels).saturating_mul(label));
+        cx.scratch(count(shape).saturating_mul(24).saturating_add(count(labels).saturating_mul(16)))?;
         let out = if reduction == "none" { labels.to_vec() } else { vec![] };
         with_floats!(dtype, T => {
             type W = <T as Real>::Wide;

@@ -10,7 +10,7 @@ use crate::{
         array::{with_floats, with_numbers},
         cx::{Cx, Inputs, Stop},
         kernels::{
-            planes::Axis,
+            planes::{Axis, ONE},
             pool::{self, Counts, greater},
             reduce,
         },
@@ -46,61 +46,94 @@ pub(super) fn place(shape: &[usize], window: &Window) -> Result<(Vec<Placed>, Ve
     if spatial.is_empty() {
         return Err(Stop::invalid("it takes at least one spatial dimension"));
     }
-    let placed = window.place(spatial, None)?;
+    let mut placed = window.place(spatial, None)?;
     let positions = placed.iter().map(|p| p.axis.output.saturating_mul(p.axis.kernel));
     if positions.fold(0, usize::saturating_add) > MAX_POSITIONS {
         return Err(Stop::Limit("its window is too large".into()));
     }
     let mut out = vec![*batch, *channels];
     out.extend(placed.iter().map(|p| p.axis.output));
+    // A signal is an image of one row.
+    if placed.len() == 1 {
+        placed.insert(0, Placed { axis: ONE, after: 0 });
+    }
     Ok((placed, out))
 }
 
-pub(super) fn work(out: &[usize], placed: &[Placed]) -> u64 {
+/// Cost of a pooling. `fast`: of float32, in two dimensions, by the greatest or the mean.
+pub(super) fn work(out: &[usize], placed: &[Placed], fast: bool) -> u64 {
     let kernel: u64 = placed.iter().map(|p| p.axis.kernel as u64).fold(1, u64::saturating_mul);
-    count(out).saturating_mul(kernel.saturating_mul(2))
+    let planes = count(&out[..2]);
+    let strided = placed.last().is_some_and(|p| p.axis.stride > 2);
+    let (element, beside) = match placed {
+        [_, _] if fast => {
+            let rows = count(&out[..3]);
+            (if strided { 50 } else { 2 }, planes.saturating_mul(600).saturating_add(rows.saturating_mul(250)))
+        }
+        [_, _] => (60, planes.saturating_mul(6000)),
+        _ => (150 + 250 * placed.len() as u64, planes.saturating_mul(500)),
+    };
+    let tables = (tables(placed) / TABLE_BYTES).saturating_mul(75);
+    count(out).saturating_mul(kernel.saturating_mul(element)).saturating_add(beside).saturating_add(tables)
 }
 
-/// For each output position of a plane, in row-major order, the elements under the window in order of the kernel.
-pub(super) fn windows(placed: &[Placed], mut each: impl FnMut(&mut dyn Iterator<Item = usize>, usize)) {
-    let outputs: usize = placed.iter().map(|p| p.axis.output).product();
-    if outputs == 0 {
-        return;
-    }
-    let kernel: usize = placed.iter().map(|p| p.axis.kernel).product();
-    // Along each axis the source of each (output, kernel position), computed once.
-    let tables: Vec<Vec<Option<usize>>> = placed
-        .iter()
-        .map(|p| {
+/// Bytes of an entry of [`Windows`], and of a count of elements.
+const TABLE_BYTES: u64 = 16;
+
+/// Bytes of the tables of a pooling.
+pub(super) fn tables(placed: &[Placed]) -> u64 {
+    let along = |p: &Placed| count(&[p.axis.output, p.axis.kernel]);
+    placed.iter().map(along).fold(0, u64::saturating_add).saturating_mul(TABLE_BYTES)
+}
+
+/// The elements under a window at each of its places over a plane.
+pub(super) struct Windows<'a> {
+    placed: &'a [Placed],
+    /// Along each axis the source of each (output, kernel position).
+    tables: Vec<Vec<Option<usize>>>,
+}
+
+impl<'a> Windows<'a> {
+    pub(super) fn new(placed: &'a [Placed]) -> Self {
+        let along = |p: &Placed| {
             let pairs = (0..p.axis.output).flat_map(|o| (0..p.axis.kernel).map(move |k| (o, k)));
             pairs.map(|(o, k)| p.axis.source(o, k)).collect()
-        })
-        .collect();
-    if let [rows, columns] = placed {
-        // Two dimensions, as nearly always, without divisions.
-        let width = columns.axis.input;
-        for y in 0..rows.axis.output {
-            let ys = &tables[0][y * rows.axis.kernel..(y + 1) * rows.axis.kernel];
-            for x in 0..columns.axis.output {
-                let xs = &tables[1][x * columns.axis.kernel..(x + 1) * columns.axis.kernel];
-                let mut elements = ys.iter().flatten().flat_map(|y| xs.iter().flatten().map(move |x| y * width + x));
-                each(&mut elements, y * columns.axis.output + x);
-            }
-        }
-        return;
+        };
+        Self { placed, tables: placed.iter().map(along).collect() }
     }
-    for o in 0..outputs {
-        let mut elements = (0..kernel).filter_map(|position| {
-            let (mut o, mut position, mut at, mut stride) = (o, position, 0, 1);
-            for (p, table) in placed.iter().zip(&tables).rev() {
-                at += table[o % p.axis.output * p.axis.kernel + position % p.axis.kernel]? * stride;
-                stride *= p.axis.input;
-                o /= p.axis.output;
-                position /= p.axis.kernel;
+
+    /// For each output position of a plane, in row-major order, the elements in order of the kernel.
+    pub(super) fn each(&self, mut each: impl FnMut(&mut dyn Iterator<Item = usize>, usize)) {
+        let Self { placed, tables } = self;
+        let outputs: usize = placed.iter().map(|p| p.axis.output).product();
+        let kernel: usize = placed.iter().map(|p| p.axis.kernel).product();
+        if let [rows, columns] = placed {
+            // Two dimensions, as nearly always, without divisions.
+            let width = columns.axis.input;
+            for y in 0..rows.axis.output {
+                let ys = &tables[0][y * rows.axis.kernel..(y + 1) * rows.axis.kernel];
+                for x in 0..columns.axis.output {
+                    let xs = &tables[1][x * columns.axis.kernel..(x + 1) * columns.axis.kernel];
+                    let mut elements =
+                        ys.iter().flatten().flat_map(|y| xs.iter().flatten().map(move |x| y * width + x));
+                    each(&mut elements, y * columns.axis.output + x);
+                }
             }
-            Some(at)
-        });
-        each(&mut elements, o);
+            return;
+        }
+        for o in 0..outputs {
+            let mut elements = (0..kernel).filter_map(|position| {
+                let (mut o, mut position, mut at, mut stride) = (o, position, 0, 1);
+                for (p, table) in placed.iter().zip(tables).rev() {
+                    at += table[o % p.axis.output * p.axis.kernel + position % p.axis.kernel]? * stride;
+                    stride *= p.axis.input;
+                    o /= p.axis.output;
+                    position /= p.axis.kernel;
+                }
+                Some(at)
+            });
+            each(&mut elements, o);
+        }
     }
 }
 
@@ -111,7 +144,9 @@ fn max_pool(node: &Node<'_>) -> Result<Eval, String> {
     eval(move |cx, inputs| {
         let (dtype, shape) = inputs.ty(0)?;
         let (placed, out) = place(shape, &window)?;
-        let ops = work(&out, &placed);
+        let fast = dtype == DType::Float32 && !with_indices;
+        let ops = work(&out, &placed, fast).saturating_mul(if with_indices { 2 } else { 1 });
+        cx.scratch(tables(&placed))?;
         let planes: usize = shape[..2].iter().product();
         let size: usize = shape[2..].iter().product();
         if let ([rows, columns], DType::Float32, false) = (placed.as_slice(), dtype, with_indices) {
@@ -135,9 +170,10 @@ fn max_pool(node: &Node<'_>) -> Result<Eval, String> {
                     return Ok(result);
                 }
                 let mut result = Vec::with_capacity(out.iter().product());
+                let windows = Windows::new(&placed);
                 for plane in 0..planes {
                     let plane = &values[plane * size..(plane + 1) * size];
-                    windows(&placed, |elements, _| {
+                    windows.each(|elements, _| {
                         let best = elements.map(|at| plane[at]).fold(T::LEAST, greater);
                         result.push(best);
                     });
@@ -148,9 +184,10 @@ fn max_pool(node: &Node<'_>) -> Result<Eval, String> {
                 outputs.push(cx.emit::<i64>(inputs, DType::Int64, out.clone(), 0, || {
                     let values = inputs.values::<T>(0)?;
                     let mut result = Vec::with_capacity(out.iter().product());
+                    let windows = Windows::new(&placed);
                     for number in 0..planes {
                         let plane = &values[number * size..(number + 1) * size];
-                        windows(&placed, |elements, _| {
+                        windows.each(|elements, _| {
                             let mut best: Option<usize> = None;
                             for at in elements {
                                 if best.is_none_or(|b| plane[at] > plane[b] || (plane[at].is_nan() && !plane[b].is_nan())) {
@@ -219,7 +256,12 @@ fn average_pool(node: &Node<'_>) -> Result<Eval, String> {
     single(move |cx, inputs| {
         let (dtype, shape) = inputs.ty(0)?;
         let (placed, out) = place(shape, &window)?;
-        let ops = work(&out, &placed);
+        let ops = work(&out, &placed, dtype == DType::Float32);
+        // However large its planes are, there may be none.
+        if count(&out) > 0 {
+            let pixels = placed.iter().map(|p| p.axis.output as u64).fold(1, u64::saturating_mul);
+            cx.scratch(tables(&placed).saturating_add(pixels.saturating_mul(12)))?;
+        }
         let planes: usize = shape[..2].iter().product();
         let size: usize = shape[2..].iter().product();
         if let ([rows, columns], DType::Float32) = (placed.as_slice(), dtype) {
@@ -246,9 +288,10 @@ fn average_pool(node: &Node<'_>) -> Result<Eval, String> {
             }
             let counts = if include { padded_counts(&placed) } else { vec![] };
             let mut result = Vec::with_capacity(out.iter().product());
+            let windows = Windows::new(&placed);
             for plane in 0..planes {
                 let plane = &values[plane * size..(plane + 1) * size];
-                windows(&placed, |elements, position| {
+                windows.each(|elements, position| {
                     let zero = <<T as Real>::Wide as Number>::ZERO;
                     let (sum, count) = elements.fold((zero, 0usize), |(sum, n), at| (sum.plus(plane[at].widen()), n + 1));
                     let count = if include { counts[position] } else { count.max(1) };
@@ -292,15 +335,25 @@ fn lp_pool(node: &Node<'_>) -> Result<Eval, String> {
     single(move |cx, inputs| {
         let (dtype, shape) = inputs.ty(0)?;
         let (placed, out) = place(shape, &window)?;
-        let ops = work(&out, &placed).saturating_mul(4);
+        // Powers are taken by the exponential function and the logarithm.
+        let power = match (p, dtype) {
+            (1 | 2, _) => 4,
+            (_, DType::Float64) => 1500,
+            _ => 300,
+        };
+        let kernel: u64 = placed.iter().map(|p| p.axis.kernel as u64).fold(1, u64::saturating_mul);
+        let powers = count(&out).saturating_mul(kernel.saturating_mul(power));
+        let ops = work(&out, &placed, false).saturating_add(powers);
+        cx.scratch(tables(&placed))?;
         let planes: usize = shape[..2].iter().product();
         let size: usize = shape[2..].iter().product();
         with_floats!(dtype, T => cx.emit::<T>(inputs, dtype, out.clone(), ops, || {
             let values = inputs.values::<T>(0)?;
             let mut result = Vec::with_capacity(out.iter().product());
+            let windows = Windows::new(&placed);
             for plane in 0..planes {
                 let plane = &values[plane * size..(plane + 1) * size];
-                windows(&placed, |elements, _| result.push(T::narrow(norm(elements.map(|at| plane[at].widen()), p))));
+                windows.each(|elements, _| result.push(T::narrow(norm(elements.map(|at| plane[at].widen()), p))));
             }
             Ok(result)
         }), Err(Stop::unsupported(dtype)))
@@ -337,7 +390,7 @@ fn global_rows(
     }
     let (planes, size) = (shape[..2].iter().product::<usize>(), shape[2..].iter().product::<usize>());
     let out: Vec<usize> = shape.iter().enumerate().map(|(i, dim)| if i < 2 { *dim } else { 1 }).collect();
-    let ops = count(shape).saturating_mul(weight);
+    let ops = count(shape).saturating_mul(weight).saturating_add(count(&shape[..2]).saturating_mul(600));
     if dtype == DType::Float64 {
         return cx.emit::<f64>(inputs, dtype, out, ops, || {
             let values = inputs.values::<f64>(0)?;
@@ -353,7 +406,12 @@ fn global_rows(
 fn global_lp(node: &Node<'_>) -> Result<Eval, String> {
     let p = node.int("p", 2);
     single(move |cx, inputs| {
-        global_rows(cx, inputs, 8, |row| norm(row.iter().copied(), p), |row| norm(row.iter().copied(), p))
+        let weight = match (p, inputs.dtype(0)?) {
+            (1 | 2, _) => 8,
+            (_, DType::Float64) => 1500,
+            _ => 300,
+        };
+        global_rows(cx, inputs, weight, |row| norm(row.iter().copied(), p), |row| norm(row.iter().copied(), p))
     })
 }
 
@@ -386,7 +444,8 @@ fn max_unpool(node: &Node<'_>) -> Result<Eval, String> {
         if out.len() != natural.len() {
             return Err(Stop::invalid("its output shape has another rank"));
         }
-        let ops = count(&out).saturating_add(count(shape));
+        let ops = count(&out).saturating_add(count(shape).saturating_mul(100 + 150 * rank as u64));
+        cx.scratch(count(shape).saturating_mul(8))?;
         with_numbers!(dtype, T => cx.emit::<T>(inputs, dtype, out.clone(), ops, || {
             let values = inputs.values::<T>(0)?;
             let indices = inputs.read(1)?.to_ints().ok_or("its indices must be integers")?;

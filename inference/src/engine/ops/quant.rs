@@ -93,6 +93,24 @@ impl Scales {
         }
     }
 
+    /// Cost of an element, so much if it is one of many with one scale.
+    fn each(&self, fast: bool, ops: u64) -> u64 {
+        match (fast, self.along, self.block) {
+            (true, ..) => ops,
+            (false, 1, usize::MAX) => 60,
+            (false, 0, _) => 200,
+            (false, ..) => 500,
+        }
+    }
+
+    /// Cost of the stretches of elements that share a scale, however short.
+    fn stretches(&self, shape: &[usize]) -> u64 {
+        match self.apart() {
+            Some(length) if length != usize::MAX => count(shape) / length as u64 * 100,
+            _ => 0,
+        }
+    }
+
     /// Index of the scale of an element.
     fn of(&self, index: usize) -> usize {
         match (self.along, self.block) {
@@ -117,7 +135,11 @@ fn quantize(node: &Node<'_>) -> Result<Eval, String> {
         let (from, shape) = inputs.ty(0)?;
         let to = if inputs.has(2) { inputs.dtype(2)? } else { given.unwrap_or(DType::Uint8) };
         let scales = Scales::new(shape, inputs.shape(1)?, at, block)?;
-        let ops = count(shape).saturating_mul(8);
+        let fast = from == DType::Float32 && matches!(to, DType::Int8 | DType::Uint8) && scales.apart().is_some();
+        let ops = count(shape).saturating_mul(scales.each(fast, 8)).saturating_add(scales.stretches(shape));
+        if !fast {
+            cx.scratch(count(shape).saturating_mul(8))?;
+        }
         if !matches!(to, DType::Int8 | DType::Uint8 | DType::Int16 | DType::Uint16) {
             return Err(Stop::unsupported(to));
         }
@@ -125,7 +147,7 @@ fn quantize(node: &Node<'_>) -> Result<Eval, String> {
             return Err(Stop::unsupported(from));
         }
         check_scale(inputs)?;
-        if from == DType::Float32 && matches!(to, DType::Int8 | DType::Uint8) && scales.apart().is_some() {
+        if fast {
             return match to {
                 DType::Int8 => cx.emit::<i8>(inputs, to, shape.to_vec(), ops, || quantize_bytes(inputs, &scales)),
                 _ => cx.emit::<u8>(inputs, to, shape.to_vec(), ops, || quantize_bytes(inputs, &scales)),
@@ -200,11 +222,16 @@ fn dequantize(node: &Node<'_>) -> Result<Eval, String> {
         check_scale(inputs)?;
         let to = given.map_or_else(|| inputs.dtype(1), Ok)?;
         let scales = Scales::new(shape, inputs.shape(1)?, at, block)?;
-        let ops = count(shape).saturating_mul(4);
         // Zero points are of the input's type, so that the difference fits.
         let from = inputs.dtype(0)?;
         let alike = !inputs.has(2) || inputs.dtype(2)? == from;
-        if to == DType::Float32 && alike && scales.apart().is_some() {
+        let bytes = matches!(from, DType::Int8 | DType::Uint8);
+        let fast = to == DType::Float32 && alike && bytes && scales.apart().is_some();
+        let ops = count(shape).saturating_mul(scales.each(fast, 4)).saturating_add(scales.stretches(shape));
+        if !fast {
+            cx.scratch(count(shape).saturating_mul(8))?;
+        }
+        if fast {
             match from {
                 DType::Int8 => {
                     return cx.emit(inputs, to, shape.to_vec(), ops, || dequantize_bytes::<i8>(inputs, &scales));
@@ -269,6 +296,8 @@ pub(super) fn matmul(node: &Node<'_>) -> Result<Eval, String> {
     single(move |cx, inputs| {
         let stacks = Stacks::new(inputs.shape(0)?, inputs.shape(3)?)?;
         let to = inputs.dtype(7)?;
+        check_parameters(inputs, &[1, 6, 7], stacks.m, false)?;
+        check_parameters(inputs, &[4], stacks.n, true)?;
         let elements = count(&stacks.out);
         let layout = admit(cx, inputs, (0, 3), &stacks, constant.as_deref())?;
         let ops = stacks.ops().saturating_add(layout).saturating_add(elements.saturating_mul(8));
@@ -286,17 +315,49 @@ pub(super) fn matmul(node: &Node<'_>) -> Result<Eval, String> {
     })
 }
 
+/// Refuses scales and zero points other than one for all, or one for each row (or column) of every matrix of a stack.
+fn check_parameters(inputs: &Inputs<'_>, which: &[usize], size: usize, columns: bool) -> Result<(), Stop> {
+    for index in which {
+        let shape = inputs.shape(*index)?;
+        let fits = match shape {
+            shape if count(shape) == 1 => true,
+            [one] => *one == size,
+            [outer @ .., rows, 1] if !columns => *rows == size && count(outer) == 1,
+            [outer @ .., 1, width] if columns => *width == size && count(outer) == 1,
+            _ => false,
+        };
+        if !fits {
+            return Err(Stop::invalid(format!("its input {index} is not one number, or one for each of {size}")));
+        }
+    }
+    Ok(())
+}
+
 /// A scale or zero point that all elements share.
 pub(super) fn one(inputs: &Inputs<'_>, index: usize) -> Result<f32, Stop> {
+    check_single(inputs, &[index])?;
     match scale_list(inputs, index)?.as_slice() {
         [x] => Ok(*x as f32),
         _ => Err(Stop::invalid(format!("its input {index} must be one number"))),
     }
 }
 
+/// Refuses inputs, if they are there, that are not one number.
+pub(super) fn check_single(inputs: &Inputs<'_>, which: &[usize]) -> Result<(), Stop> {
+    for index in which.iter().filter(|index| inputs.has(**index)) {
+        if inputs.count(*index)? != 1 {
+            return Err(Stop::invalid(format!("its input {index} must be one number")));
+        }
+    }
+    Ok(())
+}
+
 /// alpha · a_scale · b_scale for each column: the scales are inputs 1 and 4, the latter one for all or one for each.
 pub(super) fn column_factors(inputs: &Inputs<'_>, alpha: f32, n: usize) -> Result<Vec<f32>, Stop> {
     let first = alpha * one(inputs, 1)?;
+    if !matches!(inputs.count(4)?, count if count == 1 || count == n as u64) {
+        return Err(Stop::invalid("its scales do not fit"));
+    }
     match scale_list(inputs, 4)?.as_slice() {
         [scale] => Ok(vec![first * *scale as f32; n]),
         list if list.len() == n => Ok(list.iter().map(|scale| first * *scale as f32).collect()),

@@ -11,7 +11,7 @@ use crate::{
         array::{Array, with_floats},
         cx::{Cx, Inputs, Stop},
         kernels::{
-            matmul::{Packed, laying_out, matmul},
+            matmul::{PANEL, Packed, laying_out, matmul},
             unary::{Unary, apply},
         },
         numeric::Real,
@@ -115,14 +115,23 @@ fn recurrent(node: &Node<'_>, cell: Cell) -> Result<Eval, String> {
         input_forget: node.flag("input_forget", false),
     };
     let constant = match (node.constant(1), node.constant(2)) {
-        (Some(w), Some(r))
-            if node.packs.reserve(count(w.shape()).saturating_add(count(r.shape())).saturating_mul(8)) =>
-        {
-            lay_out(w, r, &attributes).ok().map(Arc::new)
-        }
+        (Some(w), Some(r)) if node.packs.reserve(laid_out_bytes(w, r)) => lay_out(w, r, &attributes).ok().map(Arc::new),
         _ => None,
     };
     eval(move |cx, inputs| run(cx, inputs, &attributes, constant.as_deref()))
+}
+
+/// Cost of a step of one sequence for each gate, and once more, however few numbers they have.
+const CELL_OPS: u64 = 1500;
+
+/// Bytes of weights as they are laid out, and of their copies meanwhile.
+fn laid_out_bytes(w: &Array, r: &Array) -> u64 {
+    let bytes = |array: &Array| match array.shape() {
+        &[d, gates, inputs] => Packed::<f32>::bytes(inputs, gates).saturating_mul(d as u64),
+        _ => 0,
+    };
+    let copies = count(w.shape()).saturating_add(count(r.shape())).saturating_mul(4);
+    bytes(w).saturating_add(bytes(r)).saturating_add(copies)
 }
 
 fn lay_out(w: &Array, r: &Array, a: &Attributes) -> Result<Vec<Weights>, Stop> {
@@ -169,11 +178,17 @@ fn run(
         expect(6, &state)?;
         expect(7, &[count_d, 3 * hidden])?;
     }
-    let each = count(&[count_d, gates, input + hidden]).saturating_add(count(&[count_d, gates, 24]));
+    // The products' panels are full.
+    let each = count(&[count_d, gates.next_multiple_of(PANEL), input + hidden]);
+    let each = each.saturating_add(count(&[count_d, gates, 24]));
     let mut ops = count(&[steps, batch]).saturating_mul(each);
     let sequence =
         if a.batch_first { vec![batch, steps, count_d, hidden] } else { vec![steps, count_d, batch, hidden] };
+    // The sums of the gates; the input and the outputs as float32, and turned.
     let mut beside = count(&[steps, batch, gates]).saturating_mul(8);
+    beside = beside.saturating_add(count(&[steps, batch, input]).saturating_mul(8));
+    beside = beside.saturating_add(count(&sequence).saturating_mul(12));
+    ops = ops.saturating_add(count(&[steps, batch, count_d, a.cell.gates() + 1]).saturating_mul(CELL_OPS));
     if constant.is_none() {
         let layouts = laying_out(input, gates).saturating_add(laying_out(hidden, gates));
         // They lie transposed, which takes longer.

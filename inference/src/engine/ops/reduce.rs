@@ -2,14 +2,14 @@
 
 use std::cell::OnceCell;
 
-use super::{Parse, eval, shapes, single};
+use super::{Parse, eval, is_half, shapes, single};
 use crate::{
     DType,
     engine::{
         array::{Array, Element, with_elements, with_floats, with_numbers},
         cx::Stop,
         kernels::reduce::{self, log_softmax, softmax, softmax_rows, sum_rows},
-        numeric::{Number, Real, Wide},
+        numeric::{Number, Real, Wide, cast},
         program::Eval,
         threads::pieces,
         value::{Value, count},
@@ -54,6 +54,18 @@ pub(super) fn find(name: &str) -> Option<Parse> {
     })
 }
 
+/// Cost of a row, however short, and of an element that is turned to lie in one.
+pub(super) const ROW_OPS: u64 = 1500;
+const TURNED_OPS: u64 = 40;
+
+/// What the rows of [`rows_of`] cost besides what is computed of their elements, so many ops each.
+pub(super) fn rows_ops(shape: &[usize], reduced: &[usize], each: u64) -> u64 {
+    let kept: Vec<usize> = (0..shape.len()).filter(|axis| !reduced.contains(axis)).map(|axis| shape[axis]).collect();
+    let in_order = reduced.iter().all(|axis| *axis >= shape.len() - reduced.len());
+    let turned = if in_order { 0 } else { count(shape).saturating_mul(TURNED_OPS) };
+    count(&kept).saturating_mul(each).saturating_add(turned)
+}
+
 /// The array with some axes last, row-major, so that each row is what is reduced.
 pub(super) fn rows_of(array: &Array, reduced: &[usize]) -> Array {
     let rank = array.shape().len();
@@ -84,12 +96,21 @@ fn reduction(node: &Node<'_>, op: Reduction) -> Result<Eval, String> {
             .map(|(axis, dim)| if axes.contains(&axis) { 1 } else { *dim })
             .collect();
         let n: usize = axes.iter().map(|axis| shape[*axis]).product();
-        let weight = if op == Reduction::LogSumExp { 24 } else { 2 };
+        let fast = dtype == DType::Float32 && matches!(op, Reduction::Sum | Reduction::Mean);
+        let weight = match (op, dtype) {
+            (Reduction::LogSumExp, DType::Float32) => 24,
+            (Reduction::LogSumExp, _) => 400,
+            _ if fast => 2,
+            _ => 10,
+        };
         let ops = count(shape).saturating_mul(weight);
+        let ops = ops.saturating_add(rows_ops(shape, &axes, if fast { ROW_OPS / 4 } else { ROW_OPS }));
+        cx.scratch(count(shape).saturating_mul(8))?;
         if dtype == DType::Bool && matches!(op, Reduction::Max | Reduction::Min) {
             return cx.emit::<u8>(inputs, dtype, out, ops, || {
                 let rows = rows_of(inputs.read(0)?, &axes);
-                Ok(reduce_rows(&rows.values::<u8>(), n, count_out(shape, &axes), |row| numbers(op, row)))
+                // The least of nothing is the greatest that there is.
+                Ok(reduce_rows(&rows.values::<u8>(), n, count_out(shape, &axes), |row| numbers(op, row).min(1)))
             });
         }
         cx.emit_with(inputs, dtype, out, ops, |out| {
@@ -172,7 +193,7 @@ fn arg(node: &Node<'_>, greatest: bool) -> Result<Eval, String> {
         if shape[axis] == 0 {
             return Err(Stop::invalid("there is no element to choose from"));
         }
-        let ops = count(shape).saturating_mul(2);
+        let ops = count(shape).saturating_mul(40).saturating_add(rows_ops(shape, &[axis], ROW_OPS / 4));
         with_numbers!(dtype, T => cx.emit::<i64>(inputs, DType::Int64, out, ops, || {
             let rows = rows_of(inputs.read(0)?, &[axis]);
             // NaN counts as greater, or less, than every number.
@@ -200,7 +221,13 @@ fn softmax_op(node: &Node<'_>) -> Result<Eval, String> {
         let rank = shape.len();
         let axis = if rank == 0 { 0 } else { shapes::axis(at, rank)? };
         let reduced: Vec<usize> = if old { (axis..rank).collect() } else { (axis..(axis + 1).min(rank)).collect() };
-        let ops = count(shape).saturating_mul(if op == "Hardmax" { 2 } else { 30 });
+        let weight = match (op.as_str(), dtype) {
+            ("Softmax", DType::Float32) => 30,
+            ("Hardmax", _) => 300,
+            _ => 600,
+        };
+        let ops = count(shape).saturating_mul(weight).saturating_add(rows_ops(shape, &reduced, ROW_OPS / 2));
+        cx.scratch(count(shape).saturating_mul(8))?;
         let threads = cx.threads_for(shape, ops);
         cx.emit_with(inputs, dtype, shape.to_vec(), ops, |shape| {
             let array = inputs.owned(0)?;
@@ -267,6 +294,8 @@ fn top_k(node: &Node<'_>) -> Result<Eval, String> {
         out[axis] = k;
         // Most are only compared; those that are picked are sorted, and a fixed 16 stands for the logarithm.
         let ops = count(shape).saturating_mul(100).saturating_add(count(&out).saturating_mul(16 * 30));
+        let ops = ops.saturating_add(rows_ops(shape, &[axis], ROW_OPS));
+        cx.scratch(count(shape).saturating_mul(16).saturating_add(count(&out).saturating_mul(16)))?;
         let found = OnceCell::new();
         let order = || -> Result<&(Array, Vec<usize>), Stop> {
             if let Some(found) = found.get() {
@@ -325,25 +354,42 @@ fn cumulative(node: &Node<'_>, product: bool) -> Result<Eval, String> {
         let (dtype, shape) = inputs.ty(0)?;
         let at = inputs.int(1)?.ok_or_else(|| Stop::invalid("its axis is missing"))?;
         let axis = shapes::axis(at, shape.len())?;
-        let ops = count(shape).saturating_mul(2);
+        // Along the last axis it goes from neighbour to neighbour.
+        let ops = count(shape).saturating_mul(if axis + 1 == shape.len() { 20 } else { 250 });
+        cx.scratch(if is_half(dtype) { count(shape).saturating_mul(8) } else { 0 })?;
         with_numbers!(dtype, T => cx.emit::<T>(inputs, dtype, shape.to_vec(), ops, || {
-            let (outer, size, inner) = shapes::around(shape, axis);
-            let mut values = inputs.values::<T>(0)?.into_owned();
-            for o in 0..outer {
-                for i in 0..inner {
-                    let mut sum = if product { T::ONE } else { T::ZERO };
-                    for step in 0..size {
-                        let at = (o * size + if reverse { size - 1 - step } else { step }) * inner + i;
-                        let x = values[at];
-                        let next = if product { sum.times(x) } else { sum.plus(x) };
-                        values[at] = if exclusive { sum } else { next };
-                        sum = next;
-                    }
-                }
+            let around = shapes::around(shape, axis);
+            if is_half(dtype) {
+                // As float32, and each rounded once.
+                let mut values = cast(inputs.read(0)?, DType::Float32).into_vec::<f32>();
+                accumulate(&mut values, around, (product, exclusive, reverse));
+                return Ok(cast(&Array::new(DType::Float32, shape.to_vec(), values), dtype).into_vec());
             }
+            let mut values = inputs.values::<T>(0)?.into_owned();
+            accumulate(&mut values, around, (product, exclusive, reverse));
             Ok(values)
         }), Err(Stop::unsupported(dtype)))
     })
+}
+
+/// Running sums, or products, along an axis of so many elements before, at and behind it.
+fn accumulate<T: Number>(
+    values: &mut [T],
+    (outer, size, inner): (usize, usize, usize),
+    (product, exclusive, reverse): (bool, bool, bool),
+) {
+    for o in 0..outer {
+        for i in 0..inner {
+            let mut sum = if product { T::ONE } else { T::ZERO };
+            for step in 0..size {
+                let at = (o * size + if reverse { size - 1 - step } else { step }) * inner + i;
+                let x = values[at];
+                let next = if product { sum.times(x) } else { sum.plus(x) };
+                values[at] = if exclusive { sum } else { next };
+                sum = next;
+            }
+        }
+    }
 }
 
 /// Distinct slices along an axis, or distinct elements: values, first positions, inverse and counts.
@@ -371,7 +417,10 @@ fn unique(node: &Node<'_>) -> Result<Eval, String> {
         let order = |a: &Array, b: &Array| -> core::cmp::Ordering {
             with_elements!(dtype, T => {
                 let (a, b) = (a.values::<T>(), b.values::<T>());
-                a.iter().zip(b.iter()).map(|(x, y)| x.partial_cmp(y).unwrap_or(core::cmp::Ordering::Equal)).find(|o| o.is_ne()).unwrap_or(core::cmp::Ordering::Equal)
+                // What is no number is not even comparable to itself: it comes last, all of it together.
+                let nan = |x: &T| x.partial_cmp(x).is_none();
+                let order = |(x, y): (&T, &T)| x.partial_cmp(y).unwrap_or_else(|| nan(x).cmp(&nan(y)));
+                a.iter().zip(b.iter()).map(order).find(|o| o.is_ne()).unwrap_or(core::cmp::Ordering::Equal)
             }, a.texts().cmp(b.texts()))
         };
         let mut by_value: Vec<usize> = (0..slices.len()).collect();

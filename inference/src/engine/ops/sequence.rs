@@ -156,7 +156,10 @@ fn concat(node: &Node<'_>) -> Result<Eval, String> {
         }
         let views: Vec<(DType, &[usize])> = wide.iter().map(|(dtype, shape)| (*dtype, shape.as_slice())).collect();
         let (dtype, out, axis) = structure::joined_type(&views, at)?;
-        let ops = count(&out);
+        cx.labour((values.len() as u64).saturating_mul(NODE_OPS))?;
+        let texts = values.iter().filter_map(Value::array).map(|array| array.text_bytes().0);
+        cx.check_texts(texts.fold(0, u64::saturating_add))?;
+        let ops = count(&out).saturating_add(structure::pieces(&out, axis, values.len()));
         cx.emit_with(inputs, dtype, out, ops, |out| {
             let arrays = values.iter().zip(&wide).map(|(value, (_, shape))| match value {
                 Value::Known(array) => Ok(array.contiguous().reshape(shape.clone())),

@@ -4,6 +4,7 @@ use crate::engine::{
     array::{Array, Element, strides},
     cx::Stop,
     threads::pieces,
+    value::count,
 };
 
 /// The shape that shapes broadcast to (ONNX "multidirectional broadcasting").
@@ -40,6 +41,11 @@ pub(crate) fn axes(list: &[i64], rank: usize) -> Result<Vec<usize>, Stop> {
         return Err(Stop::invalid(format!("axes {list:?} name one twice")));
     }
     Ok(out)
+}
+
+/// Stretches that a walk over a shape, dimension by dimension, goes through, those of single elements included; saturating.
+pub(crate) fn stretches(shape: &[usize]) -> u64 {
+    (1..=shape.len()).map(|rank| count(&shape[..rank])).fold(0, u64::saturating_add)
 }
 
 /// Sizes before, at and behind an axis.

@@ -80,6 +80,9 @@ fn slice(node: &Node<'_>) -> Result<Eval, String> {
     })
 }
 
+/// Cost of a row that is put together of what is there and what is put in.
+const ROW_OPS: u64 = 300;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
     Constant,
@@ -141,10 +144,20 @@ fn pad(node: &Node<'_>) -> Result<Eval, String> {
                 return Err(Stop::invalid("there is nothing to pad with"));
             }
         }
-        let ops = count(&out);
+        if inputs.has(2) && attribute.is_none() && inputs.count(2)? > 1 {
+            return Err(Stop::invalid("its value must be one"));
+        }
+        // Where each position of each axis is, and runs of the last one.
+        let positions = out.iter().fold(0u64, |sum, size| sum.saturating_add(*size as u64));
+        cx.scratch(positions.saturating_mul(40))?;
+        let rows = shapes::stretches(&out[..out.len().saturating_sub(1)]).saturating_mul(ROW_OPS);
+        let ops = count(&out).saturating_add(rows).saturating_add(positions.saturating_mul(40));
         let fold = out.clone();
         cx.emit_with(inputs, dtype, out, ops, |out| {
             let array = inputs.read(0)?;
+            if count(&out) == 0 {
+                return Ok(array.none(out));
+            }
             let own = strides(shape);
             // For each axis the offset that each output position takes.
             let table: Vec<Vec<Option<usize>>> = (0..rank)
@@ -212,7 +225,7 @@ fn reverse_sequence(node: &Node<'_>) -> Result<Eval, String> {
         if batch == time || batch > 1 || time > 1 {
             return Err(Stop::invalid("its axes must be 0 and 1"));
         }
-        let ops = count(shape);
+        let ops = count(shape).saturating_add(count(&shape[..2]).saturating_mul(400));
         cx.emit_with(inputs, dtype, shape.to_vec(), ops, |out| {
             let lengths = inputs.read(1)?.to_ints().ok_or("its lengths must be integers")?;
             let valid = |n: &i64| usize::try_from(*n).ok().filter(|n| *n <= shape[time]);

@@ -184,6 +184,9 @@ fn unsqueeze(node: &Node<'_>) -> Result<Eval, String> {
     })
 }
 
+/// Cost of an element that is read where it does not lie.
+const TRANSPOSED_OPS: u64 = 16;
+
 fn transpose(node: &Node<'_>) -> Result<Eval, String> {
     let perm = node.axes("perm")?;
     single(move |cx, inputs| {
@@ -199,7 +202,8 @@ fn transpose(node: &Node<'_>) -> Result<Eval, String> {
             return Err(Stop::invalid(format!("{perm:?} is no permutation of {rank} axes")));
         }
         let out = axes.iter().map(|axis| shape[*axis]).collect();
-        let ops = inputs.count(0)?;
+        // Whoever reads it copies it.
+        let ops = inputs.count(0)?.saturating_mul(TRANSPOSED_OPS);
         cx.emit_with(inputs, dtype, out, ops, |_| Ok(inputs.read(0)?.permute(&axes)))
     })
 }
@@ -210,7 +214,8 @@ pub(super) fn join(arrays: &[Array], axis: usize, shape: Vec<usize>) -> Array {
     let Some(first) = arrays.first() else { return Array::text(vec![0], vec![]) };
     let dtype = first.dtype();
     with_elements!(dtype, T => {
-        let parts: Vec<_> = arrays.iter().map(|a| (a.shape()[axis] * inner, a.values::<T>())).collect();
+        let parts = arrays.iter().map(|a| (a.shape()[axis] * inner, a.values::<T>()));
+        let parts: Vec<_> = parts.filter(|(block, _)| *block > 0).collect();
         let mut out = Vec::<T>::with_capacity(shape.iter().product());
         for o in 0..outer {
             parts.iter().for_each(|(block, values)| out.extend_from_slice(&values[o * block..(o + 1) * block]));
@@ -219,13 +224,21 @@ pub(super) fn join(arrays: &[Array], axis: usize, shape: Vec<usize>) -> Array {
     }, {
         let mut out = Vec::with_capacity(shape.iter().product());
         for o in 0..outer {
-            for a in arrays {
+            for a in arrays.iter().filter(|a| a.count() > 0) {
                 let block = a.shape()[axis] * inner;
                 out.extend_from_slice(&a.texts()[o * block..(o + 1) * block]);
             }
         }
         Array::text(shape, out)
     })
+}
+
+/// Cost of a stretch of a part, however short.
+const PIECE_OPS: u64 = 60;
+
+/// What the stretches cost that a value of a shape is put together from.
+pub(super) fn pieces(shape: &[usize], axis: usize, parts: usize) -> u64 {
+    count(&shape[..axis]).saturating_mul(parts as u64).saturating_mul(PIECE_OPS)
 }
 
 /// The type of the concatenation of values along an axis.
@@ -241,7 +254,7 @@ pub(super) fn joined_type(types: &[(DType, &[usize])], at: i64) -> Result<(DType
         if !fits {
             return Err(Stop::invalid(format!("{first:?} and {s:?} cannot be joined along axis {at}")));
         }
-        shape[axis] += s[axis];
+        shape[axis] = shape[axis].saturating_add(s[axis]);
     }
     Ok((*dtype, shape, axis))
 }
@@ -251,7 +264,7 @@ fn concat(node: &Node<'_>) -> Result<Eval, String> {
     single(move |cx, inputs| {
         let types = (0..inputs.len()).map(|i| inputs.ty(i)).collect::<Result<Vec<_>, _>>()?;
         let (dtype, shape, axis) = joined_type(&types, at)?;
-        let ops = count(&shape);
+        let ops = count(&shape).saturating_add(pieces(&shape, axis, types.len()));
         cx.emit_with(inputs, dtype, shape, ops, |shape| {
             let arrays = (0..inputs.len()).map(|i| inputs.read(i).cloned()).collect::<Result<Vec<_>, _>>()?;
             Ok(join(&arrays, axis, shape))
@@ -342,7 +355,7 @@ fn eye_like(node: &Node<'_>) -> Result<Eval, String> {
         let (dtype, shape) = inputs.ty(0)?;
         let dtype = given.unwrap_or(dtype);
         let [rows, columns] = *shape else { return Err(Stop::invalid("it takes a matrix")) };
-        let ops = count(shape);
+        let ops = count(shape).saturating_mul(60);
         with_elements!(dtype, T => cx.emit::<T>(inputs, dtype, shape.to_vec(), ops, || {
             let one = |i: usize, j: usize| crate::engine::numeric::convert::<T>(u8::from(j as i64 == (i as i64).saturating_add(k)));
             Ok((0..rows).flat_map(|i| (0..columns).map(move |j| one(i, j))).collect())

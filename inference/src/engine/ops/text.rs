@@ -50,9 +50,10 @@ fn concat(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Value, Stop> {
     check_texts(inputs, 1)?;
     let shape = shapes::broadcast(&[inputs.shape(0)?, inputs.shape(1)?])?;
     let out = shape.clone();
+    cx.scratch(count(&shape).saturating_mul(16))?;
     cx.emit_texts(inputs, shape, count(&out).saturating_mul(TEXT_OPS), || {
-        let (first, second) = (inputs.read(0)?.broadcast(&out), inputs.read(1)?.broadcast(&out));
-        let pairs = || first.texts().iter().zip(second.texts());
+        let (first, second) = (inputs.read(0)?.texts_over(&out), inputs.read(1)?.texts_over(&out));
+        let pairs = || first.iter().zip(&second);
         check_bytes(pairs().map(|(a, b)| a.len().saturating_add(b.len())))?;
         Ok(pairs().map(|(a, b)| format!("{a}{b}")).collect())
     })

@@ -114,8 +114,13 @@ pub(super) fn activation(name: &str, alpha: Option<f32>, beta: Option<f32>) -> O
 pub(super) fn function(f: Unary) -> Result<Eval, String> {
     single(move |cx, inputs| {
         let (dtype, shape) = inputs.ty(0)?;
-        // Functions of float64 are the library's, an element at a time.
-        let alone = if dtype == DType::Float64 && f.ops() > 4 { 16 } else { 1 };
+        // Functions of float64 and of halves are computed an element at a time.
+        let alone = match dtype {
+            DType::Float32 => 1,
+            DType::Float64 if f.ops() > 4 => 16,
+            _ if f.ops() > 4 => 40,
+            _ => 4,
+        };
         let ops = inputs.count(0)?.saturating_mul(f.ops()).saturating_mul(alone);
         let threads = cx.threads_for(shape, ops);
         match dtype {
@@ -150,6 +155,8 @@ fn shrink(node: &Node<'_>) -> Result<Eval, String> {
                 0.0
             }
         };
+        cx.scratch(count.saturating_mul(8))?;
+        let count = count.saturating_mul(8);
         with_numbers!(dtype, T => cx.emit::<T>(inputs, dtype, shape.to_vec(), count, || {
             let doubles = inputs.read(0)?.to_doubles().unwrap_or_default();
             Ok(doubles.into_iter().map(|x| crate::engine::numeric::convert::<T>(shrink(x))).collect())
@@ -178,7 +185,11 @@ fn signs(node: &Node<'_>) -> Result<Eval, String> {
 /// Bounds are attributes up to operator set 10, then inputs.
 fn clip(node: &Node<'_>) -> Result<Eval, String> {
     let attribute = |name: &str| node.attribute(name).and_then(|a| a.f);
-    let given = (attribute("min"), attribute("max"));
+    let given = match node.opset < 11 {
+        // The attributes had defaults, which infinity is beyond.
+        true => (attribute("min").or(Some(f32::MIN)), attribute("max").or(Some(f32::MAX))),
+        false => (None, None),
+    };
     let (low, high) = (scalar(node, 1), scalar(node, 2));
     let constant = (low.is_some() || !node.has_input(1)) && (high.is_some() || !node.has_input(2));
     if given == (None, None) && constant && (low.is_some() || high.is_some()) {
@@ -187,6 +198,9 @@ fn clip(node: &Node<'_>) -> Result<Eval, String> {
     single(move |cx, inputs| {
         let (dtype, shape) = inputs.ty(0)?;
         let count = inputs.count(0)?;
+        if (1..3).any(|index| inputs.has(index) && inputs.count(index).is_ok_and(|count| count != 1)) {
+            return Err(Stop::invalid("a bound must be one number"));
+        }
         with_numbers!(dtype, T => cx.emit::<T>(inputs, dtype, shape.to_vec(), count, || {
             let bound = |index: usize, given: Option<f32>, default: T| -> Result<T, Stop> {
                 match (given, inputs.has(index)) {
@@ -224,6 +238,8 @@ fn tested(test: impl Fn(f64) -> bool + Copy + Send + Sync + 'static) -> Result<E
         if !dtype.is_float() {
             return Err(Stop::unsupported(dtype));
         }
+        cx.scratch(count.saturating_mul(8))?;
+        let count = count.saturating_mul(8);
         cx.emit::<u8>(inputs, DType::Bool, shape.to_vec(), count, || {
             Ok(inputs.read(0)?.to_doubles().unwrap_or_default().into_iter().map(|x| u8::from(test(x))).collect())
         })
@@ -240,7 +256,11 @@ fn dropout(node: &Node<'_>) -> Result<Eval, String> {
     Ok(Box::new(move |cx, inputs| {
         if inputs.has(2) && inputs.ints(2)?.is_some_and(|mode| mode.first() == Some(&1)) {
             // Dropping by chance has no defined result, unless the chance is none.
-            let ratio = if inputs.has(1) { inputs.array(1)?.to_doubles().unwrap_or_default() } else { vec![0.5] };
+            let ratio = match inputs.has(1) {
+                true if inputs.count(1)? == 1 => inputs.array(1)?.to_doubles().unwrap_or_default(),
+                true => return Err(Stop::invalid("its ratio must be one number")),
+                false => vec![0.5],
+            };
             if ratio.first().is_none_or(|ratio| *ratio != 0.0) {
                 return Err(Stop::invalid("training mode is not supported"));
             }

@@ -52,7 +52,8 @@ fn crop_pad(cx: &mut Cx<'_>, inputs: &Inputs<'_>, axes: Option<&[i64]>) -> Resul
         length: *input.min(output),
     };
     let parts: Vec<Part> = shape.iter().zip(&out).map(middle).collect();
-    let ops = count(&out);
+    let copied = shapes::stretches(shape).saturating_mul(60);
+    let ops = count(&out).saturating_mul(4).saturating_add(copied);
     cx.emit_with(inputs, dtype, out, ops, |out| {
         let array = inputs.read(0)?;
         with_elements!(dtype, T => {
@@ -151,7 +152,8 @@ fn rearrange(
     out: Vec<usize>,
 ) -> Result<Value, Stop> {
     let dtype = inputs.dtype(0)?;
-    let ops = count(&out);
+    let copied = shapes::stretches(&out).saturating_mul(60);
+    let ops = count(&out).saturating_mul(4).saturating_add(copied);
     cx.emit_with(inputs, dtype, out, ops, |out| {
         Ok(inputs.read(0)?.reshape(split.to_vec()).permute(order).contiguous().reshape(out))
     })

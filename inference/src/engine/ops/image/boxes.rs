@@ -42,11 +42,12 @@ fn suppress(cx: &mut Cx<'_>, inputs: &Inputs<'_>, centered: bool) -> Result<Valu
     let least = threshold(inputs, 4)?;
     // Sorting, then every box against every chosen one.
     let rows = (*batches as u64).saturating_mul(*classes as u64);
-    let ops = rows.saturating_mul(*count as u64).saturating_mul(32 + 16 * most as u64);
+    let ops = rows.saturating_mul(*count as u64).saturating_mul(800 + 60 * most as u64);
+    let ops = ops.saturating_add(rows.saturating_mul(4000));
     if cx.is_tracing() && ops > MAX_TRACE_OPS {
         return Err(Stop::DataDependent("how many boxes are left depends on their elements".to_owned()));
     }
-    cx.charge(ops)?;
+    cx.labour(ops)?;
     cx.scratch(rows.saturating_mul(most as u64).saturating_add(*count as u64).saturating_mul(24))?;
     let chosen = if most == 0 {
         vec![]
@@ -77,7 +78,11 @@ fn threshold(inputs: &Inputs<'_>, index: usize) -> Result<Option<f32>, Stop> {
         return Ok(None);
     }
     // An empty tensor is as good as none.
-    Ok(floats(inputs, index)?.values::<f32>().first().copied())
+    let array = floats(inputs, index)?;
+    if array.count() > 1 {
+        return Err(Stop::invalid("a threshold must be one number"));
+    }
+    Ok(array.values::<f32>().first().copied())
 }
 
 /// The boxes that are left for one class, by descending score; of equal scores the lower index is first. A score that

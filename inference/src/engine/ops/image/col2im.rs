@@ -57,9 +57,10 @@ impl Attributes {
         let mut out = vec![batch, rows / elements];
         out.extend(&image);
         let (planes, plane) = (batch.saturating_mul(rows / elements), count(&image));
-        let ops = count(shape).saturating_mul(2).saturating_add(count(&out));
+        let each = 75 * (axes.len() as u64 + 1);
+        let ops = count(shape).saturating_mul(each).saturating_add(count(&out));
         // The input and the image as they are computed with.
-        cx.scratch(count(shape).saturating_add(count(&out)).saturating_mul(4))?;
+        cx.scratch(count(shape).saturating_add(count(&out)).saturating_mul(8))?;
         let total = count(&out);
         with_floats!(dtype, T => cx.emit::<T>(inputs, dtype, out, ops, || {
             let data = wide::<T>(inputs.read(0)?);

@@ -81,11 +81,13 @@ impl Attributes {
         out.extend(&extents.output);
         let (places, kernel) = (count(&extents.output), count(&extents.kernel));
         let rank = u32::try_from(extents.input.len()).unwrap_or(u32::MAX);
-        let per_place = (extents.filters as u64)
-            .saturating_mul(extents.group_channels as u64)
-            .saturating_add((extents.channels as u64).saturating_mul(2u64.saturating_pow(rank)).saturating_mul(2))
-            .saturating_add((extents.offset_group as u64).saturating_mul(8 * u64::from(rank)));
-        let ops = (batch as u64).saturating_mul(places).saturating_mul(kernel).saturating_mul(per_place);
+        // Points are found one by one, samples taken of each channel, and summed for each filter.
+        let points = (extents.offset_group as u64).saturating_mul(5000 + 400 * u64::from(rank));
+        let samples = (extents.channels as u64).saturating_mul(2u64.saturating_pow(rank)).saturating_mul(120);
+        let sums = (extents.group_channels as u64).saturating_mul(kernel).saturating_mul(30).saturating_add(150);
+        let per_place = kernel.saturating_mul(points.saturating_add(samples)).saturating_add(2000);
+        let per_place = per_place.saturating_add((extents.filters as u64).saturating_mul(sums));
+        let ops = (batch as u64).saturating_mul(places).saturating_mul(per_place);
         // Everything as it is computed with, and the column of samples.
         let inputs_bytes = (0..5).filter(|i| inputs.has(*i)).map(|i| inputs.count(i)).sum::<Result<u64, _>>()?;
         let column = (extents.channels as u64).saturating_mul(kernel);

@@ -93,8 +93,10 @@ impl Sampler {
             Mode::Cubic => 4,
         };
         let rank = u32::try_from(dims.len()).unwrap_or(u32::MAX);
-        let places = count(grid).saturating_mul(8 + 8 * taps);
-        let ops = count(&out).saturating_mul(taps.saturating_pow(rank)).saturating_mul(2).saturating_add(places);
+        let places = count(grid).saturating_mul(150 + 80 * taps);
+        let points_ops = count(points).saturating_mul(*batch as u64).saturating_mul(1500);
+        let ops = count(&out).saturating_mul(taps.saturating_pow(rank)).saturating_mul(100);
+        let ops = ops.saturating_add(places).saturating_add(points_ops);
         // Coordinates, and integers as float64 with their results.
         let bytes = count(shape).saturating_add(count(&out)).saturating_add(count(grid)).saturating_mul(8);
         cx.scratch(bytes)?;
@@ -257,7 +259,7 @@ pub(super) fn affine_grid(node: &Node<'_>) -> Result<Eval, String> {
         let mut out = vec![*batch];
         out.extend(dims);
         out.push(rank);
-        let ops = count(&out).saturating_mul(rank as u64 + 1);
+        let ops = count(&out).saturating_mul(200);
         cx.scratch(count(&out).saturating_mul(4))?;
         let places = count(&out);
         with_floats!(dtype, T => cx.emit::<T>(inputs, dtype, out, ops, || {

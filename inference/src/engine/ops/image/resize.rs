@@ -253,12 +253,16 @@ impl Resize {
 
     /// Cost of interpolation, and the bytes that it needs.
     fn cost(&self, axes: &[Axis], shape: &[usize]) -> (u64, u64) {
-        let mut shape = shape.to_vec();
+        let (mut shape, last) = (shape.to_vec(), shape.len());
         let (mut ops, mut elements) = (count(&shape), count(&shape));
         for (index, axis) in axes.iter().enumerate().filter(|(_, axis)| self.resampled(axis)) {
             let others = shape.iter().enumerate().filter(|(i, _)| *i != index);
             let rows = others.fold(1u64, |n, (_, dim)| n.saturating_mul(*dim as u64));
-            ops = ops.saturating_add(rows.saturating_mul(axis.ops(&self.filter)));
+            // Neighbours of the last axis are gathered, those of others are whole rows.
+            let each = if index + 1 == last { 40 } else { 6 };
+            let taps = axis.ops(&self.filter);
+            ops = ops.saturating_add(rows.saturating_mul(taps).saturating_mul(each));
+            ops = ops.saturating_add(taps.saturating_mul(200));
             if let Some(dim) = shape.get_mut(index) {
                 *dim = axis.output;
             }
@@ -302,7 +306,8 @@ impl Resize {
     ) -> Result<Value, Stop> {
         let lengths = out.iter().fold(0u64, |n, dim| n.saturating_add(*dim as u64));
         cx.scratch(lengths.saturating_mul(9))?;
-        let ops = count(&out).saturating_add(lengths);
+        let steps = count(&out).saturating_mul(40).saturating_add(shapes::stretches(&out).saturating_mul(60));
+        let ops = steps.saturating_add(lengths.saturating_mul(100));
         cx.emit_with(inputs, dtype, out, ops, |out| {
             let axes = self.regions(inputs, named, axes)?;
             let array = inputs.read(0)?;

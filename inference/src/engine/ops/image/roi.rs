@@ -108,7 +108,7 @@ impl Align {
         };
         let samples = along(self.height, maps.height).saturating_mul(along(self.width, maps.width));
         let planes = (regions as u64).saturating_mul(maps.channels as u64);
-        let ops = planes.saturating_mul(samples).saturating_mul(8).saturating_add(count(&out));
+        let ops = planes.saturating_mul(samples).saturating_mul(200).saturating_add(count(&out));
         // Up to two samples for each element, and the input and output as they are computed with.
         let lines =
             along(self.height, maps.height).saturating_add(along(self.width, maps.width)).saturating_mul(3 * 40);
@@ -264,7 +264,8 @@ fn pool(cx: &mut Cx<'_>, inputs: &Inputs<'_>, bins: (usize, usize), scale: f32) 
     let out = vec![regions, maps.channels, bins.0, bins.1];
     let along = |bins: usize, length: usize| (2 * bins as u64).saturating_add(length as u64);
     let planes = (regions as u64).saturating_mul(maps.channels as u64);
-    let ops = planes.saturating_mul(along(bins.0, maps.height)).saturating_mul(along(bins.1, maps.width));
+    let elements = along(bins.0, maps.height).saturating_mul(along(bins.1, maps.width));
+    let ops = planes.saturating_mul(elements).saturating_mul(if dtype == DType::Float16 { 100 } else { 40 });
     cx.scratch((bins.0 as u64).saturating_add(bins.1 as u64).saturating_mul(16))?;
     let total = count(&out);
     with_floats!(dtype, T => cx.emit::<T>(inputs, dtype, out, ops, || {

@@ -46,6 +46,7 @@ pub(in crate::engine::ops) fn parse(op: &str, opset: i64, attribute: Vec<Attribu
             constants: &[],
             slots: &[],
             packs: &crate::engine::Packs::within(u64::MAX),
+            misread: &core::cell::Cell::new(false),
             rectified: false,
         },
         &[],

@@ -16,7 +16,9 @@ use crate::{
 };
 
 /// Cost of a look-up.
-const FIND_OPS: u64 = 100;
+const FIND_OPS: u64 = 500;
+/// Bytes of memory for a look-up: the key as it is compared, and where it is.
+const FIND_BYTES: u64 = 32;
 
 pub(super) fn find(name: &str) -> Option<Parse> {
     Some(match name {
@@ -117,6 +119,7 @@ fn one_hot(node: &Node<'_>) -> Result<Eval, String> {
         let mut encoded = shape.to_vec();
         encoded.push(count);
         let ops = cost(&encoded).saturating_add(inputs.count(0)?.saturating_mul(FIND_OPS));
+        cx.scratch(inputs.count(0)?.saturating_mul(FIND_BYTES))?;
         cx.emit::<f32>(inputs, DType::Float32, encoded, ops, || {
             let array = inputs.read(0)?;
             let found = match keys {
@@ -170,6 +173,7 @@ impl Encoder {
             return Err(Stop::unsupported(dtype));
         }
         let to = self.values.dtype();
+        cx.scratch(inputs.count(0)?.saturating_mul(FIND_BYTES))?;
         cx.emit_with(inputs, to, shape.to_vec(), inputs.count(0)?.saturating_mul(FIND_OPS), |shape| {
             let array = inputs.read(0)?;
             let default = self.values.count().saturating_sub(1);

@@ -192,7 +192,11 @@ fn feature_vectorizer(node: &Node<'_>) -> Result<Eval, String> {
             }
             given.push(width);
         }
-        cx.emit::<f32>(inputs, DType::Float32, vec![rows, total], cost(&[rows, total]), || {
+        // Whole inputs are rounded to float32, whatever is taken of them.
+        let all = (0..inputs.len()).try_fold(0u64, |sum, i| inputs.count(i).map(|n| sum.saturating_add(n)))?;
+        cx.scratch(all.saturating_mul(4))?;
+        let ops = cost(&[rows, total]).saturating_add(all.saturating_mul(30));
+        cx.emit::<f32>(inputs, DType::Float32, vec![rows, total], ops, || {
             let mut out = vec![0.0; rows * total];
             let mut start = 0;
             for (index, (width, given)) in widths.iter().zip(&given).enumerate() {

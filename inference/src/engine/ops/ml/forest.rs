@@ -13,6 +13,10 @@ const MAX_DEPTH: u32 = 10_000;
 const BLOCK: usize = 64;
 /// Steps that are taken by turns: the processor goes on with one while another waits for memory.
 const LANES: usize = 8;
+/// Cost of a weight that is added.
+const WEIGHT_OPS: u64 = 40;
+/// Cost of each halving of a set that is searched.
+const MEMBER_OPS: u64 = 150;
 /// Cost of one step down a tree: a comparison whose outcome cannot be foretold.
 const STEP_OPS: u64 = 100;
 /// The same where the nodes do not fit a core's cache.
@@ -240,7 +244,12 @@ impl<S: Wide> Forest<S> {
     /// Cost of one row in ops: as if it reached the deepest leaf of every tree.
     pub(super) fn ops(&self) -> u64 {
         let step = if self.nodes.len() > NEAR_NODES { FAR_STEP_OPS } else { STEP_OPS };
-        self.steps.saturating_mul(step).saturating_add(self.trees() as u64 * 16)
+        let step =
+            step.saturating_add(self.sets.iter().map(Vec::len).max().map_or(0, |most| MEMBER_OPS * halvings(most)));
+        // The leaf with the most weights, of every tree.
+        let weights = self.leaves.windows(2).map(|pair| u64::from(pair[1] - pair[0])).max().unwrap_or(0);
+        let leaf = weights.saturating_mul(WEIGHT_OPS).saturating_add(16);
+        self.steps.saturating_mul(step).saturating_add((self.trees() as u64).saturating_mul(leaf))
     }
 
     /// The scores of rows of `width` numbers, `targets` for each, and whether any leaf had a weight for them. `width` is
@@ -379,4 +388,8 @@ impl<S: Wide> Forest<S> {
 fn contains(set: &[f64], x: f64) -> bool {
     let at = set.partition_point(|member| *member < x);
     set.get(at).is_some_and(|member| *member == x)
+}
+/// How often a sorted list of so many is halved until one is left.
+fn halvings(length: usize) -> u64 {
+    u64::from(usize::BITS - length.leading_zeros())
 }

@@ -7,6 +7,7 @@ use crate::{
     engine::{
         cx::{Inputs, Stop},
         kernels::matmul::{Packed, matmul},
+        ops::linear::padding,
         program::Eval,
         value::Value,
     },
@@ -30,12 +31,15 @@ pub(super) struct Weights {
 }
 
 impl Weights {
-    pub(super) fn new(coefficients: &[f32], targets: usize) -> Result<Self, String> {
+    pub(super) fn new(node: &Node<'_>, coefficients: &[f32], targets: usize) -> Result<Self, String> {
         let features = coefficients.len().checked_div(targets).unwrap_or(0);
         if features == 0 || features * targets != coefficients.len() {
             return Err(format!("its {} coefficients are not for {targets} targets", coefficients.len()));
         }
         // Few targets are padded to a panel: sixteen times the file at most.
+        if !node.packs.reserve(Packed::<f32>::bytes(features, targets)) {
+            return Err("its coefficients take too much memory".into());
+        }
         let packed = Packed::new(coefficients, features, targets, 1, features);
         Ok(Self { packed, features, targets })
     }
@@ -51,7 +55,7 @@ impl Weights {
 
     /// Cost of rows in ops.
     pub(super) fn ops(&self, rows: usize) -> u64 {
-        cost(&[rows, self.features, self.targets])
+        cost(&[rows, self.features, self.targets]).saturating_add(padding(&self.packed))
     }
 
     /// The products, `[rows, targets]`.
@@ -74,7 +78,7 @@ fn classifier(node: &Node<'_>) -> Result<Eval, String> {
     let labels = Labels::of_node(node, "classlabels_ints", "classlabels_strings")?;
     let intercepts = node.floats("intercepts").unwrap_or_default();
     let targets = if intercepts.is_empty() { labels.len() } else { intercepts.len() };
-    let weights = Weights::new(&node.floats("coefficients").unwrap_or_default(), targets)?;
+    let weights = Weights::new(node, &node.floats("coefficients").unwrap_or_default(), targets)?;
     let transform = Transform::of_name(&node.text("post_transform", "NONE")?)?;
     if labels.len() != targets.max(2) {
         return Err(format!("it has {} labels for {targets} targets", labels.len()));
@@ -120,7 +124,7 @@ pub(super) fn greatest(scores: &[f32]) -> usize {
 fn regressor(node: &Node<'_>) -> Result<Eval, String> {
     let targets = usize::try_from(node.int("targets", 1)).ok().filter(|targets| *targets > 0);
     let targets = targets.ok_or("its targets must be positive")?;
-    let weights = Weights::new(&node.floats("coefficients").unwrap_or_default(), targets)?;
+    let weights = Weights::new(node, &node.floats("coefficients").unwrap_or_default(), targets)?;
     let intercepts = node.floats("intercepts").unwrap_or_default();
     let transform = Transform::of_name(&node.text("post_transform", "NONE")?)?;
     if !(intercepts.is_empty() || intercepts.len() == targets) {

@@ -129,7 +129,7 @@ struct Support {
 }
 
 impl Support {
-    fn new(kernel: Kernel, vectors: &[f32], count: usize) -> Result<Self, String> {
+    fn new(node: &Node<'_>, kernel: Kernel, vectors: &[f32], count: usize) -> Result<Self, String> {
         let features = vectors.len().checked_div(count).unwrap_or(0);
         if features == 0 || features * count != vectors.len() {
             return Err(format!("its support_vectors have {} numbers for {count} vectors", vectors.len()));
@@ -139,7 +139,7 @@ impl Support {
                 let feature = |f: usize| vectors.iter().skip(f).step_by(features).copied();
                 Vectors::Columns { columns: (0..features).flat_map(feature).collect(), features }
             }
-            _ => Vectors::Products(Weights::new(vectors, count)?),
+            _ => Vectors::Products(Weights::new(node, vectors, count)?),
         };
         Ok(Self { kernel, vectors, count })
     }
@@ -162,7 +162,11 @@ impl Support {
 
     /// Cost of the kernels of a row.
     fn ops(&self) -> u64 {
-        let products = cost(&[self.count, self.features()]);
+        let products = match &self.vectors {
+            // Features are gone through one by one, whatever the number of vectors.
+            Vectors::Columns { features, .. } => cost(&[*features, self.count + 60]),
+            Vectors::Products(weights) => weights.ops(1),
+        };
         products.saturating_add((self.count as u64).saturating_mul(self.kernel.ops()))
     }
 
@@ -198,15 +202,21 @@ fn classifier(node: &Node<'_>) -> Result<Eval, String> {
     let sizes = node.sizes("vectors_per_class")?.unwrap_or_default();
     let total = sizes.iter().try_fold(0usize, |sum, size| sum.checked_add(*size)).ok_or("it has too many vectors")?;
     if total == 0 {
-        linear_classifier(labels, transform, &coefficients, &rho)
+        linear_classifier(node, labels, transform, &coefficients, &rho)
     } else {
         Pairs::of_node(node, labels.len(), coefficients, rho, &sizes, total)?.classifier(labels, transform)
     }
 }
 
-fn linear_classifier(labels: Labels, transform: Transform, coefficients: &[f32], rho: &[f32]) -> Result<Eval, String> {
+fn linear_classifier(
+    node: &Node<'_>,
+    labels: Labels,
+    transform: Transform,
+    coefficients: &[f32],
+    rho: &[f32],
+) -> Result<Eval, String> {
     let classes = labels.len();
-    let weights = Weights::new(coefficients, classes)?;
+    let weights = Weights::new(node, coefficients, classes)?;
     let rho = *rho.first().ok_or("it needs rho")?;
     let positive = coefficients.iter().all(|x| *x >= 0.0);
     eval(move |cx, inputs| {
@@ -272,7 +282,12 @@ impl Pairs {
         });
         Ok(Self {
             ranges: ranges.collect(),
-            support: Support::new(Kernel::of_node(node)?, &node.floats("support_vectors").unwrap_or_default(), total)?,
+            support: Support::new(
+                node,
+                Kernel::of_node(node)?,
+                &node.floats("support_vectors").unwrap_or_default(),
+                total,
+            )?,
             coefficients,
             rho,
             sigmoids: (!a.is_empty()).then_some((a, b)),
@@ -431,10 +446,10 @@ fn regressor(node: &Node<'_>) -> Result<Eval, String> {
     let count = usize::try_from(node.int("n_supports", 0)).map_err(|_| "its n_supports is negative".to_owned())?;
     // A linear model is one support vector with the coefficient 1.
     let (support, coefficients) = if count == 0 {
-        (Support::new(Kernel::Linear, &coefficients, 1)?, vec![1.0])
+        (Support::new(node, Kernel::Linear, &coefficients, 1)?, vec![1.0])
     } else {
         let vectors = node.floats("support_vectors").unwrap_or_default();
-        (Support::new(Kernel::of_node(node)?, &vectors, count)?, coefficients)
+        (Support::new(node, Kernel::of_node(node)?, &vectors, count)?, coefficients)
     };
     if coefficients.len() != support.count {
         return Err(format!("it has {} coefficients for {count} vectors", coefficients.len()));

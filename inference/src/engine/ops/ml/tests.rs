@@ -24,7 +24,7 @@ fn attribute(name: &str, value: &A) -> AttributeProto {
         A::Fs(floats) => proto.floats = floats,
         A::S(text) => proto.s = Some(Bytes::from_static(text.as_bytes())),
         A::Ss(texts) => proto.strings = texts.into_iter().map(|text| Bytes::from_static(text.as_bytes())).collect(),
-        A::T(tensor) => proto.t = Some(crate::onnx::constants::write_tensor("", &tensor)),
+        A::T(tensor) => proto.t = Some(Box::new(crate::onnx::constants::write_tensor("", &tensor))),
     }
     proto
 }
@@ -46,7 +46,9 @@ fn parse(op: &str, opset: i64, attributes: &Attributes) -> Result<crate::engine:
         ..Default::default()
     };
     let packs = crate::engine::Packs::within(u64::MAX);
-    let node = Node { proto: &proto, opset, constants: &[], slots: &[], packs: &packs, rectified: false };
+    let misread = core::cell::Cell::new(false);
+    let node =
+        Node { proto: &proto, opset, constants: &[], slots: &[], packs: &packs, misread: &misread, rectified: false };
     find(op).unwrap()(&node, &[])
 }
 

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     DType,
-    engine::{array::Array, cx::Stop, program::Eval},
+    engine::{array::Array, cx::Stop, numeric::convert, program::Eval},
     onnx::Node,
 };
 
@@ -187,7 +187,7 @@ fn ensemble(node: &Node<'_>) -> Result<Eval, String> {
                 return Ok(match dtype {
                     DType::Float64 => Array::new(dtype, shape, scores),
                     DType::Float32 => Array::new(dtype, shape, scores.into_iter().map(|x| x as f32).collect()),
-                    _ => Array::new(dtype, shape, scores.into_iter().map(f16::from_f64).collect()),
+                    _ => Array::new(dtype, shape, scores.into_iter().map(convert::<f16>).collect()),
                 });
             }
             let (mut scores, _) = trees.scores::<f32>(inputs, width, targets, aggregate, threads)?;

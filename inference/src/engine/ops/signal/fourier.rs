@@ -22,6 +22,9 @@ use crate::{
 /// Transforms that are computed side by side.
 const LANES: usize = 32;
 
+/// Cost of a multiply-add.
+const PART_OPS: u64 = 4;
+
 /// One kind of transform.
 #[derive(Debug, Clone, Copy)]
 struct Plan {
@@ -40,8 +43,10 @@ impl Plan {
     fn ops(&self, lanes: u64) -> u64 {
         let parts = 2 * (1 + u64::from(self.complex));
         let steps = (self.length as u64).saturating_mul(self.wanted as u64);
-        // Sines and cosines are made once.
-        lanes.saturating_mul(steps).saturating_mul(parts).saturating_add((self.length as u64).saturating_mul(200))
+        // Lanes are computed together, those that are not there as well. Sines and cosines are made once.
+        let lanes = lanes.saturating_add(LANES as u64 - 1);
+        let tables = (self.length as u64).saturating_mul(2000);
+        lanes.saturating_mul(steps).saturating_mul(parts).saturating_mul(PART_OPS).saturating_add(tables)
     }
 
     /// Bytes beside the output.
