@@ -8,7 +8,7 @@ use penstock_inference::{
     Argument, Failure, Model, ModelError, Sizes, Tensor, TensorValues,
     onnx::{
         proto::{
-            AttributeProto, DimensionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
+            AttributeProto, DimensionProto, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
             StringStringEntryProto, TensorProto, TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
         },
         write_tensor,
@@ -430,6 +430,74 @@ fn a_small_file_takes_no_gigabytes_when_it_is_loaded() {
     assert!(model.descriptor().is_ok(), "{:?}", model.descriptor());
     let mebibytes = model.memory_bytes() >> 20;
     assert!((256..=384).contains(&mebibytes), "{mebibytes}");
+}
+
+#[test]
+fn what_takes_far_more_memory_than_its_file_is_refused_before_it_is_read() {
+    // Attributes of nothing: two bytes each, and hundreds in memory.
+    let message = |field: u8, content: &[u8]| -> Vec<u8> {
+        let mut bytes = vec![field << 3 | 2];
+        prost::encoding::encode_varint(content.len() as u64, &mut bytes);
+        bytes.extend_from_slice(content);
+        bytes
+    };
+    let many = message(1, &message(5, &[]).repeat(1_000_000));
+    let file = [vec![1 << 3, 8], message(7, &many)].concat();
+    assert!(Model::load(file).unwrap_err().to_string().contains("messages"));
+    // A list of a million integers for each of many nodes of a function.
+    let list = || AttributeProto { ref_attr_name: "list".into(), ..attribute("value_ints", &[]) };
+    let nodes = (0..300).map(|i| node("Constant", &[], &format!("c{i}"), vec![list()]));
+    let function = FunctionProto {
+        name: "F".into(),
+        attribute: vec!["list".into()],
+        output: vec!["c0".into()],
+        node: nodes.collect(),
+        opset_import: vec![OperatorSetIdProto { domain: String::new(), version: 21 }],
+        ..Default::default()
+    };
+    let call = node("F", &[], "y", vec![attribute("list", &[1; 1_000_000])]);
+    let mut model = ModelProto::decode(file_of(vec![call], vec![]).as_slice()).unwrap();
+    model.functions.push(function);
+    assert!(Model::load(model.encode_to_vec()).unwrap_err().to_string().contains("written out"));
+    // A long text, again and again.
+    let text = write_tensor("t", &Tensor::new(vec![1], TensorValues::String(vec!["x".repeat(1 << 20)])).unwrap());
+    let copied = vec![
+        node("Gather", &["t", "zeros"], "copies", vec![]),
+        node("Size", &["copies"], "number", vec![]),
+        node("Cast", &["number"], "y", vec![int("to", 1)]),
+    ];
+    let model = Model::load(file_of(copied, vec![text.clone(), ints("zeros", &[0; 20_000])])).unwrap();
+    let x = || vec![Argument::Tensor(Tensor::new(vec![], TensorValues::Float32(vec![1.0])).unwrap())];
+    assert!(model.evaluate(x()).unwrap_err().to_string().contains("texts"));
+    // Compared with many it is not copied at all.
+    let others = Tensor::new(vec![20_000], TensorValues::String(vec!["x".into(); 20_000])).unwrap();
+    let compared = vec![
+        node("Equal", &["t", "others"], "same", vec![]),
+        node("Cast", &["same"], "ones", vec![int("to", 1)]),
+        node("ReduceSum", &["ones"], "y", vec![int("keepdims", 0)]),
+    ];
+    let model = Model::load(file_of(compared, vec![text, write_tensor("others", &others)])).unwrap();
+    let none = Tensor::new(vec![], TensorValues::Float32(vec![0.0])).unwrap();
+    assert_eq!(model.evaluate(x()).unwrap(), vec![Argument::Tensor(none)]);
+}
+
+#[test]
+fn a_graph_in_a_loop_pays_for_its_constants_in_every_round() {
+    let cost = |constants: usize| {
+        let body = GraphProto {
+            name: "body".into(),
+            node: vec![node("Identity", &["go"], "go_on", vec![]), node("Identity", &["state"], "next", vec![])],
+            initializer: (0..constants).map(|i| ints(&format!("c{i}"), &[])).collect(),
+            input: ["round", "go", "state"].map(value).to_vec(),
+            output: ["go_on", "next"].map(value).to_vec(),
+            ..Default::default()
+        };
+        let hundred = write_tensor("n", &Tensor::new(vec![], TensorValues::Int64(vec![100])).unwrap());
+        let looped = node("Loop", &["n", "", "x"], "y", vec![graph_attribute("body", body)]);
+        let model = Model::load(file_of(vec![looped], vec![hundred])).unwrap();
+        model.cost_by_operator(&Sizes::default()).unwrap()[0].ops
+    };
+    assert!(cost(5000) > cost(5) + 100 * 4900 * 200, "{} {}", cost(5000), cost(5));
 }
 
 #[test]

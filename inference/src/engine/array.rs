@@ -570,6 +570,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_small_part_does_not_keep_the_whole() {
+        let array = Array::ints((0..1000).collect());
+        for part in [array.slice(0, 0, 1, 1), array.slice(0, 5, 3, 100), array.slice(0, 990, -1, 9)] {
+            assert!(part.is_own(), "{part:?}");
+        }
+        assert_eq!(*array.slice(0, 5, 3, 100).values::<i64>(), (0..100).map(|i| 5 + 3 * i).collect::<Vec<i64>>());
+        assert!(!array.slice(0, 0, 1, 900).is_own(), "a great one is a view");
+    }
+
+    #[test]
     fn views_are_laid_out_element_by_element() {
         let mut random = crate::engine::sample::random(3);
         for _ in 0..500 {

@@ -618,6 +618,17 @@ mod tests {
     }
 
     #[test]
+    fn a_second_output_is_not_computed_where_the_first_was_not() {
+        let known = Value::Known(Array::ints(vec![1]));
+        let inputs = Inputs::new(vec![Some(&known)]);
+        let mut cx = Cx::tracing();
+        let mut known = |ops: u64| cx.emit(&inputs, DType::Int64, vec![1], ops, || Ok(vec![1i64])).unwrap().is_known();
+        assert_eq!((known(u64::MAX / 1_000_000), known(0)), (false, false));
+        cx.checkpoint().unwrap();
+        assert!(cx.emit(&inputs, DType::Int64, vec![1], 0, || Ok(vec![1i64])).unwrap().is_known(), "of another node");
+    }
+
+    #[test]
     fn threads_take_no_more_memory_together_than_a_run_may() {
         let cx = Cx::running(16, None, None);
         assert_eq!((cx.threads_for(&[10], 5), cx.threads_for(&[1 << 20], 5)), (1, 16), "too little to do, and enough");

@@ -308,8 +308,7 @@ fn select(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Value, Stop> {
     let shape = shapes::broadcast(&[condition.1, a, b])?;
     // As they are repeated.
     cx.scratch(count(&shape).saturating_mul(1 + 2 * left.size() as u64))?;
-    let same = [condition.1, a, b].iter().all(|operand| *operand == shape.as_slice());
-    let ops = count(&shape).saturating_mul(if same { 2 } else { 60 });
+    let ops = count(&shape).saturating_mul(60);
     cx.emit_with(inputs, left, shape, ops, |shape| {
         let condition = inputs.read(0)?.broadcast(&shape);
         let (a, b) = (inputs.read(1)?, inputs.read(2)?);

@@ -50,8 +50,13 @@ pub(super) fn saturate(x: f32, zero: i64, dtype: DType) -> i64 {
     (integer + zero).clamp(low, high)
 }
 
+/// Cost of a stretch of elements that share a scale: one of less than sixteen is gone through one by one.
+const STRETCH_OPS: u64 = 3200;
+
 /// Which scale belongs to each element: one for all, one for each index of an axis, or one for each block of an axis.
 struct Scales {
+    /// The axis, if there are several.
+    axis: usize,
     /// Scales along the axis.
     along: usize,
     /// Elements of the axis that share a scale.
@@ -64,12 +69,12 @@ impl Scales {
     fn new(shape: &[usize], scale: &[usize], at: i64, block: usize) -> Result<Self, Stop> {
         let one = scale.iter().product::<usize>() == 1;
         if one && block == 0 {
-            return Ok(Self { along: 1, block: usize::MAX, size: 1, inner: 1 });
+            return Ok(Self { axis: 0, along: 1, block: usize::MAX, size: 1, inner: 1 });
         }
         let axis = shapes::axis(at, shape.len())?;
         let (_, size, inner) = shapes::around(shape, axis);
         if scale.len() == 1 && scale[0] == size && block == 0 {
-            return Ok(Self { along: 0, block: 1, size, inner });
+            return Ok(Self { axis, along: 0, block: 1, size, inner });
         }
         let fits = block > 0
             && scale.len() == shape.len()
@@ -81,7 +86,7 @@ impl Scales {
         if !fits {
             return Err(Stop::invalid(format!("scales of shape {scale:?} do not fit {shape:?}")));
         }
-        Ok(Self { along: size.div_ceil(block), block, size, inner })
+        Ok(Self { axis, along: size.div_ceil(block), block, size, inner })
     }
 
     /// Neighbouring elements that share a scale, when the scales follow one another, again and again; `None` for few.
@@ -93,22 +98,18 @@ impl Scales {
         }
     }
 
-    /// Cost of an element, so much if it is one of many with one scale.
-    fn each(&self, fast: bool, ops: u64) -> u64 {
-        match (fast, self.along, self.block) {
-            (true, ..) => ops,
-            (false, 1, usize::MAX) => 60,
-            (false, 0, _) => 200,
-            (false, ..) => 500,
-        }
-    }
-
-    /// Cost of the stretches of elements that share a scale, however short.
-    fn stretches(&self, shape: &[usize]) -> u64 {
-        match self.apart() {
-            Some(length) if length != usize::MAX => count(shape) / length as u64 * 100,
-            _ => 0,
-        }
+    /// Cost of the elements, so much each if they are many with one scale. `fast`: of float32 and bytes.
+    fn ops(&self, shape: &[usize], fast: bool, ops: u64) -> u64 {
+        let (each, stretch) = match (fast, self.along, self.block) {
+            (true, 1, usize::MAX) => (ops, 0),
+            // Whether its stretches are long or short: this is a polynomial of the sizes.
+            (true, 0, _) => (ops, STRETCH_OPS),
+            (_, 1, usize::MAX) => (60, 0),
+            (_, 0, _) => (200, 0),
+            _ => (500, 0),
+        };
+        let stretches = count(&shape[..self.axis]).saturating_mul(self.size as u64);
+        count(shape).saturating_mul(each).saturating_add(stretches.saturating_mul(stretch))
     }
 
     /// Index of the scale of an element.
@@ -135,8 +136,9 @@ fn quantize(node: &Node<'_>) -> Result<Eval, String> {
         let (from, shape) = inputs.ty(0)?;
         let to = if inputs.has(2) { inputs.dtype(2)? } else { given.unwrap_or(DType::Uint8) };
         let scales = Scales::new(shape, inputs.shape(1)?, at, block)?;
-        let fast = from == DType::Float32 && matches!(to, DType::Int8 | DType::Uint8) && scales.apart().is_some();
-        let ops = count(shape).saturating_mul(scales.each(fast, 8)).saturating_add(scales.stretches(shape));
+        let bytes = from == DType::Float32 && matches!(to, DType::Int8 | DType::Uint8);
+        let fast = bytes && scales.apart().is_some();
+        let ops = scales.ops(shape, bytes, 8);
         if !fast {
             cx.scratch(count(shape).saturating_mul(8))?;
         }
@@ -226,8 +228,9 @@ fn dequantize(node: &Node<'_>) -> Result<Eval, String> {
         let from = inputs.dtype(0)?;
         let alike = !inputs.has(2) || inputs.dtype(2)? == from;
         let bytes = matches!(from, DType::Int8 | DType::Uint8);
-        let fast = to == DType::Float32 && alike && bytes && scales.apart().is_some();
-        let ops = count(shape).saturating_mul(scales.each(fast, 4)).saturating_add(scales.stretches(shape));
+        let bytes = bytes && to == DType::Float32 && alike;
+        let fast = bytes && scales.apart().is_some();
+        let ops = scales.ops(shape, bytes, 4);
         if !fast {
             cx.scratch(count(shape).saturating_mul(8))?;
         }
