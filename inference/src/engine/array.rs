@@ -1,6 +1,9 @@
 //! Arrays: tensors on Burn's CPU backend, and texts, which Burn has not.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{
+    borrow::Cow,
+    sync::{Arc, OnceLock},
+};
 
 use burn_backend::{Element as BurnElement, Shape, Slice, TensorData};
 use burn_flex::FlexTensor;
@@ -185,6 +188,9 @@ pub(crate) struct Array {
     dtype: DType,
     shape: Vec<usize>,
     storage: Storage,
+    /// Of a view whose elements do not lie in order: those elements in order, from the first time that somebody asks for them.
+    /// Its bytes are counted as the view's.
+    laid_out: Option<Arc<OnceLock<FlexTensor>>>,
 }
 
 impl Array {
@@ -192,8 +198,8 @@ impl Array {
     pub(crate) fn new<T: Element>(dtype: DType, shape: Vec<usize>, values: Vec<T>) -> Self {
         debug_assert!(T::TYPES.contains(&dtype), "{dtype:?}");
         debug_assert_eq!(element_count(&shape), Some(values.len()), "{shape:?}");
-        let tensor = FlexTensor::from_data(TensorData::new(values, Shape::from(shape.clone())));
-        Self { dtype, shape, storage: Storage::Burn(tensor) }
+        let storage = Storage::Burn(tensor_of(shape.clone(), values));
+        Self { dtype, shape, storage, laid_out: None }
     }
 
     /// An array of texts.
@@ -201,7 +207,12 @@ impl Array {
         debug_assert_eq!(element_count(&shape), Some(values.len()));
         let lengths = || values.iter().map(|text| text.len() as u64);
         let (bytes, longest) = (lengths().sum(), lengths().max().unwrap_or(0));
-        Self { dtype: DType::String, shape, storage: Storage::Text(Arc::new(Texts { values, bytes, longest })) }
+        Self {
+            dtype: DType::String,
+            shape,
+            storage: Storage::Text(Arc::new(Texts { values, bytes, longest })),
+            laid_out: None,
+        }
     }
 
     /// A vector of int64.
@@ -226,13 +237,19 @@ impl Array {
         let Storage::Burn(tensor) = &self.storage else { return Cow::Borrowed(&[]) };
         match tensor.as_slice::<T>() {
             Some(values) if tensor.is_contiguous() => Cow::Borrowed(values),
-            _ if tensor.dtype() == T::dtype() => Cow::Owned(self.laid_out()),
-            _ => Cow::Borrowed(&[]),
+            _ if tensor.dtype() != T::dtype() => Cow::Borrowed(&[]),
+            _ => match &self.laid_out {
+                Some(laid_out) => {
+                    let tensor = laid_out.get_or_init(|| tensor_of(self.shape.clone(), self.in_order::<T>()));
+                    Cow::Borrowed(tensor.as_slice::<T>().unwrap_or_default())
+                }
+                None => Cow::Owned(self.in_order()),
+            },
         }
     }
 
     /// A copy of the elements, row-major.
-    fn laid_out<T: Element>(&self) -> Vec<T> {
+    fn in_order<T: Element>(&self) -> Vec<T> {
         if let Some((values, strides, start)) = self.strided::<T>()
             && self.count() > 0
         {
@@ -286,7 +303,14 @@ impl Array {
     /// The same array laid out row-major, so that [`Self::values`] borrows.
     pub(crate) fn contiguous(&self) -> Self {
         match &self.storage {
-            Storage::Burn(tensor) if !tensor.is_contiguous() => self.copy(),
+            Storage::Burn(tensor) if !tensor.is_contiguous() => {
+                // It is there afterwards, if it is kept at all.
+                with_elements!(self.dtype, T => drop(self.values::<T>()), ());
+                match self.laid_out.as_ref().and_then(|laid_out| laid_out.get()) {
+                    Some(tensor) => self.with(self.shape.clone(), tensor.clone()),
+                    None => self.copy(),
+                }
+            }
             _ => self.clone(),
         }
     }
@@ -307,17 +331,21 @@ impl Array {
     }
 
     fn with(&self, shape: Vec<usize>, tensor: FlexTensor) -> Self {
-        Self { dtype: self.dtype, shape, storage: Storage::Burn(tensor) }
+        let laid_out = (!tensor.is_contiguous()).then(Arc::default);
+        Self { dtype: self.dtype, shape, storage: Storage::Burn(tensor), laid_out }
     }
 
     /// The same elements under another shape of equal size.
     pub(crate) fn reshape(&self, shape: Vec<usize>) -> Self {
         match &self.storage {
-            Storage::Burn(tensor) => {
+            Storage::Burn(tensor) if tensor.is_contiguous() => {
                 let reshaped = tensor.reshape(Shape::from(shape.clone()));
                 self.with(shape, reshaped)
             }
-            Storage::Text(values) => Self { dtype: self.dtype, shape, storage: Storage::Text(values.clone()) },
+            Storage::Burn(_) => self.contiguous().reshape(shape),
+            Storage::Text(texts) => {
+                Self { dtype: self.dtype, shape, storage: Storage::Text(texts.clone()), laid_out: None }
+            }
         }
     }
 
@@ -343,7 +371,7 @@ impl Array {
         match &self.storage {
             Storage::Burn(tensor) => {
                 if !tensor.is_contiguous() {
-                    return self.copy().broadcast(shape);
+                    return self.contiguous().broadcast(shape);
                 }
                 let strides: Vec<isize> = repeated.iter().map(|stride| *stride as isize).collect();
                 let layout =
@@ -418,7 +446,7 @@ impl Array {
 
     fn copy(&self) -> Self {
         let shape = self.shape.clone();
-        with_elements!(self.dtype, T => Self::new::<T>(self.dtype, shape, self.laid_out()), self.clone())
+        with_elements!(self.dtype, T => Self::new::<T>(self.dtype, shape, self.in_order()), self.clone())
     }
 
     /// No elements of its type.
@@ -479,7 +507,12 @@ impl Array {
     /// The elements, for a kernel that writes over them: without a copy when nobody else holds them.
     pub(crate) fn into_vec<T: Element>(self) -> Vec<T> {
         match self.storage {
-            Storage::Burn(ref tensor) if tensor.dtype() == T::dtype() && !tensor.is_contiguous() => self.laid_out(),
+            Storage::Burn(ref tensor) if tensor.dtype() == T::dtype() && !tensor.is_contiguous() => {
+                match self.values::<T>() {
+                    Cow::Borrowed(values) => values.to_vec(),
+                    Cow::Owned(values) => values,
+                }
+            }
             Storage::Burn(tensor) if tensor.dtype() == T::dtype() => {
                 tensor.into_data().try_into_vec::<T>().unwrap_or_default()
             }
@@ -495,6 +528,10 @@ pub(crate) fn strides(shape: &[usize]) -> Vec<usize> {
         strides[axis] = strides[axis + 1] * shape[axis + 1];
     }
     strides
+}
+
+fn tensor_of<T: Element>(shape: Vec<usize>, values: Vec<T>) -> FlexTensor {
+    FlexTensor::from_data(TensorData::new(values, Shape::from(shape)))
 }
 
 /// Elements of a strided array, of which there are some, row-major.

@@ -39,7 +39,7 @@ const ML_OPSETS: core::ops::RangeInclusive<i64> = 1..=5;
 const MAX_FOLDED_BYTES: u64 = 1 << 30;
 const MAX_LAID_OUT_BYTES: u64 = 4 << 30;
 /// Bytes of memory of functions that are written out where they are called.
-const MAX_WRITTEN_BYTES: u64 = 256 << 20;
+const MAX_WRITTEN_BYTES: u64 = 1 << 30;
 
 /// The default domain has two names.
 fn domain(name: &str) -> &str {

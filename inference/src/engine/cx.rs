@@ -27,6 +27,8 @@ const MAX_TELL_OPS: u64 = 1 << 16;
 const MAX_FOLD_BYTES: u64 = 64 << 20;
 /// What a byte of a value that is computed while tracing counts for: its memory is fresh, and stays.
 const FRESH_OPS: u64 = 16;
+/// What an element counts for that is read while tracing.
+const READ_OPS: u64 = 8;
 /// Integers that a shape may depend on: two for each dimension of a tensor.
 pub(crate) const MAX_INTS: usize = 2 * MAX_RANK;
 /// The same where each is a part of a value.
@@ -362,15 +364,27 @@ impl<'a> Cx<'a> {
         ops: u64,
         compute: impl FnOnce(Vec<usize>) -> Result<Array, Stop>,
     ) -> Result<Value, Stop> {
-        let texts = count(&shape);
-        if !self.admit(inputs, dtype, &shape, ops)? {
-            return Ok(Value::Unknown(dtype, shape));
-        }
-        if dtype == DType::String {
+        if dtype == DType::String && inputs.known() {
             // Any may be the longest: known before they are copied.
             let arrays = inputs.values_of().iter().flatten().filter_map(|value| value.array());
             let longest = arrays.map(|array| array.text_bytes().1).max().unwrap_or(0);
-            self.check_texts(texts.saturating_mul(longest))?;
+            self.check_texts(count(&shape).saturating_mul(longest))?;
+        }
+        self.emit_checked(inputs, dtype, shape, ops, compute)
+    }
+
+    /// [`Self::emit_with`] where each text of the inputs is taken once at most, or the computation counts those that it takes
+    /// before it copies them.
+    pub(crate) fn emit_checked(
+        &mut self,
+        inputs: &Inputs<'_>,
+        dtype: DType,
+        shape: Vec<usize>,
+        ops: u64,
+        compute: impl FnOnce(Vec<usize>) -> Result<Array, Stop>,
+    ) -> Result<Value, Stop> {
+        if !self.admit(inputs, dtype, &shape, ops)? {
+            return Ok(Value::Unknown(dtype, shape));
         }
         let array = compute(shape)?;
         self.write_texts(array.text_bytes().0)?;
@@ -445,6 +459,10 @@ impl<'a> Cx<'a> {
             if !inputs.known() {
                 return Ok(false);
             }
+            // Some inputs may be converted, whole, whatever the output is.
+            let read = inputs.values_of().iter().flatten().filter_map(|value| value.array());
+            let read = read.map(|array| count(array.shape())).fold(0, u64::saturating_add);
+            let ops = ops.saturating_add(read.saturating_mul(READ_OPS));
             // The first output of a node pays for what is computed for the others, too.
             self.refused |= ops > self.left.folds || bytes > MAX_FOLD_BYTES;
             if self.refused {

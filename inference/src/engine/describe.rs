@@ -229,7 +229,18 @@ fn fit(
             }
         }
     }
-    Ok((cost, shapes))
+    // Where it was found at greater sizes, lesser ones may cost more than it says: an image that is all edges, say.
+    let mut excess = 0;
+    for size in [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96].into_iter().filter(|size| *size < base) {
+        let point: Vec<usize> = variables.iter().map(|dim| if *dim == Dim::Batch { 1 } else { size }).collect();
+        let Ok(found) = sample(&point) else { continue };
+        let mut sizes = Sizes::default();
+        variables.iter().zip(&point).for_each(|(dim, size)| {
+            sizes.bind(dim, *size);
+        });
+        excess = excess.max(found.ops.saturating_sub(cost.of(&sizes)));
+    }
+    Ok((OpsCost { fixed: cost.fixed.saturating_add(excess), ..cost }, shapes))
 }
 
 fn unravel(mut index: usize, degrees: &[usize]) -> Vec<usize> {

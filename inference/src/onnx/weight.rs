@@ -2,6 +2,7 @@
 
 use core::mem::size_of;
 
+use prost::Message;
 use prost::bytes::Buf;
 use prost::encoding::{WireType, decode_key, decode_varint};
 
@@ -132,7 +133,8 @@ pub(crate) fn of_node(node: &NodeProto) -> u64 {
     let names = node.input.iter().chain(&node.output).map(|name| 64 + name.len() as u64).sum::<u64>();
     let texts = node.name.len() + node.op_type.len() + node.domain.len();
     let attributes = node.attribute.iter().map(of_attribute).sum::<u64>();
-    Kind::Node.size() * 2 + names + texts as u64 + attributes
+    // Whatever else it holds is there once more.
+    Kind::Node.size() * 2 + names + texts as u64 + attributes + node.encoded_len() as u64
 }
 
 /// The same of an attribute.
@@ -164,8 +166,6 @@ fn of_graph(graph: &GraphProto) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use prost::Message;
-
     use super::*;
 
     #[test]

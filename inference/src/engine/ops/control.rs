@@ -182,7 +182,7 @@ fn stack(cx: &mut Cx<'_>, list: &[Value], axis: usize) -> Result<Value, Stop> {
     }
     let inputs = Inputs::new(list.iter().map(Some).collect());
     let ops = count(&out);
-    cx.emit_with(&inputs, dtype, out, ops, |out| {
+    cx.emit_checked(&inputs, dtype, out, ops, |out| {
         let arrays = (0..list.len())
             .map(|i| Ok(inputs.read(i)?.contiguous().reshape(part.clone())))
             .collect::<Result<Vec<_>, Stop>>()?;

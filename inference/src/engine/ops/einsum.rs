@@ -140,7 +140,15 @@ fn evaluate(cx: &mut Cx<'_>, inputs: &Inputs<'_>, equation: &Equation) -> Result
     let all: Vec<usize> = sizes.iter().map(|(_, size)| *size).collect();
     let (layouts, beside) = contractions(&terms, &output, &sizes);
     cx.scratch(beside)?;
-    let ops = count(&all).saturating_mul(inputs.len() as u64).saturating_add(layouts);
+    // A multiply-add of each type, and an element that is spread, turned, summed or converted.
+    let each = match dtype {
+        DType::Float32 | DType::Float16 | DType::BFloat16 => 1,
+        DType::Float64 => 12,
+        _ => 20,
+    };
+    let operands = (0..inputs.len()).try_fold(0u64, |sum, i| inputs.count(i).map(|n| sum.saturating_add(n)))?;
+    let ops = count(&all).saturating_mul(each * inputs.len() as u64).saturating_add(layouts);
+    let ops = ops.saturating_add(operands.saturating_mul(60));
     cx.emit_with(inputs, dtype, out, ops, |_| {
         let mut current: Option<(Array, Vec<Label>)> = None;
         for (i, term) in terms.iter().enumerate() {

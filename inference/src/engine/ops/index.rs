@@ -1,6 +1,6 @@
 //! Elements by index: gather, scatter, and what depends on positions.
 
-use super::{Parse, shapes, single};
+use super::{Parse, shapes, single, text::check_bytes};
 use crate::{
     DType,
     engine::{
@@ -57,31 +57,38 @@ fn position(i: i64, size: usize) -> Result<usize, Stop> {
 }
 
 /// The elements of an array at offsets.
-fn pick(array: &Array, shape: Vec<usize>, offsets: impl Iterator<Item = usize>) -> Array {
+fn pick(array: &Array, shape: Vec<usize>, offsets: impl Iterator<Item = usize> + Clone) -> Result<Array, Stop> {
     let dtype = array.dtype();
-    with_elements!(dtype, T => {
+    Ok(with_elements!(dtype, T => {
         let values = array.values::<T>();
         Array::new(dtype, shape, offsets.map(|at| values[at]).collect())
     }, {
         let texts = array.texts();
+        check_bytes(offsets.clone().map(|at| texts[at].len()))?;
         Array::text(shape, offsets.map(|at| texts[at].clone()).collect())
-    })
+    }))
 }
 
 /// The blocks of `block` elements of an array at block numbers.
-fn pick_blocks(array: &Array, shape: Vec<usize>, block: usize, numbers: impl Iterator<Item = usize>) -> Array {
+fn pick_blocks(
+    array: &Array,
+    shape: Vec<usize>,
+    block: usize,
+    numbers: impl Iterator<Item = usize> + Clone,
+) -> Result<Array, Stop> {
     let dtype = array.dtype();
-    with_elements!(dtype, T => {
+    Ok(with_elements!(dtype, T => {
         let values = array.values::<T>();
         let mut out = Vec::with_capacity(shape.iter().product());
         numbers.for_each(|n| out.extend_from_slice(&values[n * block..(n + 1) * block]));
         Array::new(dtype, shape, out)
     }, {
         let texts = array.texts();
+        check_bytes(numbers.clone().flat_map(|n| &texts[n * block..(n + 1) * block]).map(String::len))?;
         let mut out = Vec::with_capacity(shape.iter().product());
         numbers.for_each(|n| out.extend_from_slice(&texts[n * block..(n + 1) * block]));
         Array::text(shape, out)
-    })
+    }))
 }
 
 fn gather(node: &Node<'_>) -> Result<Eval, String> {
@@ -96,11 +103,11 @@ fn gather(node: &Node<'_>) -> Result<Eval, String> {
         cx.scratch(indexed.saturating_mul(INDEX_BYTES))?;
         let blocks = count(&shape[..axis]).saturating_mul(indexed);
         let ops = count(&out).saturating_add(indexed.saturating_add(blocks).saturating_mul(BLOCK_OPS));
-        cx.emit_with(inputs, dtype, out, ops, |out| {
+        cx.emit_checked(inputs, dtype, out, ops, |out| {
             let (outer, size, inner) = shapes::around(shape, axis);
             let list = indices(inputs, 1, size)?;
             let numbers = (0..outer).flat_map(|o| list.iter().map(move |i| o * size + i));
-            Ok(pick_blocks(inputs.read(0)?, out, inner, numbers))
+            pick_blocks(inputs.read(0)?, out, inner, numbers)
         })
     })
 }
@@ -116,10 +123,10 @@ fn gather_elements(node: &Node<'_>) -> Result<Eval, String> {
         }
         cx.scratch(count(out).saturating_mul(INDEX_BYTES))?;
         let ops = finding(out);
-        cx.emit_with(inputs, dtype, out.to_vec(), ops, |out| {
+        cx.emit_checked(inputs, dtype, out.to_vec(), ops, |out| {
             let list = indices(inputs, 1, shape[axis])?;
             let offsets = element_offsets(&out, shape, axis, &list);
-            Ok(pick(inputs.read(0)?, out, offsets.into_iter()))
+            pick(inputs.read(0)?, out, offsets.into_iter())
         })
     })
 }
@@ -149,10 +156,10 @@ fn gather_nd(node: &Node<'_>) -> Result<Eval, String> {
         cx.scratch(indexed.saturating_mul(INDEX_BYTES))?;
         let blocks = count(&index_shape[..index_shape.len() - 1]).saturating_mul(BLOCK_OPS);
         let ops = count(&out).saturating_add(blocks).saturating_add(indexed.saturating_mul(INDEX_OPS));
-        cx.emit_with(inputs, dtype, out, ops, |out| {
+        cx.emit_checked(inputs, dtype, out, ops, |out| {
             let numbers = block_numbers(inputs, 1, shape, index_shape, batch, depth)?;
             let block = shape[batch + depth..].iter().product();
-            Ok(pick_blocks(inputs.read(0)?, out, block, numbers.into_iter()))
+            pick_blocks(inputs.read(0)?, out, block, numbers.into_iter())
         })
     })
 }
@@ -258,7 +265,7 @@ fn scatter_elements(node: &Node<'_>) -> Result<Eval, String> {
         }
         cx.scratch(count(index_shape).saturating_mul(INDEX_BYTES))?;
         let ops = count(shape).saturating_add(finding(index_shape));
-        cx.emit_with(inputs, dtype, shape.to_vec(), ops, |_| {
+        cx.emit_checked(inputs, dtype, shape.to_vec(), ops, |_| {
             let list = indices(inputs, 1, shape[axis])?;
             let offsets = element_offsets(index_shape, shape, axis, &list);
             write(inputs.read(0)?, inputs.read(2)?, &offsets, 1, how)
@@ -285,7 +292,7 @@ fn scatter_nd(node: &Node<'_>) -> Result<Eval, String> {
         let blocks = count(&index_shape[..index_shape.len() - 1]).saturating_mul(BLOCK_OPS);
         let ops = count(shape).saturating_add(count(update_shape)).saturating_add(blocks);
         let ops = ops.saturating_add(indexed.saturating_mul(INDEX_OPS));
-        cx.emit_with(inputs, dtype, shape.to_vec(), ops, |_| {
+        cx.emit_checked(inputs, dtype, shape.to_vec(), ops, |_| {
             let numbers = block_numbers(inputs, 1, shape, index_shape, 0, depth)?;
             write(inputs.read(0)?, inputs.read(2)?, &numbers, shape[depth..].iter().product(), how)
         })
@@ -313,7 +320,7 @@ fn tensor_scatter(node: &Node<'_>) -> Result<Eval, String> {
         let blocks = count(&update[..=axis]);
         cx.scratch(blocks.saturating_mul(INDEX_BYTES))?;
         let ops = count(shape).saturating_add(count(update)).saturating_add(blocks.saturating_mul(BLOCK_OPS));
-        cx.emit_with(inputs, dtype, shape.to_vec(), ops, |_| {
+        cx.emit_checked(inputs, dtype, shape.to_vec(), ops, |_| {
             let batch = shape[0];
             let starts = match inputs.has(2) {
                 true => inputs.read(2)?.to_ints().ok_or("its indices must be integers")?,
@@ -381,10 +388,10 @@ fn compress(node: &Node<'_>) -> Result<Eval, String> {
         out[axis] = kept.len();
         let blocks = count(&flat[..axis]).saturating_mul(kept.len() as u64);
         let ops = count(&out).saturating_add(blocks.saturating_mul(BLOCK_OPS));
-        cx.emit_with(inputs, dtype, out, ops, |out| {
+        cx.emit_checked(inputs, dtype, out, ops, |out| {
             let (outer, size, inner) = shapes::around(&flat, axis);
             let numbers = (0..outer).flat_map(|o| kept.iter().map(move |i| o * size + i));
-            Ok(pick_blocks(inputs.read(0)?, out, inner, numbers))
+            pick_blocks(inputs.read(0)?, out, inner, numbers)
         })
     })
 }
@@ -407,7 +414,7 @@ fn one_hot(node: &Node<'_>) -> Result<Eval, String> {
         out.insert(axis, depth);
         cx.scratch(count(&out).saturating_add(count(shape).saturating_mul(8)))?;
         let ops = count(&out).saturating_mul(4).saturating_add(count(shape).saturating_mul(INDEX_OPS));
-        cx.emit_with(inputs, dtype, out, ops, |out| {
+        cx.emit_checked(inputs, dtype, out, ops, |out| {
             let list = inputs.read(0)?.to_doubles().ok_or("its indices must be numbers")?;
             let (outer, _, inner) = shapes::around(&out, axis);
             // Element 1 of the values is "on", element 0 "off".
@@ -419,7 +426,7 @@ fn one_hot(node: &Node<'_>) -> Result<Eval, String> {
                     which[(n / inner.max(1) * depth + i as usize) * inner + n % inner.max(1)] = 1;
                 }
             }
-            Ok(pick(inputs.read(2)?, out, which.into_iter().map(usize::from)))
+            pick(inputs.read(2)?, out, which.into_iter().map(usize::from))
         })
     })
 }

@@ -189,6 +189,10 @@ pub(super) fn integer_product(
 /// Bytes of memory for each element of an operand, at most.
 const CENTRED_BYTES: u64 = 20;
 
+/// Cost of an element whose zero point is its own, and of a multiply-add of int32.
+const CENTRED_OPS: u64 = 150;
+const WIDE_OPS: u64 = 20;
+
 /// Admits what an [`integer_product`] takes besides its operands, and tells what it costs besides its multiply-adds.
 pub(super) fn admit(
     cx: &mut Cx<'_>,
@@ -200,14 +204,25 @@ pub(super) fn admit(
     // Operands in quads; or as int32, with integers of eight bytes meanwhile, where zero points are not as simple as they nearly
     // always are.
     let left = inputs.count(a)?.saturating_mul(CENTRED_BYTES);
-    if constant.is_some() {
+    let one = |index: usize| Ok::<_, Stop>(!inputs.has(index) || inputs.count(index)? == 1);
+    let b_zero = if b == 1 { 3 } else { 5 };
+    let columns = || Ok::<_, Stop>(inputs.shape(b)?.len() == 2 && inputs.shape(b_zero)?.len() <= 1);
+    let simple = one(2)? && (one(b_zero)? || columns()?);
+    if constant.is_some() && simple {
         cx.scratch(left)?;
         return Ok(0);
     }
     let right = ByteMatrix::bytes(stacks.k, stacks.n).saturating_add(inputs.count(b)?.saturating_mul(CENTRED_BYTES));
     cx.scratch(left.saturating_add(right))?;
     let layouts = ByteMatrix::laying_out(stacks.k, stacks.n).saturating_mul(stacks.layouts(inputs.shape(b)?));
-    Ok(layouts.saturating_add(count(&stacks.batch).saturating_mul(2 * PAIR_OPS)))
+    let pairs = count(&stacks.batch).saturating_mul(2 * PAIR_OPS);
+    let centred = if simple {
+        0
+    } else {
+        let operands = inputs.count(a)?.saturating_add(inputs.count(b)?).saturating_mul(CENTRED_OPS);
+        operands.saturating_add(stacks.ops().saturating_mul(WIDE_OPS))
+    };
+    Ok(layouts.saturating_add(pairs).saturating_add(centred))
 }
 
 /// [`integer_product`] of the matrices at inputs 0 and 3, with zero points at 2 and 5, each turned or not.

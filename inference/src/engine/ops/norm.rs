@@ -173,13 +173,14 @@ fn layer_norm(node: &Node<'_>) -> Result<Eval, String> {
         let axis = shapes::axis(at, shape.len())?;
         let n: usize = shape[axis..].iter().product();
         let rows = count(&shape[..axis]);
-        let plain = |shape: &'_ [usize]| shape.iter().copied().skip_while(|dim| *dim == 1).collect::<Vec<_>>();
         let simple = |index: usize| -> Result<bool, Stop> {
             if !inputs.has(index) {
                 return Ok(true);
             }
             let (own, found) = inputs.ty(index)?;
-            let fits = found.len() <= shape.len() && plain(found) == plain(&shape[axis..]);
+            // Dimensions of one before those of the rows. (Others that happen to be one are none: sizes may be open.)
+            let (before, rows) = found.split_at(found.len().saturating_sub(shape.len() - axis));
+            let fits = found.len() <= shape.len() && rows == &shape[axis..] && before.iter().all(|dim| *dim == 1);
             Ok(fits && own == DType::Float32)
         };
         let fast = dtype == DType::Float32 && outputs == 1 && simple(1)? && simple(2)?;

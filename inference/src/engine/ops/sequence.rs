@@ -131,7 +131,7 @@ fn split(node: &Node<'_>) -> Result<Eval, String> {
                 out.remove(axis);
             }
             let (from, ops) = (start, count(&out));
-            values.push(cx.emit_with(inputs, dtype, out, ops, |out| {
+            values.push(cx.emit_checked(inputs, dtype, out, ops, |out| {
                 Ok(inputs.read(0)?.slice(axis, from, 1, part).contiguous().reshape(out))
             })?);
             start += part;
@@ -160,7 +160,7 @@ fn concat(node: &Node<'_>) -> Result<Eval, String> {
         let texts = values.iter().filter_map(Value::array).map(|array| array.text_bytes().0);
         cx.check_texts(texts.fold(0, u64::saturating_add))?;
         let ops = count(&out).saturating_add(structure::pieces(&out, axis, values.len()));
-        cx.emit_with(inputs, dtype, out, ops, |out| {
+        cx.emit_checked(inputs, dtype, out, ops, |out| {
             let arrays = values.iter().zip(&wide).map(|(value, (_, shape))| match value {
                 Value::Known(array) => Ok(array.contiguous().reshape(shape.clone())),
                 _ => Err(Stop::invalid("an element is no tensor")),

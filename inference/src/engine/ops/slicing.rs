@@ -70,7 +70,7 @@ fn slice(node: &Node<'_>) -> Result<Eval, String> {
             cuts.push((axis, start, step, count));
         }
         let ops = count(&out);
-        cx.emit_with(inputs, dtype, out, ops, |_| {
+        cx.emit_checked(inputs, dtype, out, ops, |_| {
             let mut array = inputs.read(0)?.clone();
             for (axis, start, step, count) in cuts {
                 array = array.slice(axis, start, step, count);
@@ -226,7 +226,7 @@ fn reverse_sequence(node: &Node<'_>) -> Result<Eval, String> {
             return Err(Stop::invalid("its axes must be 0 and 1"));
         }
         let ops = count(shape).saturating_add(count(&shape[..2]).saturating_mul(400));
-        cx.emit_with(inputs, dtype, shape.to_vec(), ops, |out| {
+        cx.emit_checked(inputs, dtype, shape.to_vec(), ops, |out| {
             let lengths = inputs.read(1)?.to_ints().ok_or("its lengths must be integers")?;
             let valid = |n: &i64| usize::try_from(*n).ok().filter(|n| *n <= shape[time]);
             let lengths = lengths.iter().map(valid).collect::<Option<Vec<_>>>();

@@ -204,7 +204,7 @@ fn transpose(node: &Node<'_>) -> Result<Eval, String> {
         let out = axes.iter().map(|axis| shape[*axis]).collect();
         // Whoever reads it copies it.
         let ops = inputs.count(0)?.saturating_mul(TRANSPOSED_OPS);
-        cx.emit_with(inputs, dtype, out, ops, |_| Ok(inputs.read(0)?.permute(&axes)))
+        cx.emit_checked(inputs, dtype, out, ops, |_| Ok(inputs.read(0)?.permute(&axes)))
     })
 }
 
@@ -265,7 +265,7 @@ fn concat(node: &Node<'_>) -> Result<Eval, String> {
         let types = (0..inputs.len()).map(|i| inputs.ty(i)).collect::<Result<Vec<_>, _>>()?;
         let (dtype, shape, axis) = joined_type(&types, at)?;
         let ops = count(&shape).saturating_add(pieces(&shape, axis, types.len()));
-        cx.emit_with(inputs, dtype, shape, ops, |shape| {
+        cx.emit_checked(inputs, dtype, shape, ops, |shape| {
             let arrays = (0..inputs.len()).map(|i| inputs.read(i).cloned()).collect::<Result<Vec<_>, _>>()?;
             Ok(join(&arrays, axis, shape))
         })
@@ -314,7 +314,7 @@ fn split(node: &Node<'_>) -> Result<Eval, String> {
             let mut part = shape.to_vec();
             part[axis] = size;
             let (from, ops) = (start, count(&part));
-            values.push(cx.emit_with(inputs, dtype, part, ops, |_| Ok(inputs.read(0)?.slice(axis, from, 1, size)))?);
+            values.push(cx.emit_checked(inputs, dtype, part, ops, |_| Ok(inputs.read(0)?.slice(axis, from, 1, size)))?);
             start += size;
         }
         Ok(values)

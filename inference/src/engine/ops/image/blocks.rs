@@ -52,9 +52,9 @@ fn crop_pad(cx: &mut Cx<'_>, inputs: &Inputs<'_>, axes: Option<&[i64]>) -> Resul
         length: *input.min(output),
     };
     let parts: Vec<Part> = shape.iter().zip(&out).map(middle).collect();
-    let copied = shapes::stretches(shape).saturating_mul(60);
+    let copied = shapes::stretches(&out).saturating_mul(60);
     let ops = count(&out).saturating_mul(4).saturating_add(copied);
-    cx.emit_with(inputs, dtype, out, ops, |out| {
+    cx.emit_checked(inputs, dtype, out, ops, |out| {
         let array = inputs.read(0)?;
         with_elements!(dtype, T => {
             let values = place(&array.values::<T>(), shape, &out, &parts, zero::<T>());

@@ -88,6 +88,7 @@ impl Attributes {
         let per_place = kernel.saturating_mul(points.saturating_add(samples)).saturating_add(2000);
         let per_place = per_place.saturating_add((extents.filters as u64).saturating_mul(sums));
         let ops = (batch as u64).saturating_mul(places).saturating_mul(per_place);
+        let ops = ops.saturating_add(super::reading(inputs, dtype)?);
         // Everything as it is computed with, and the column of samples.
         let inputs_bytes = (0..5).filter(|i| inputs.has(*i)).map(|i| inputs.count(i)).sum::<Result<u64, _>>()?;
         let column = (extents.channels as u64).saturating_mul(kernel);

@@ -96,7 +96,7 @@ impl Sampler {
         let places = count(grid).saturating_mul(150 + 80 * taps);
         let points_ops = count(points).saturating_mul(*batch as u64).saturating_mul(1500);
         let ops = count(&out).saturating_mul(taps.saturating_pow(rank)).saturating_mul(100);
-        let ops = ops.saturating_add(places).saturating_add(points_ops);
+        let ops = ops.saturating_add(places).saturating_add(points_ops).saturating_add(super::reading(inputs, dtype)?);
         // Coordinates, and integers as float64 with their results.
         let bytes = count(shape).saturating_add(count(&out)).saturating_add(count(grid)).saturating_mul(8);
         cx.scratch(bytes)?;

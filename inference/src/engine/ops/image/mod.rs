@@ -44,6 +44,13 @@ fn size(value: i64) -> Result<usize, Stop> {
     u32::try_from(value).map(|n| n as usize).map_err(|_| Stop::invalid(format!("{value} is no size")))
 }
 
+/// What it costs to have all inputs as they are computed with, if the first is of a type.
+fn reading(inputs: &Inputs<'_>, dtype: crate::DType) -> Result<u64, Stop> {
+    let elements = (0..inputs.len()).filter(|index| inputs.has(*index)).map(|index| inputs.count(index));
+    let elements = elements.sum::<Result<u64, _>>()?;
+    Ok(elements.saturating_mul(if dtype == crate::DType::Float32 { 6 } else { 60 }))
+}
+
 /// The sizes that an input of integers says.
 fn sizes(inputs: &Inputs<'_>, index: usize) -> Result<Vec<usize>, Stop> {
     let ints = inputs.ints(index)?.ok_or_else(|| Stop::invalid(format!("its input {index} is missing")))?;

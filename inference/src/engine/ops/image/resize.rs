@@ -142,6 +142,7 @@ impl Resize {
             return Err(Stop::unsupported(dtype));
         }
         let (ops, scratch) = self.cost(&axes, shape);
+        let ops = ops.saturating_add(inputs.count(0)?.saturating_mul(if dtype == DType::Float32 { 6 } else { 60 }));
         cx.scratch(scratch)?;
         let finish = out.clone();
         with_floats!(dtype, T => {

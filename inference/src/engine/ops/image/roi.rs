@@ -109,6 +109,7 @@ impl Align {
         let samples = along(self.height, maps.height).saturating_mul(along(self.width, maps.width));
         let planes = (regions as u64).saturating_mul(maps.channels as u64);
         let ops = planes.saturating_mul(samples).saturating_mul(200).saturating_add(count(&out));
+        let ops = ops.saturating_add(super::reading(inputs, dtype)?);
         // Up to two samples for each element, and the input and output as they are computed with.
         let lines =
             along(self.height, maps.height).saturating_add(along(self.width, maps.width)).saturating_mul(3 * 40);
