@@ -6,13 +6,16 @@ use std::{cell::Cell, collections::BTreeMap};
 use super::{
     cx::{Allowance, Cx, MAX_RANK, RUN_OPS, Stop},
     program::{Program, Trace},
-    value::Value,
+    value::{Value, count},
 };
 use crate::{
     DType, Dim, ModelDescriptor, ModelError, OpsCost, Sizes, TensorSpec,
     descriptor::OpsTerm,
     onnx::{constants::read_dtype, proto::ValueInfoProto},
 };
+
+/// Cost of an element of an input or an output.
+const COPY_OPS: u64 = 6;
 
 /// Dimensions other than the batch that a model may leave open.
 const MAX_NAMED: usize = 2;
@@ -128,10 +131,14 @@ pub(crate) fn describe(
         left.set(left.get().behind(&cx));
         let trace = trace.map_err(failed)?;
         let types = trace.outputs.iter().map(|value| value.ty().map(|(dtype, shape)| (dtype, shape.to_vec())));
-        let outputs = types.collect::<Result<_, _>>().map_err(|_| {
+        let outputs: Vec<_> = types.collect::<Result<_, _>>().map_err(|_| {
             ModelError::Graph("an output is a sequence or an optional: a chain knows tensors only".into())
         })?;
-        Ok(Sample { ops: cx.ops.saturating_add(RUN_OPS), outputs })
+        // Inputs are copied for the run, and outputs behind it.
+        let inputs = specs.iter().map(|spec| count(&spec.shape_for(&sizes)));
+        let copied = inputs.chain(outputs.iter().map(|(_, shape)| count(shape)));
+        let copied = copied.fold(0, u64::saturating_add).saturating_mul(COPY_OPS);
+        Ok(Sample { ops: cx.ops.saturating_add(RUN_OPS).saturating_add(copied), outputs })
     };
     // Some graphs need a few elements (a kernel's width, say): the polynomial is found where they run.
     let mut first_error = None;

@@ -1,7 +1,7 @@
 //! Normalisations and losses.
 
 use super::{
-    Parse, eval,
+    Parse, eval, is_half,
     reduce::{ROW_OPS, rows_of, rows_ops, turn_back},
     shapes, single,
 };
@@ -67,7 +67,8 @@ fn batch_norm(node: &Node<'_>) -> Result<Eval, String> {
             }
         }
         let planes = count(&shape[..shape.len().min(2)]);
-        let ops = count(shape).saturating_mul(2).saturating_add(planes.saturating_mul(PLANE_OPS));
+        let each = if is_half(dtype) { 40 } else { 2 };
+        let ops = count(shape).saturating_mul(each).saturating_add(planes.saturating_mul(PLANE_OPS));
         with_floats!(dtype, T => cx.emit::<T>(inputs, dtype, shape.to_vec(), ops, || {
             type W = <T as Real>::Wide;
             let (scale, bias) = (wide_values::<T>(inputs, 1)?, wide_values::<T>(inputs, 2)?);

@@ -1,7 +1,7 @@
 //! Pooling.
 
 use super::{
-    Parse, eval, single,
+    Parse, eval, is_half, single,
     windows::{Placed, Window},
 };
 use crate::{
@@ -390,7 +390,8 @@ fn global_rows(
     }
     let (planes, size) = (shape[..2].iter().product::<usize>(), shape[2..].iter().product::<usize>());
     let out: Vec<usize> = shape.iter().enumerate().map(|(i, dim)| if i < 2 { *dim } else { 1 }).collect();
-    let ops = count(shape).saturating_mul(weight).saturating_add(count(&shape[..2]).saturating_mul(600));
+    let converted = if is_half(dtype) { 60 } else { 4 };
+    let ops = count(shape).saturating_mul(weight + converted).saturating_add(count(&shape[..2]).saturating_mul(600));
     if dtype == DType::Float64 {
         return cx.emit::<f64>(inputs, dtype, out, ops, || {
             let values = inputs.values::<f64>(0)?;

@@ -156,7 +156,7 @@ fn shrink(node: &Node<'_>) -> Result<Eval, String> {
             }
         };
         cx.scratch(count.saturating_mul(8))?;
-        let count = count.saturating_mul(8);
+        let count = count.saturating_mul(20);
         with_numbers!(dtype, T => cx.emit::<T>(inputs, dtype, shape.to_vec(), count, || {
             let doubles = inputs.read(0)?.to_doubles().unwrap_or_default();
             Ok(doubles.into_iter().map(|x| crate::engine::numeric::convert::<T>(shrink(x))).collect())
@@ -239,7 +239,7 @@ fn tested(test: impl Fn(f64) -> bool + Copy + Send + Sync + 'static) -> Result<E
             return Err(Stop::unsupported(dtype));
         }
         cx.scratch(count.saturating_mul(8))?;
-        let count = count.saturating_mul(8);
+        let count = count.saturating_mul(20);
         cx.emit::<u8>(inputs, DType::Bool, shape.to_vec(), count, || {
             Ok(inputs.read(0)?.to_doubles().unwrap_or_default().into_iter().map(|x| u8::from(test(x))).collect())
         })
