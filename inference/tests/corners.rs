@@ -255,6 +255,20 @@ fn indices_of_a_one_hot_vector_are_whole_and_minus_zero_is_read_as_such() {
 }
 
 #[test]
+fn whatever_the_number_of_rows_a_choice_has_one_price() {
+    // With one row all operands have the shape of the result; with more they are repeated.
+    let mut graph = Graph::default();
+    let mask = graph.constant(TensorValues::Bool(vec![true, false, true]), &[1, 3]);
+    let zero = graph.constant(floats(&[0.0]), &[1, 1]);
+    let y = graph.node("Where", &[&mask, "x", &zero], vec![]);
+    let model = Model::load(graph.file(&[3], &y)).unwrap();
+    assert!(model.descriptor().is_ok(), "{:?}", model.descriptor());
+    for rows in [1, 2, 50] {
+        assert!(model.run(&[tensor(&[rows, 3], &vec![1.0; 3 * rows])]).is_ok(), "{rows}");
+    }
+}
+
+#[test]
 fn a_label_has_one_size_in_an_operand_and_one_place_in_the_output() {
     for (equation, shape) in [("ii->i", [1, 3]), ("ij->ii", [3, 3])] {
         let mut graph = Graph::default();

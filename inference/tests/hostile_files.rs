@@ -459,6 +459,21 @@ fn what_takes_far_more_memory_than_its_file_is_refused_before_it_is_read() {
     let mut model = ModelProto::decode(file_of(vec![call], vec![]).as_slice()).unwrap();
     model.functions.push(function);
     assert!(Model::load(model.encode_to_vec()).unwrap_err().to_string().contains("written out"));
+    // Nor is a long name of an attribute written out without end.
+    let relu = NodeProto { name: "n".repeat(1 << 20), ..node("Relu", &["a"], "b", vec![]) };
+    let function = FunctionProto {
+        name: "F".into(),
+        input: vec!["a".into()],
+        output: vec!["b".into()],
+        node: vec![relu],
+        opset_import: vec![OperatorSetIdProto { domain: String::new(), version: 21 }],
+        ..Default::default()
+    };
+    let names: Vec<String> = (0..2000).map(|i| format!("v{i}")).chain(["y".into()]).collect();
+    let calls = (0..2000).map(|i| node("F", &[if i == 0 { "x" } else { &names[i] }], &names[i + 1], vec![]));
+    let mut model = ModelProto::decode(file_of(calls.collect(), vec![]).as_slice()).unwrap();
+    model.functions.push(function);
+    assert!(Model::load(model.encode_to_vec()).unwrap_err().to_string().contains("written out"));
     // A long text, again and again.
     let text = write_tensor("t", &Tensor::new(vec![1], TensorValues::String(vec!["x".repeat(1 << 20)])).unwrap());
     let copied = vec![
@@ -479,6 +494,20 @@ fn what_takes_far_more_memory_than_its_file_is_refused_before_it_is_read() {
     let model = Model::load(file_of(compared, vec![text, write_tensor("others", &others)])).unwrap();
     let none = Tensor::new(vec![], TensorValues::Float32(vec![0.0])).unwrap();
     assert_eq!(model.evaluate(x()).unwrap(), vec![Argument::Tensor(none)]);
+}
+
+#[test]
+fn texts_that_are_only_moved_may_be_many_and_one_of_them_long() {
+    let mut texts = vec!["x".to_owned(); 10_000];
+    texts[77] = "y".repeat(20_000);
+    let texts = write_tensor("t", &Tensor::new(vec![100, 100], TensorValues::String(texts)).unwrap());
+    for moved in [node("Concat", &["t", "t"], "m", vec![int("axis", 0)]), node("Transpose", &["t"], "m", vec![])] {
+        let size = node("Size", &["m"], "number", vec![]);
+        let nodes = vec![moved, size, node("Cast", &["number"], "y", vec![int("to", 1)])];
+        let model = Model::load(file_of(nodes, vec![texts.clone()])).unwrap();
+        let x = Tensor::new(vec![], TensorValues::Float32(vec![1.0])).unwrap();
+        assert!(model.evaluate(vec![Argument::Tensor(x)]).is_ok());
+    }
 }
 
 #[test]

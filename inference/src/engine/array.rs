@@ -607,6 +607,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_view_is_laid_out_once() {
+        let view = Array::ints((0..60).collect()).reshape(vec![3, 4, 5]).permute(&[2, 0, 1]);
+        let first = view.values::<i64>().as_ptr();
+        assert_eq!(view.values::<i64>().as_ptr(), first);
+        assert_eq!(view.clone().contiguous().values::<i64>().as_ptr(), first);
+        assert_eq!(view.reshape(vec![60]).values::<i64>().as_ptr(), first);
+        assert_eq!(view.values::<i64>()[..4], [0, 5, 10, 15]);
+    }
+
+    #[test]
     fn a_small_part_does_not_keep_the_whole() {
         let array = Array::ints((0..1000).collect());
         for part in [array.slice(0, 0, 1, 1), array.slice(0, 5, 3, 100), array.slice(0, 990, -1, 9)] {
