@@ -37,7 +37,9 @@ fn oracle_proof(map: &Map, key: B256) -> Vec<alloy_primitives::Bytes> {
         return vec![];
     }
     builder.root();
-    builder.take_proof_nodes().into_nodes_sorted().into_iter().map(|(_, node)| node).collect()
+    let nodes = builder.take_proof_nodes().into_nodes_sorted().into_iter().map(|(_, node)| node);
+    // A node of less than 32 bytes is part of the one above it; geth's proofs have it there alone.
+    nodes.enumerate().filter(|(index, node)| *index == 0 || node.len() >= 32).map(|(_, node)| node).collect()
 }
 
 /// The zones that a set of keys has, by the definition alone: the largest subtries with at most [`ZONE_LEAVES`] leaves, of
