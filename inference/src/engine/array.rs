@@ -611,7 +611,7 @@ mod tests {
         let view = Array::ints((0..60).collect()).reshape(vec![3, 4, 5]).permute(&[2, 0, 1]);
         let first = view.values::<i64>().as_ptr();
         assert_eq!(view.values::<i64>().as_ptr(), first);
-        assert_eq!(view.clone().contiguous().values::<i64>().as_ptr(), first);
+        assert_eq!(view.contiguous().values::<i64>().as_ptr(), first);
         assert_eq!(view.reshape(vec![60]).values::<i64>().as_ptr(), first);
         assert_eq!(view.values::<i64>()[..4], [0, 5, 10, 15]);
     }
