@@ -23,6 +23,7 @@ mod compile;
 mod cx;
 mod describe;
 mod fuse;
+mod inputs;
 mod kernels;
 mod model;
 mod numeric;

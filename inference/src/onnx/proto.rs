@@ -149,7 +149,7 @@ pub struct AttributeProto {
     /// A type.
     #[prost(message, optional, boxed, tag = "14")]
     pub tp: Option<Box<TypeProto>>,
-    /// Type of the attribute: written, never read.
+    /// Type of the attribute (`AttributeProto.AttributeType`); 0 in old files.
     #[prost(int32, tag = "20")]
     pub r#type: i32,
     /// Inside a function: the attribute of the function's node that this one is.

@@ -2,9 +2,11 @@
 
 use core::mem::size_of;
 
-use prost::Message;
-use prost::bytes::Buf;
-use prost::encoding::{WireType, decode_key, decode_varint};
+use prost::{
+    Message,
+    bytes::Buf,
+    encoding::{WireType, decode_key, decode_varint},
+};
 
 use super::proto::{
     AttributeProto, DimensionProto, ElementTypeProto, FunctionProto, GraphProto, ModelProto, NodeProto,
@@ -184,8 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_the_schema_is_left_out() {
-        // As many messages as fit in a file of a megabyte, of each kind.
+    fn empty_messages_are_counted_as_what_they_are_in_memory() {
         let many = |tag: u32| [((tag << 3) | 2) as u8, 0].repeat(1000);
         for (kind, tag) in
             [(Kind::Graph, 1), (Kind::Graph, 5), (Kind::Graph, 11), (Kind::Node, 5), (Kind::Attribute, 10)]

@@ -4,7 +4,7 @@
 //! float32; then the soft cap, the bias, the softmax of a row, and the product with the values. A row whose keys are
 //! all masked is zero.
 
-use super::{Parse, eval, floats, shapes, single};
+use super::{Parse, eval, floats, is_half, shapes, single};
 use crate::{
     DType,
     engine::{
@@ -384,7 +384,7 @@ fn rotary(node: &Node<'_>) -> Result<Eval, String> {
         if !fits {
             return Err(Stop::invalid("its caches do not fit"));
         }
-        let each = if matches!(dtype, DType::Float16 | DType::BFloat16) { ROTATED_HALF_OPS } else { ROTATED_OPS };
+        let each = if is_half(dtype) { ROTATED_HALF_OPS } else { ROTATED_OPS };
         let ops = count(shape).saturating_mul(each).saturating_add(count(&[batch, length]).saturating_mul(200));
         cx.scratch(count(&[batch, length]).saturating_mul(16))?;
         with_floats!(dtype, T => cx.emit::<T>(inputs, dtype, shape.to_vec(), ops, || {

@@ -78,6 +78,16 @@ impl Stacks {
         count(&self.batch).saturating_mul(count(&[self.m, self.k, self.n]))
     }
 
+    /// Admits what a product takes besides its operands and its output, and tells what it costs besides its multiply-adds.
+    fn admit(&self, cx: &mut Cx<'_>, constant: Option<&Packed>, dtype: DType, b: &[usize]) -> Result<u64, Stop> {
+        if let Some(rhs) = constant {
+            return Ok(padding(rhs));
+        }
+        let (ops, bytes) = self.beside(dtype, b);
+        cx.scratch(bytes)?;
+        Ok(ops)
+    }
+
     /// What a product of a type costs besides, and its memory beside the output, if `b` is the shape of the right-hand side.
     fn beside(&self, dtype: DType, b: &[usize]) -> (u64, u64) {
         let pairs = count(&self.batch);
@@ -151,14 +161,7 @@ fn matmul_op(node: &Node<'_>) -> Result<Eval, String> {
         let stacks = Stacks::new(a, b)?;
         let threads = cx.threads;
         let mut ops = stacks.ops();
-        match &constant {
-            Some(rhs) => ops = ops.saturating_add(padding(rhs)),
-            None => {
-                let (more, bytes) = stacks.beside(dtype, b);
-                cx.scratch(bytes)?;
-                ops = ops.saturating_add(more);
-            }
-        }
+        ops = ops.saturating_add(stacks.admit(cx, constant.as_deref(), dtype, b)?);
         let out = stacks.out.clone();
         if let Some(rhs) = &constant {
             // One product for the whole stack: its rows are one after another.
@@ -301,14 +304,7 @@ fn gemm(node: &Node<'_>) -> Result<Eval, String> {
         let threads = cx.threads;
         let stacks = Stacks { batch: vec![], m, k, n, out: out.clone() };
         let mut ops = stacks.ops().saturating_add(count(&out));
-        match &constant {
-            Some(rhs) => ops = ops.saturating_add(padding(rhs)),
-            None => {
-                let (more, bytes) = stacks.beside(dtype, b);
-                cx.scratch(bytes)?;
-                ops = ops.saturating_add(more);
-            }
-        }
+        ops = ops.saturating_add(stacks.admit(cx, constant.as_deref(), dtype, b)?);
         if let Some(rhs) = &constant {
             return cx.emit_over(inputs, out, (ops, 0), |out, _| {
                 let left = inputs.read(0)?;

@@ -9,7 +9,7 @@ use crate::{
         array::with_floats,
         cx::{Cx, Inputs, Stop},
         numeric::{Number, Real, Wide},
-        ops::single,
+        ops::{is_half, single},
         program::Eval,
         value::{Value, count},
     },
@@ -266,7 +266,7 @@ fn pool(cx: &mut Cx<'_>, inputs: &Inputs<'_>, bins: (usize, usize), scale: f32) 
     let along = |bins: usize, length: usize| (2 * bins as u64).saturating_add(length as u64);
     let planes = (regions as u64).saturating_mul(maps.channels as u64);
     let elements = along(bins.0, maps.height).saturating_mul(along(bins.1, maps.width));
-    let ops = planes.saturating_mul(elements).saturating_mul(if dtype == DType::Float16 { 100 } else { 40 });
+    let ops = planes.saturating_mul(elements).saturating_mul(if is_half(dtype) { 100 } else { 40 });
     cx.scratch((bins.0 as u64).saturating_add(bins.1 as u64).saturating_mul(16))?;
     let total = count(&out);
     with_floats!(dtype, T => cx.emit::<T>(inputs, dtype, out, ops, || {
