@@ -1,11 +1,15 @@
 //! From a file's graph to a [`Program`]: names become slots, functions are written out, constants are folded.
 
+mod functions;
+mod opsets;
+
 use std::{
     cell::Cell,
     collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
+use self::opsets::{OPSETS, Opsets, check_opsets, domain, opsets};
 use super::{
     Packs,
     array::Array,
@@ -22,8 +26,7 @@ use crate::{
     onnx::{
         Node,
         constants::{read_sparse, read_tensor},
-        proto::{AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto},
-        weight,
+        proto::{FunctionProto, GraphProto, ModelProto, NodeProto},
     },
 };
 
@@ -31,27 +34,9 @@ use crate::{
 const MAX_NODES: usize = 100_000;
 /// Graphs within graphs, functions within functions.
 const MAX_DEPTH: usize = 16;
-/// Default-domain operator sets whose semantics the operators follow.
-const OPSETS: core::ops::RangeInclusive<i64> = 6..=28;
-/// The same of `ai.onnx.ml`.
-const ML_OPSETS: core::ops::RangeInclusive<i64> = 1..=5;
 /// Bytes of constants that are computed while a model is compiled, and of those that are laid out for the kernels, at most.
 const MAX_FOLDED_BYTES: u64 = 1 << 30;
 const MAX_LAID_OUT_BYTES: u64 = 4 << 30;
-/// Bytes of memory of functions that are written out where they are called.
-const MAX_WRITTEN_BYTES: u64 = 1 << 30;
-
-/// The default domain has two names.
-fn domain(name: &str) -> &str {
-    if name == "ai.onnx" { "" } else { name }
-}
-
-/// The versions of operator sets by domain.
-type Opsets = HashMap<String, i64>;
-
-fn opsets(imports: &[OperatorSetIdProto]) -> Opsets {
-    imports.iter().map(|set| (domain(&set.domain).to_owned(), set.version)).collect()
-}
 
 /// What of either a file of so many bytes may have: a small one that takes gigabytes is not what it seems to be.
 fn bytes_of_constants(file: u64) -> u64 {
@@ -91,23 +76,6 @@ pub(crate) fn compile(model: &ModelProto, graph: &GraphProto, file: u64) -> Resu
     Ok((builder.program, compiler.folding.bytes + laid_out - builder.packs.left()))
 }
 
-fn check_opsets(opsets: &Opsets) -> Result<(), ModelError> {
-    for (name, allowed, version) in [
-        ("", OPSETS, opsets.get("").copied().unwrap_or(*OPSETS.end())),
-        ("ai.onnx.ml", ML_OPSETS, opsets.get("ai.onnx.ml").copied().unwrap_or(1)),
-    ] {
-        if !allowed.contains(&version) {
-            let name = if name.is_empty() { "" } else { " of ai.onnx.ml" };
-            return Err(ModelError::Graph(format!(
-                "operator set {version}{name} is not supported: export with one of {}..={}",
-                allowed.start(),
-                allowed.end()
-            )));
-        }
-    }
-    Ok(())
-}
-
 type FunctionKey<'m> = (&'m str, &'m str);
 
 struct Compiler<'m> {
@@ -123,15 +91,6 @@ struct Compiler<'m> {
 }
 
 impl<'m> Compiler<'m> {
-    /// Counts bytes that are about to be written out.
-    fn write(&mut self, bytes: u64) -> Result<(), String> {
-        self.written = self.written.saturating_add(bytes);
-        match self.written > MAX_WRITTEN_BYTES {
-            true => Err(format!("its functions written out have more than {MAX_WRITTEN_BYTES} bytes")),
-            false => Ok(()),
-        }
-    }
-
     fn function(&self, node: &NodeProto) -> Option<&'m FunctionProto> {
         self.functions.get(&(domain(&node.domain), node.op_type.as_str())).copied()
     }
@@ -501,115 +460,5 @@ impl Builder<'_> {
         }
         outputs.iter().try_for_each(|value| compiler.folding.hold(value)).ok()?;
         Some(outputs)
-    }
-
-    /// Writes a function out in place of the node that calls it.
-    fn call(
-        &mut self,
-        compiler: &mut Compiler<'_>,
-        proto: &NodeProto,
-        function: &FunctionProto,
-        label: &str,
-        depth: usize,
-    ) -> Result<(), ModelError> {
-        let error = |reason: String| ModelError::Node { node: label.to_owned(), reason };
-        if depth > MAX_DEPTH {
-            return Err(error(format!("functions are nested more than {MAX_DEPTH} deep")));
-        }
-        if proto.input.len() > function.input.len() || proto.output.len() > function.output.len() {
-            return Err(error("it has more inputs or outputs than its function".into()));
-        }
-        // Every call has its own copy of the nodes and constants inside.
-        let lists = function.input.len()
-            + function.output.len()
-            + function.opset_import.len()
-            + function.attribute_proto.len()
-            + proto.attribute.len();
-        compiler.write(64 * lists as u64).map_err(error)?;
-        function.node.iter().try_for_each(|node| compiler.write(weight::of_node(node))).map_err(error)?;
-        let opsets = opsets(&function.opset_import);
-        check_opsets(&opsets)?;
-        let outside = self.prefix.clone();
-        // No other call has it, and no name that a file has for a value.
-        let inside = format!("\0{}\0", compiler.nodes);
-        for (name, formal) in proto.input.iter().zip(&function.input) {
-            if !name.is_empty() {
-                let slot =
-                    self.resolve(name).ok_or_else(|| error(format!("its input `{name}` is not defined before it")))?;
-                self.names.own.insert(format!("{inside}{formal}"), slot);
-            }
-        }
-        let given = function.attribute_proto.iter().chain(&proto.attribute).map(|a| (a.name.as_str(), a)).collect();
-        let formal = function.input.iter().map(String::as_str).collect();
-        let substitution = Substitution { given, formal, prefix: &inside };
-        let nodes = function.node.iter().map(|node| substitution.node(node, &self.names, compiler));
-        let nodes = nodes.collect::<Result<Vec<_>, _>>().map_err(error)?;
-        self.prefix = inside.clone();
-        let outputs: Vec<&str> = function.output.iter().map(String::as_str).collect();
-        let result = self.nodes(compiler, (&nodes, &outputs), &opsets, depth + 1);
-        self.prefix = outside;
-        result?;
-        for (name, formal) in proto.output.iter().zip(&function.output) {
-            if name.is_empty() {
-                continue;
-            }
-            let slot = *self
-                .names
-                .own
-                .get(&format!("{inside}{formal}"))
-                .ok_or_else(|| error(format!("its function does not compute `{formal}`")))?;
-            if self.names.own.insert(format!("{}{name}", self.prefix), slot).is_some() {
-                return Err(ModelError::value("node output", name, "the name is defined twice"));
-            }
-        }
-        Ok(())
-    }
-}
-
-/// What a function's body gets from a call.
-struct Substitution<'c> {
-    /// The attributes: those of the call, or else the function's own.
-    given: HashMap<&'c str, &'c AttributeProto>,
-    /// Names of the function's inputs.
-    formal: HashSet<&'c str>,
-    /// Before the names inside.
-    prefix: &'c str,
-}
-
-impl Substitution<'_> {
-    /// A node of the body with the attributes of the call; inputs of the function that the call leaves out are left out.
-    fn node(&self, node: &NodeProto, names: &Names<'_>, compiler: &mut Compiler<'_>) -> Result<NodeProto, String> {
-        let mut node = node.clone();
-        for input in &mut node.input {
-            if self.formal.contains(input.as_str()) && !names.own.contains_key(&format!("{}{input}", self.prefix)) {
-                input.clear();
-            }
-        }
-        self.attributes(&mut node.attribute, compiler, 0)?;
-        Ok(node)
-    }
-
-    fn attributes(
-        &self,
-        attributes: &mut Vec<AttributeProto>,
-        compiler: &mut Compiler<'_>,
-        depth: usize,
-    ) -> Result<(), String> {
-        for attribute in attributes.iter_mut() {
-            if attribute.ref_attr_name.is_empty() {
-                if let (Some(graph), true) = (&mut attribute.g, depth < MAX_DEPTH) {
-                    for node in &mut graph.node {
-                        self.attributes(&mut node.attribute, compiler, depth + 1)?;
-                    }
-                }
-            } else if let Some(value) = self.given.get(attribute.ref_attr_name.as_str()) {
-                compiler.write(weight::of_attribute(value))?;
-                *attribute =
-                    AttributeProto { name: attribute.name.clone(), ref_attr_name: String::new(), ..(*value).clone() };
-            }
-        }
-        // Those that the call leaves out.
-        attributes.retain(|attribute| attribute.ref_attr_name.is_empty());
-        Ok(())
     }
 }
