@@ -4,7 +4,8 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 pub(crate) use super::inputs::Inputs;
 use super::{
-    array::{Array, Element},
+    array::Array,
+    elements::Element,
     spare,
     value::{Value, count, extent, size},
 };

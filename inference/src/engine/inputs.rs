@@ -3,8 +3,9 @@
 use parking_lot::Mutex;
 
 use super::{
-    array::{Array, Element},
+    array::Array,
     cx::{MAX_INTS, Stop},
+    elements::Element,
     value::{Value, count},
 };
 use crate::DType;

@@ -22,9 +22,11 @@ mod chains;
 mod compile;
 mod cx;
 mod describe;
+pub(crate) mod elements;
 mod fuse;
 mod inputs;
 mod kernels;
+mod layout;
 mod model;
 mod numeric;
 #[allow(

@@ -6,7 +6,10 @@ use half::{bf16, f16};
 
 use crate::{
     DType,
-    engine::array::{Array, Element, with_elements},
+    engine::{
+        array::Array,
+        elements::{Element, with_elements},
+    },
 };
 
 /// What every number converts through without a second rounding.

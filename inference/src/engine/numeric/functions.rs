@@ -3,7 +3,7 @@
 use half::{bf16, f16};
 
 use super::Number;
-use crate::engine::array::Element;
+use crate::engine::elements::Element;
 
 /// A type of fractions, with the type that it is computed in.
 pub(crate) trait Real: Number {

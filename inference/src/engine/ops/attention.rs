@@ -8,8 +8,9 @@ use super::{Parse, eval, floats, is_half, shapes, single};
 use crate::{
     DType,
     engine::{
-        array::{Array, with_floats},
+        array::Array,
         cx::{Cx, Inputs, Stop, threads_within},
+        elements::with_floats,
         kernels::{
             matmul::{Packed, laying_out, matmul},
             reduce::softmax_rows,

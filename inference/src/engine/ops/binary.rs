@@ -6,8 +6,9 @@ use super::{Parse, is_half, shapes, single};
 use crate::{
     DType,
     engine::{
-        array::{Array, with_elements, with_integers, with_numbers},
+        array::Array,
         cx::{Cx, Inputs, Stop},
+        elements::{with_elements, with_integers, with_numbers},
         numeric::{Number, Real, Wide, cast},
         program::Eval,
         value::{Value, count},
@@ -147,7 +148,7 @@ fn pow(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Value, Stop> {
     let ops = count(&shape).saturating_mul(if square { 2 } else { 300 });
     match dtype {
         DType::Float32 | DType::Float64 | DType::Float16 | DType::BFloat16 => {
-            crate::engine::array::with_floats!(dtype, T => cx.emit::<T>(inputs, dtype, shape, ops, || {
+            crate::engine::elements::with_floats!(dtype, T => cx.emit::<T>(inputs, dtype, shape, ops, || {
                 let base = inputs.read(0)?;
                 let exponents = inputs.read(1)?.to_doubles().ok_or_else(|| Stop::unsupported(exponent))?;
                 let exponents = Array::new(DType::Float64, inputs.read(1)?.shape().to_vec(), exponents);

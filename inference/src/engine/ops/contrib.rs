@@ -10,8 +10,9 @@ use super::{
 use crate::{
     DType,
     engine::{
-        array::{Array, with_floats, with_integers},
+        array::Array,
         cx::{Cx, Inputs, Stop},
+        elements::{with_floats, with_integers},
         kernels::{pool, reduce},
         numeric::{Number, Real},
         program::Eval,

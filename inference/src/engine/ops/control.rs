@@ -5,8 +5,9 @@ use super::{Body, Parse, eval, sequence::sequence, shapes, structure};
 use crate::{
     DType,
     engine::{
-        array::{Array, with_elements},
+        array::Array,
         cx::{Cx, Inputs, NODE_OPS, Stop},
+        elements::with_elements,
         program::Eval,
         value::{PART_BYTES, Value, count},
     },

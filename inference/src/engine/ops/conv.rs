@@ -12,8 +12,9 @@ use super::{
 use crate::{
     DType,
     engine::{
-        array::{Array, Element, with_floats, with_integers},
+        array::Array,
         cx::{Cx, Inputs, MAX_RUN_BYTES, Stop, threads_within},
+        elements::{Element, with_floats, with_integers},
         kernels::{
             conv::{Convolution, Requantised, Weights},
             planes::{Axis, Geometry, Pixel},

@@ -4,8 +4,8 @@ use super::{conv::groups, single};
 use crate::{
     DType,
     engine::{
-        array::with_floats,
         cx::{Cx, Inputs, Stop},
+        elements::with_floats,
         kernels::matmul::{Packed, laying_out, matmul},
         numeric::Real,
         program::Eval,

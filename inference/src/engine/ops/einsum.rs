@@ -8,12 +8,14 @@ use super::{
 use crate::{
     DType,
     engine::{
-        array::{Array, strides, with_elements, with_floats, with_integers},
+        array::Array,
         cx::{Cx, Inputs, Stop},
+        elements::{with_elements, with_floats, with_integers},
         kernels::{
             matmul::{Packed, laying_out},
             reduce,
         },
+        layout::strides,
         numeric::{Real, cast},
         program::Eval,
         value::{Value, count},
@@ -224,7 +226,7 @@ fn diagonal(array: &Array, term: &[Label]) -> (Array, Vec<Label>) {
         return (array.clone(), list);
     }
     let mut offsets = Vec::with_capacity(shape.iter().product());
-    crate::engine::array::walk(&shape, &steps, 0, &mut |at| offsets.push(at));
+    crate::engine::layout::walk(&shape, &steps, 0, &mut |at| offsets.push(at));
     let dtype = array.dtype();
     let picked = with_elements!(dtype, T => {
         let values = array.values::<T>();

@@ -4,8 +4,10 @@ use super::{Parse, shapes, single, text::check_bytes};
 use crate::{
     DType,
     engine::{
-        array::{Array, strides, with_elements, with_numbers},
+        array::Array,
         cx::{Cx, Inputs, Stop},
+        elements::{with_elements, with_numbers},
+        layout::strides,
         numeric::Number,
         program::Eval,
         value::{Value, count},
@@ -137,7 +139,7 @@ fn element_offsets(index_shape: &[usize], shape: &[usize], axis: usize, list: &[
     let along = own[axis];
     own[axis] = 0;
     let mut offsets = Vec::with_capacity(list.len());
-    crate::engine::array::walk(index_shape, &own, 0, &mut |at| offsets.push(at));
+    crate::engine::layout::walk(index_shape, &own, 0, &mut |at| offsets.push(at));
     offsets.iter_mut().zip(list).for_each(|(offset, i)| *offset += i * along);
     offsets
 }

@@ -6,12 +6,14 @@ use super::{Parse, is_half, shapes, single};
 use crate::{
     DType,
     engine::{
-        array::{Array, walk, with_floats, with_integers, with_numbers},
+        array::Array,
         cx::{Cx, Inputs, Stop, threads_within},
+        elements::{with_floats, with_integers, with_numbers},
         kernels::{
             matmul::{PANEL, Packed, SPREAD, laying_out, matmul, matmul_strided},
             product::{product, product_f64},
         },
+        layout::walk,
         numeric::{Number, Real, cast},
         program::Eval,
         threads::pieces,

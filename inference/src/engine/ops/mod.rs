@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::{
-    array::{Array, with_floats},
+    array::Array,
     cx::{Cx, Inputs, Stop},
+    elements::with_floats,
     numeric::Real,
     program::{Eval, Program},
     value::Value,

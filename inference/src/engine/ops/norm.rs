@@ -8,8 +8,9 @@ use super::{
 use crate::{
     DType,
     engine::{
-        array::{Array, with_floats},
+        array::Array,
         cx::{Cx, Inputs, Stop},
+        elements::with_floats,
         kernels::reduce::{self, layer_norm_rows, log_softmax},
         numeric::{Number, Real, Wide},
         program::Eval,

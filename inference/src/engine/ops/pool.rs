@@ -7,8 +7,8 @@ use super::{
 use crate::{
     DType,
     engine::{
-        array::{with_floats, with_numbers},
         cx::{Cx, Inputs, Stop},
+        elements::{with_floats, with_numbers},
         kernels::{
             planes::{Axis, ONE},
             pool::{self, Counts, greater},
@@ -451,7 +451,7 @@ fn max_unpool(node: &Node<'_>) -> Result<Eval, String> {
             let values = inputs.values::<T>(0)?;
             let indices = inputs.read(1)?.to_ints().ok_or("its indices must be integers")?;
             let mut result = vec![T::ZERO; out.iter().product()];
-            let own = crate::engine::array::strides(&out);
+            let own = crate::engine::layout::strides(&out);
             for (x, at) in values.iter().zip(indices) {
                 // The index counts in the natural shape.
                 let mut rest = usize::try_from(at).map_err(|_| "an index is negative")?;

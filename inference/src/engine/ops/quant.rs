@@ -11,8 +11,8 @@ use super::{
 use crate::{
     DType,
     engine::{
-        array::{Element, with_floats, with_integers},
         cx::{Cx, Inputs, Stop},
+        elements::{Element, with_floats, with_integers},
         kernels::{
             bytes::ByteMatrix,
             quant::{Byte, Finish, finish_columns},

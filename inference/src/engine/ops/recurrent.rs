@@ -8,8 +8,9 @@ use std::sync::Arc;
 use super::{Parse, eval, floats, unary::activation};
 use crate::{
     engine::{
-        array::{Array, with_floats},
+        array::Array,
         cx::{Cx, Inputs, Stop},
+        elements::with_floats,
         kernels::{
             matmul::{PANEL, Packed, laying_out, matmul},
             unary::{Unary, apply},

@@ -6,8 +6,9 @@ use super::{Parse, eval, is_half, shapes, single};
 use crate::{
     DType,
     engine::{
-        array::{Array, Element, with_elements, with_floats, with_numbers},
+        array::Array,
         cx::Stop,
+        elements::{Element, with_elements, with_floats, with_numbers},
         kernels::reduce::{self, log_softmax, softmax, softmax_rows, sum_rows},
         numeric::{Number, Real, Wide, cast},
         program::Eval,

@@ -1,11 +1,6 @@
 //! Shapes: broadcasting, axes, and loops over broadcast operands.
 
-use crate::engine::{
-    array::{Array, Element, strides},
-    cx::Stop,
-    threads::pieces,
-    value::count,
-};
+use crate::engine::{array::Array, cx::Stop, elements::Element, layout::strides, threads::pieces, value::count};
 
 /// The shape that shapes broadcast to (ONNX "multidirectional broadcasting").
 pub(crate) fn broadcast(shapes: &[&[usize]]) -> Result<Vec<usize>, Stop> {

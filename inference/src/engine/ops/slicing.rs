@@ -3,8 +3,10 @@
 use super::{Parse, shapes, single};
 use crate::{
     engine::{
-        array::{Array, strides, with_elements},
+        array::Array,
         cx::{Cx, Inputs, Stop},
+        elements::with_elements,
+        layout::strides,
         program::Eval,
         value::{Value, count},
     },

@@ -4,8 +4,9 @@ use super::{Parse, eval, shapes, single};
 use crate::{
     DType,
     engine::{
-        array::{Array, with_elements},
+        array::Array,
         cx::{Cx, Inputs, MAX_PARTS, MAX_RANK, Stop},
+        elements::with_elements,
         program::Eval,
         value::{Value, count},
     },
@@ -378,7 +379,7 @@ fn range(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Value, Stop> {
             return Err(Stop::Limit("its range is too long".into()));
         }
         let ops = length as u64;
-        return crate::engine::array::with_floats!(dtype, T => cx.emit::<T>(inputs, dtype, vec![length as usize], ops, || {
+        return crate::engine::elements::with_floats!(dtype, T => cx.emit::<T>(inputs, dtype, vec![length as usize], ops, || {
             // Element i is start + i · delta, computed in float64 and rounded once.
             Ok((0..length as u64).map(|i| crate::engine::numeric::convert::<T>((i as f64).mul_add(delta, start))).collect())
         }), Err(Stop::unsupported(dtype)));
@@ -394,7 +395,7 @@ fn range(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Value, Stop> {
         .ok()
         .filter(|n| *n < 1 << 30)
         .ok_or_else(|| Stop::Limit("its range is too long".into()))?;
-    crate::engine::array::with_integers!(dtype, T => cx.emit::<T>(inputs, dtype, vec![length], length as u64, || {
+    crate::engine::elements::with_integers!(dtype, T => cx.emit::<T>(inputs, dtype, vec![length], length as u64, || {
         Ok((0..length as i128).map(|i| (start + i * delta) as T).collect())
     }), Err(Stop::unsupported(dtype)))
 }

@@ -4,8 +4,9 @@ use super::{Parse, single};
 use crate::{
     DType,
     engine::{
-        array::{Array, with_floats, with_integers, with_numbers},
+        array::Array,
         cx::{Cx, Inputs, Stop},
+        elements::{with_floats, with_integers, with_numbers},
         kernels::unary::{Unary, apply},
         numeric::{Number, Real},
         program::Eval,

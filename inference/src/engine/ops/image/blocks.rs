@@ -3,8 +3,10 @@
 use super::{shapes, sizes, zero};
 use crate::{
     engine::{
-        array::{Array, strides, with_elements},
+        array::Array,
         cx::{Cx, Inputs, Stop},
+        elements::with_elements,
+        layout::strides,
         ops::single,
         program::Eval,
         value::{Value, count},

@@ -3,8 +3,8 @@
 use super::{sizes, wide};
 use crate::{
     engine::{
-        array::{with_floats, with_integers},
         cx::{Cx, Inputs, Stop},
+        elements::{with_floats, with_integers},
         numeric::Number,
         ops::single,
         program::Eval,

@@ -7,8 +7,8 @@ use super::{
 };
 use crate::{
     engine::{
-        array::with_floats,
         cx::{Cx, Inputs, Stop},
+        elements::with_floats,
         numeric::{Real, Wide},
         ops::single,
         program::Eval,

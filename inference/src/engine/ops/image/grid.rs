@@ -8,8 +8,9 @@ use super::{
 use crate::{
     DType,
     engine::{
-        array::{Array, Element, with_elements, with_floats},
+        array::Array,
         cx::{Cx, Inputs, Stop},
+        elements::{Element, with_elements, with_floats},
         numeric::{Number, Real, Wide, cast},
         ops::single,
         program::Eval,

@@ -2,8 +2,9 @@
 
 use super::{Parse, shapes};
 use crate::engine::{
-    array::{Array, Element},
+    array::Array,
     cx::{Inputs, Stop},
+    elements::Element,
     numeric::Real,
 };
 

@@ -8,8 +8,9 @@ use super::{
 use crate::{
     DType,
     engine::{
-        array::{Array, with_elements, with_floats},
+        array::Array,
         cx::{Cx, Inputs, Stop},
+        elements::{with_elements, with_floats},
         numeric::{Wide, cast},
         ops::single,
         program::Eval,

@@ -6,8 +6,8 @@ use super::{narrow, same_type, wide};
 use crate::{
     DType,
     engine::{
-        array::with_floats,
         cx::{Cx, Inputs, Stop},
+        elements::with_floats,
         numeric::{Number, Real, Wide},
         ops::{is_half, single},
         program::Eval,

@@ -6,8 +6,9 @@ use super::{Parse, check_bytes, check_number, cost, single};
 use crate::{
     DType,
     engine::{
-        array::{Array, with_elements},
+        array::Array,
         cx::{Cx, Inputs, Stop},
+        elements::with_elements,
         numeric::cast,
         program::Eval,
         value::Value,

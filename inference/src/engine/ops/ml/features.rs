@@ -4,8 +4,9 @@ use super::{Parse, check_number, cost, matrix, single};
 use crate::{
     DType,
     engine::{
-        array::{Array, Element, with_elements},
+        array::Array,
         cx::{Cx, Inputs, Stop},
+        elements::{Element, with_elements},
         numeric::{Number, Wide, cast},
         program::Eval,
         value::Value,

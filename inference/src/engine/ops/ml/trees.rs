@@ -18,8 +18,8 @@ use super::{
 use crate::{
     DType,
     engine::{
-        array::Element,
         cx::{Cx, Inputs, Stop},
+        elements::Element,
         numeric::{Wide, cast},
         program::Eval,
     },

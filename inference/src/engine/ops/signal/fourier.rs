@@ -9,8 +9,9 @@
 use crate::{
     DType,
     engine::{
-        array::{Array, Element, with_floats},
+        array::Array,
         cx::{Cx, Inputs, Stop},
+        elements::{Element, with_floats},
         numeric::{Real, Wide},
         ops::{shapes, single},
         program::Eval,
