@@ -29,7 +29,7 @@ pub mod tensor;
 
 pub use content::ContentHash;
 pub use descriptor::{Dim, ModelDescriptor, OpsCost, OpsTerm, Sizes, TensorSpec};
-pub use engine::{Argument, EvaluationError, Model, NodeCost};
+pub use engine::{Argument, Declared, EvaluationError, Model, NodeCost};
 pub use network::{InferenceNetwork, NetworkConfig, NetworkStatus, thread_time};
 pub use onnx::ModelError;
 pub use request::{InferenceMode, InferenceRequest, RequestId};

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fs,
-    io::Write,
+    io::{ErrorKind, Write},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -35,7 +35,9 @@ pub enum StoreError {
         reason: std::io::Error,
     },
     /// The file's bytes are not those that its hash names.
-    #[error("the file has content hash {found}, not {expected}")]
+    #[error(
+        "the file has content hash {found}, not {expected}: it has changed (`penstock model add` of the right one mends it)"
+    )]
     WrongContent {
         /// The hash that was asked for.
         expected: ContentHash,
@@ -46,8 +48,19 @@ pub enum StoreError {
     #[error(transparent)]
     Model(#[from] ModelError),
     /// The folder has no such model.
-    #[error("there is no model `{0}` here (`penstock model list` names them)")]
+    #[error("there is no model `{0}` here (`penstock model list` names them; of a hash it takes at least six digits)")]
     Unknown(String),
+    /// The digits are the first ones of several hashes.
+    #[error("`{0}` may be one of several models here (`penstock model list` names them): give more digits")]
+    Ambiguous(String),
+    /// Nothing can be called so.
+    #[error("`{name}` is no name for a model: {reason}")]
+    BadName {
+        /// The name.
+        name: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// The name is another model's.
     #[error("`{name}` is the name of {owner} already")]
     NameTaken {
@@ -208,6 +221,11 @@ pub struct StoredModel {
     pub names: Vec<String>,
 }
 
+/// The longest name that a model may be given.
+const MAX_NAME_BYTES: usize = 256;
+/// How the names of files end that are being written.
+const PARTIAL: &str = "partial";
+
 /// A folder of models by content: `<sha256>.onnx`, with a `<sha256>.json` of names beside it.
 #[derive(Debug, Clone)]
 pub struct ModelFolder(PathBuf);
@@ -226,6 +244,21 @@ impl ModelFolder {
         self.0.join(format!("{}.json", &hash.to_string()[2..]))
     }
 
+    /// Holds back whoever else adds and removes, other processes too, until it is dropped; and clears what one that was killed
+    /// has left.
+    fn lock(&self) -> Result<fs::File, StoreError> {
+        fs::create_dir_all(&self.0).map_err(StoreError::io(&self.0))?;
+        let path = self.0.join(".lock");
+        let file = fs::OpenOptions::new().create(true).append(true).open(&path).map_err(StoreError::io(&path))?;
+        file.lock().map_err(StoreError::io(&path))?;
+        for entry in fs::read_dir(&self.0).map_err(StoreError::io(&self.0))?.flatten() {
+            if entry.path().extension().is_some_and(|extension| extension == PARTIAL) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+        Ok(file)
+    }
+
     /// The file of a model, if it is here. Whoever loads it verifies its content.
     pub fn path(&self, hash: &ContentHash) -> Option<PathBuf> {
         Some(self.file(hash)).filter(|path| path.is_file())
@@ -240,6 +273,8 @@ impl ModelFolder {
         let bytes = source.one_file(source.read()?)?;
         let model = Model::load(bytes.clone())?;
         let hash = model.hash();
+        names.iter().try_for_each(|name| check_name(name))?;
+        let _lock = self.lock()?;
         let known = self.list()?;
         let mut stored = known.iter().find(|stored| stored.hash == hash).cloned().unwrap_or_else(|| StoredModel {
             hash,
@@ -254,7 +289,6 @@ impl ModelFolder {
                 stored.names.push(name.clone());
             }
         }
-        fs::create_dir_all(&self.0).map_err(StoreError::io(&self.0))?;
         // Whole or not at all, whenever the machine stops: the record comes last and is what counts.
         write_whole(&self.file(&hash), &bytes)?;
         let record = serde_json::to_vec_pretty(&stored).unwrap_or_default();
@@ -269,38 +303,51 @@ impl ModelFolder {
     pub fn list(&self) -> Result<Vec<StoredModel>, StoreError> {
         let entries = match fs::read_dir(&self.0) {
             Ok(entries) => entries,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(vec![]),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(vec![]),
             Err(error) => return Err(StoreError::io(&self.0)(error)),
         };
         let mut models = Vec::new();
         for entry in entries {
             let path = entry.map_err(StoreError::io(&self.0))?.path();
-            if path.extension().is_some_and(|extension| extension == "json") {
-                let text = fs::read(&path).map_err(StoreError::io(&path))?;
-                match serde_json::from_slice::<StoredModel>(&text) {
-                    Ok(stored) => models.push(stored),
-                    Err(error) => tracing::warn!(path = %path.display(), %error, "not a record of a model"),
-                }
+            if path.extension().is_none_or(|extension| extension != "json") || path.is_dir() {
+                continue;
+            }
+            let text = match fs::read(&path) {
+                // Removed in the meantime.
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                text => text.map_err(StoreError::io(&path))?,
+            };
+            match serde_json::from_slice::<StoredModel>(&text) {
+                Ok(stored) => models.push(stored),
+                Err(error) => tracing::warn!(
+                    path = %path.display(), %error,
+                    "not a record of a model: `penstock model add` of its file writes it anew"
+                ),
             }
         }
         models.sort_by_key(|stored| stored.hash);
         Ok(models)
     }
 
-    /// The model of a name: its hash (with or without 0x, or the first digits of it), a CID, or a name that was given.
+    /// The model of a name: its hash (with or without 0x, or six or more of its first digits), a CID, or a name that was given.
+    /// What follows from the content comes before what somebody has called it.
     ///
     /// # Errors
-    /// [`StoreError::Unknown`] when there is none, or the digits are those of several.
+    /// [`StoreError`] when there is none, or the digits are those of several.
     pub fn find(&self, name: &str) -> Result<StoredModel, StoreError> {
         let models = self.list()?;
-        if let Some(stored) = models.iter().find(|stored| stored.names.iter().any(|n| n == name)) {
+        let digits = name.strip_prefix("0x").unwrap_or(name).to_lowercase();
+        let cid = name.strip_prefix("ipfs://").unwrap_or(name);
+        let whole = models.iter().find(|stored| stored.hash.to_string()[2..] == digits);
+        let whole = whole.or_else(|| models.iter().find(|stored| stored.cids().iter().any(|own| own == cid)));
+        if let Some(stored) = whole.or_else(|| models.iter().find(|stored| stored.names.iter().any(|n| n == name))) {
             return Ok(stored.clone());
         }
-        let digits = name.strip_prefix("0x").unwrap_or(name).to_lowercase();
         let mut found =
             models.iter().filter(|stored| digits.len() >= 6 && stored.hash.to_string()[2..].starts_with(&digits));
         match (found.next(), found.next()) {
             (Some(stored), None) => Ok(stored.clone()),
+            (Some(_), Some(_)) => Err(StoreError::Ambiguous(name.to_owned())),
             _ => Err(StoreError::Unknown(name.to_owned())),
         }
     }
@@ -319,18 +366,47 @@ impl ModelFolder {
     /// # Errors
     /// [`StoreError`] when it is not there or cannot be removed.
     pub fn remove(&self, name: &str) -> Result<StoredModel, StoreError> {
+        let _lock = self.lock()?;
         let stored = self.find(name)?;
-        let record = self.record(&stored.hash);
-        fs::remove_file(&record).map_err(StoreError::io(&record))?;
-        let file = self.file(&stored.hash);
-        fs::remove_file(&file).map_err(StoreError::io(&file))?;
+        // The record is what counts.
+        for path in [self.record(&stored.hash), self.file(&stored.hash)] {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(StoreError::io(&path)(error)),
+                _ => (),
+            }
+        }
         Ok(stored)
     }
 }
 
+impl StoredModel {
+    /// The CIDs of the content, which come first among the names.
+    fn cids(&self) -> &[String] {
+        &self.names[..self.names.len().min(2)]
+    }
+}
+
+/// Refuses a name that nobody could type, would break a list, or could be taken for a hash.
+fn check_name(name: &str) -> Result<(), StoreError> {
+    let digits = name.strip_prefix("0x").unwrap_or(name);
+    let hex = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let reason = if name.is_empty() {
+        "it is empty"
+    } else if name.len() > MAX_NAME_BYTES {
+        "it is longer than 256 bytes"
+    } else if name.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        "it has a space or a control character"
+    } else if hex && (name.starts_with("0x") || digits.len() == 64) {
+        "it would be taken for a hash"
+    } else {
+        return Ok(());
+    };
+    Err(StoreError::BadName { name: name.escape_default().to_string(), reason })
+}
+
 /// Writes a file under another name first, to disk, and then gives it its name.
 fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-    let partial = path.with_extension(format!("{}.partial", std::process::id()));
+    let partial = path.with_extension(PARTIAL);
     let write = || -> std::io::Result<()> {
         let mut file = fs::File::create(&partial)?;
         file.write_all(bytes)?;
@@ -367,15 +443,64 @@ mod tests {
         let other = folder.path().join("other.onnx");
         fs::write(&other, synthetic::wide_mlp(2, 1)).unwrap();
         assert!(matches!(models.add(&other, &["a-name".to_owned()]), Err(StoreError::NameTaken { .. })));
+        // What follows from the content comes before what somebody has called it.
+        let (own, cid) = (models.find("a-name").unwrap().hash.to_string(), again.names[0].clone());
+        for bad in ["", "two words", "new\nline", "0x27a8", &own, &own[2..], &"n".repeat(300)] {
+            assert!(matches!(models.add(&other, &[bad.to_owned()]), Err(StoreError::BadName { .. })), "{bad:?}");
+        }
+        models.remove("a-name").unwrap();
+        let called_like_it = models.add(&other, std::slice::from_ref(&cid)).unwrap().0;
+        assert_eq!(models.find(&cid).unwrap(), called_like_it);
+        let again = models.add(&source, &["a-name".to_owned()]).unwrap().0;
+        assert_eq!(models.find(&format!("ipfs://{cid}")).unwrap(), again);
+        models.remove(&called_like_it.hash.to_string()).unwrap();
         // One byte that changed is noticed.
         let path = models.path(&model.hash()).unwrap();
         let mut bytes = fs::read(&path).unwrap();
         bytes[100] ^= 1;
         fs::write(&path, bytes).unwrap();
         assert!(matches!(models.load("a-name"), Err(StoreError::WrongContent { .. })));
-        models.remove("another").unwrap();
+        // Its file gone, too; and what a process that was killed has left.
+        fs::remove_file(&path).unwrap();
+        let left = path.with_extension(PARTIAL);
+        fs::write(&left, b"half").unwrap();
+        models.remove("a-name").unwrap();
+        assert!(!left.exists());
+        fs::create_dir(folder.path().join("models/folder.json")).unwrap();
         assert_eq!(models.list().unwrap(), []);
         assert!(matches!(models.remove("a-name"), Err(StoreError::Unknown(_))));
+    }
+
+    #[test]
+    fn who_add_at_the_same_time_lose_no_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let models = ModelFolder::new(folder.path().join("models"));
+        let source = |rows: u32| {
+            let path = folder.path().join(format!("{rows}.onnx"));
+            fs::write(&path, synthetic::wide_mlp(rows, 1)).unwrap();
+            path
+        };
+        let same: Vec<PathBuf> = (0..6).map(|_| source(1)).collect();
+        let others: Vec<PathBuf> = (2..6).map(source).collect();
+        std::thread::scope(|scope| {
+            for (index, path) in same.iter().enumerate() {
+                let models = &models;
+                scope.spawn(move || models.add(path, &[format!("n{index}")]).unwrap());
+            }
+        });
+        let stored = models.list().unwrap();
+        assert!((0..6).all(|index| stored[0].names.contains(&format!("n{index}"))), "{stored:?}");
+        let taken = std::thread::scope(|scope| {
+            let threads: Vec<_> = others
+                .iter()
+                .map(|path| {
+                    let models = &models;
+                    scope.spawn(move || models.add(path, &["same".to_owned()]).is_ok())
+                })
+                .collect();
+            threads.into_iter().filter_map(|thread| thread.join().ok()).filter(|added| *added).count()
+        });
+        assert_eq!(taken, 1, "a name is one model's");
     }
 
     #[test]

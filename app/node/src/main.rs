@@ -8,9 +8,13 @@
 //! | `cometbft/` | CometBFT's keys and configuration, the process, the hand-over of transactions |
 //! | `embedded.rs` | a whole chain in one process |
 //! | `bench/` | the load generator |
+//! | `output.rs` | lines on standard output |
 //! | `metrics.rs` | the Prometheus endpoint |
 //! | `bundled.rs` | the default genesis and its models, as part of the program |
 //! | `models.rs` | from the models of a genesis to loaded files |
+
+#[macro_use]
+mod output;
 
 mod bench;
 mod bundled;
@@ -85,7 +89,8 @@ fn main() -> ExitCode {
         Command::VerifyProof(verify) => commands::verify_proof::run(verify),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) if output::complete() => ExitCode::SUCCESS,
+        Ok(()) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("penstock: {error:#}");
             ExitCode::FAILURE

@@ -4,11 +4,11 @@
 
 mod support;
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, path::Path};
 
 use alloy_primitives::{Address, Bytes, U256};
 use serde_json::{Value, json};
-use support::{Node, PROGRAM, Tx, account, repository};
+use support::{Node, Tx, account, program, repository};
 
 #[test]
 fn malformed_transactions_are_refused_with_the_reason() {
@@ -107,13 +107,6 @@ fn malformed_rpc_bodies_get_json_rpc_errors() {
     assert!(node.is_running());
 }
 
-/// Runs the program; exit code, output, errors.
-fn program(arguments: &[&str]) -> (i32, String, String) {
-    let output = Command::new(PROGRAM).args(arguments).env("PENSTOCK_HOME", "/nonexistent").output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
-}
-
 #[test]
 fn a_wrong_genesis_is_refused_with_the_path_of_the_wrong_field() {
     let folder = tempfile::tempdir().unwrap();
@@ -163,98 +156,6 @@ fn data_of_another_chain_is_refused() {
     let (code, _, errors) = program(&["dev", "--data", data, "--genesis", path.to_str().unwrap()]);
     assert_eq!(code, 1);
     assert!(errors.contains("another genesis"), "{errors}");
-}
-
-#[test]
-fn unusable_models_get_an_error_that_names_the_place() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("model.onnx");
-    let mlp = fs::read(repository().join("inference/models/digits-mlp/digits-mlp.onnx")).unwrap();
-    let unsupported: Vec<u8> = {
-        // `Relu` and `Gemm` have the same length as these names, so that the protobuf stays well-formed.
-        let text = |old: &[u8], new: &[u8], bytes: Vec<u8>| -> Vec<u8> {
-            let mut bytes = bytes;
-            while let Some(at) = bytes.windows(old.len()).position(|window| window == old) {
-                bytes[at..at + new.len()].copy_from_slice(new);
-            }
-            bytes
-        };
-        text(b"Relu", b"Relv", text(b"Gemm", b"Lstm", mlp.clone()))
-    };
-    let cases: [(&[u8], &[&str]); 4] = [
-        (&mlp[..mlp.len() / 2], &["not an ONNX model, or a truncated one"]),
-        (b"this is no model", &["not an ONNX model"]),
-        (b"", &["not an ONNX model"]),
-        (&unsupported, &["unsupported operators", "Relv", "Lstm"]),
-    ];
-    for (bytes, texts) in cases {
-        fs::write(&file, bytes).unwrap();
-        let (code, output, errors) = program(&["model", "inspect", file.to_str().unwrap()]);
-        assert_eq!((code, output.as_str()), (1, ""), "{errors}");
-        for text in texts {
-            assert!(errors.contains(text) && errors.contains("model.onnx"), "{errors:?} lacks {text:?}");
-        }
-    }
-    let (code, _, errors) = program(&["model", "inspect", "/nonexistent.onnx"]);
-    assert!(code == 1 && errors.contains("/nonexistent.onnx"), "{errors}");
-}
-
-#[test]
-fn a_model_is_added_found_by_any_name_run_and_removed() {
-    let home = tempfile::tempdir().unwrap();
-    let at = home.path().to_str().unwrap();
-    let file = repository().join("inference/models/linear/linear.onnx");
-    let call = |arguments: &[&str]| program(&[&["--home", at, "model"], arguments].concat());
-    let (code, added, errors) = call(&["add", file.to_str().unwrap(), "--name", "a-line"]);
-    assert_eq!(code, 0, "{errors}");
-    let hash = added.split_whitespace().next().unwrap();
-    let cid = added.split_whitespace().find(|word| word.starts_with("bafk")).unwrap();
-    let (_, listed, _) = call(&["list"]);
-    assert!(listed.contains(hash) && listed.contains("a-line") && listed.contains(cid), "{listed}");
-    let input = home.path().join("input.json");
-    fs::write(&input, r#"{"inputs": {"x": {"shape": [1, 2], "values": [1, 2]}}}"#).unwrap();
-    for name in [hash, &hash[..12], cid, "a-line"] {
-        let (code, output, errors) = call(&["run", name, input.to_str().unwrap()]);
-        assert_eq!(code, 0, "{errors}");
-        let output: Value = serde_json::from_str(&output).unwrap();
-        assert_eq!(output["outputs"]["y"]["values"], json!([8.0]), "{name}");
-        let (code, output, _) = call(&["inspect", name, "--sizes", "batch=3"]);
-        assert!(code == 0 && output.contains(hash) && output.contains("ops"), "{output}");
-    }
-    // A file that is not what its name says is never run.
-    let stored = home.path().join(format!("models/{}.onnx", &hash[2..]));
-    fs::write(&stored, b"something else").unwrap();
-    let (code, _, errors) = call(&["run", "a-line", input.to_str().unwrap()]);
-    assert!(code == 1 && errors.contains("content hash"), "{errors}");
-    assert_eq!(call(&["remove", "a-line"]).0, 0);
-    let (code, _, errors) = call(&["inspect", "a-line"]);
-    assert!(code == 1 && errors.contains("model list"), "{errors}");
-}
-
-#[test]
-fn model_run_names_what_is_wrong_with_its_input() {
-    let folder = tempfile::tempdir().unwrap();
-    let model = repository().join("inference/models/linear/linear.onnx");
-    let run = |text: &str| {
-        let input = folder.path().join("input.json");
-        fs::write(&input, text).unwrap();
-        program(&["model", "run", model.to_str().unwrap(), input.to_str().unwrap()])
-    };
-    let (code, output, _) = run(r#"{"inputs": {"x": {"shape": [2, 2], "values": [1, 2, 0.5, -1e1]}}}"#);
-    let output: Value = serde_json::from_str(&output).unwrap();
-    assert_eq!((code, &output["outputs"]["y"]["values"]), (0, &json!([8.0, -16.5])));
-    for (text, place) in [
-        ("{", "the input"),
-        (r#"{"inputs": {}}"#, "`x` is missing"),
-        (r#"{"inputs": {"z": {"shape": [1, 2], "values": [1, 2]}}}"#, "no input `z`"),
-        (r#"{"inputs": {"x": {"shape": [1, 3], "values": [1, 2, 3]}}}"#, "shape"),
-        (r#"{"inputs": {"x": {"shape": [1, 2], "values": [1]}}}"#, "1 values"),
-        (r#"{"inputs": {"x": {"shape": [1, 2], "values": [1, 1e60]}}}"#, "out of range"),
-        (r#"{"inputs": {"x": {"shape": [1, 2], "values": [1, null]}}}"#, "value 1"),
-    ] {
-        let (code, _, errors) = run(text);
-        assert!(code == 1 && errors.contains(place), "{errors:?} lacks {place:?}");
-    }
 }
 
 #[test]

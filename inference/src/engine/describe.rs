@@ -1,6 +1,7 @@
 //! A model's inputs, outputs and cost as a chain knows them: the cost as a polynomial of the dimensions, found by tracing
 //! the program at a few sizes and checked at others.
 
+use core::fmt;
 use std::{cell::Cell, collections::BTreeMap};
 
 use super::{
@@ -19,15 +20,28 @@ const COPY_OPS: u64 = 6;
 
 /// Dimensions other than the batch that a model may leave open.
 const MAX_NAMED: usize = 2;
+/// Sizes of those dimensions from which on the cost is looked for, one after the other: some graphs need a few elements.
+const BASES: [usize; 5] = [1, 3, 8, 32, 128];
 
 /// What a file says of an input or output.
 #[derive(Debug, Clone)]
-pub(crate) struct Declared {
-    pub(crate) name: String,
-    /// `None` for a sequence or an optional.
-    pub(crate) dtype: Option<DType>,
+pub struct Declared {
+    /// The graph's name for it.
+    pub name: String,
+    /// `None` for a sequence or an optional, and for an output whose type the file leaves out.
+    pub dtype: Option<DType>,
     /// `None` where not even the rank is known.
-    pub(crate) dims: Option<Vec<Dim>>,
+    pub dims: Option<Vec<Dim>>,
+}
+
+impl fmt::Display for Declared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.dtype, &self.dims) {
+            (Some(dtype), Some(shape)) => TensorSpec { name: self.name.clone(), dtype, shape: shape.clone() }.fmt(f),
+            (Some(dtype), None) => write!(f, "{} {} of any shape", self.name, dtype.name()),
+            (None, _) => write!(f, "{} (not declared as a tensor)", self.name),
+        }
+    }
 }
 
 /// Reads the declarations of the inputs and outputs. An open first dimension is the batch, and so is every dimension of
@@ -141,9 +155,18 @@ pub(crate) fn describe(
         Ok(Sample { ops: cx.ops.saturating_add(RUN_OPS).saturating_add(copied), outputs })
     };
     // Some graphs need a few elements (a kernel's width, say): the polynomial is found where they run.
-    let mut first_error = None;
-    for base in [1, 3, 8, 32, 128] {
-        match fit(&variables, base, &sample) {
+    let mut not_run = None;
+    let mut unfit = None;
+    let names: Vec<&str> = outputs.iter().map(|declared| declared.name.as_str()).collect();
+    for base in BASES {
+        let grid = match Grid::new(&variables, base, &sample) {
+            Ok(grid) => grid,
+            Err(error) => {
+                not_run.get_or_insert(error);
+                if named == 0 { break } else { continue }
+            }
+        };
+        match grid.fit(&variables, &names, &sample) {
             Ok((ops, shapes)) => {
                 let outputs = outputs.iter().zip(shapes).map(|(declared, (dtype, shape))| {
                     if declared.dtype.is_some_and(|d| d != dtype) {
@@ -155,14 +178,15 @@ pub(crate) fn describe(
                 return Ok(ModelDescriptor { inputs: specs, outputs: outputs.collect::<Result<_, _>>()?, ops });
             }
             Err(error) => {
-                first_error.get_or_insert(error);
+                unfit.get_or_insert(error);
             }
         }
         if named == 0 {
             break;
         }
     }
-    Err(first_error.unwrap_or_else(|| ModelError::Graph("it cannot be priced".into())))
+    // Where it runs there is more to learn than where it does not.
+    Err(unfit.or(not_run).unwrap_or_else(|| ModelError::Graph("it cannot be priced".into())))
 }
 
 fn spec(declared: &Declared) -> Result<TensorSpec, ModelError> {
@@ -186,68 +210,97 @@ pub(crate) fn failed(failed: super::program::Failed) -> ModelError {
 
 type Shapes = Vec<(DType, Vec<Dim>)>;
 
-/// Finds the cost as a polynomial: of degree 1 in the batch, of degree 2 in every other dimension.
-fn fit(
-    variables: &[Dim],
+/// Runs at some sizes, from which a polynomial follows: of degree 1 in the batch, of degree 2 in every other dimension.
+struct Grid {
     base: usize,
-    sample: &dyn Fn(&[usize]) -> Result<Sample, ModelError>,
-) -> Result<(OpsCost, Shapes), ModelError> {
-    let degree = |dim: &Dim| if *dim == Dim::Batch { 1 } else { 2 };
-    let start = |dim: &Dim| if *dim == Dim::Batch { 1 } else { base };
-    let degrees: Vec<usize> = variables.iter().map(degree).collect();
-    let starts: Vec<usize> = variables.iter().map(start).collect();
-    // Samples on the grid, the last variable varying fastest.
-    let count: usize = degrees.iter().map(|d| d + 1).product();
-    let mut samples = Vec::with_capacity(count);
-    for index in 0..count {
-        let powers = unravel(index, &degrees);
-        let point: Vec<usize> = powers.iter().zip(&starts).map(|(i, start)| start + i).collect();
-        let found = sample(&point)?;
-        samples.push((point, found));
+    degrees: Vec<usize>,
+    starts: Vec<usize>,
+    /// The last variable varies fastest.
+    samples: Vec<(Vec<usize>, Sample)>,
+}
+
+type Sampler<'s> = &'s dyn Fn(&[usize]) -> Result<Sample, ModelError>;
+
+impl Grid {
+    /// Fails where the graph does.
+    fn new(variables: &[Dim], base: usize, sample: Sampler<'_>) -> Result<Self, ModelError> {
+        let degree = |dim: &Dim| if *dim == Dim::Batch { 1 } else { 2 };
+        let start = |dim: &Dim| if *dim == Dim::Batch { 1 } else { base };
+        let degrees: Vec<usize> = variables.iter().map(degree).collect();
+        let starts: Vec<usize> = variables.iter().map(start).collect();
+        let count: usize = degrees.iter().map(|d| d + 1).product();
+        let mut samples = Vec::with_capacity(count);
+        for index in 0..count {
+            let powers = unravel(index, &degrees);
+            let point: Vec<usize> = powers.iter().zip(&starts).map(|(i, start)| start + i).collect();
+            let found = sample(&point)?;
+            samples.push((point, found));
+        }
+        Ok(Self { base, degrees, starts, samples })
     }
-    let mut coefficients: Vec<i128> = samples.iter().map(|(_, s)| s.ops.into()).collect();
-    let open = || ModelError::Graph("its cost is no polynomial of its open dimensions: export with fixed ones".into());
-    for (axis, degree) in degrees.iter().enumerate() {
-        let stride: usize = degrees[axis + 1..].iter().map(|d| d + 1).product();
-        for index in (0..count).filter(|index| (index / stride).is_multiple_of(degree + 1)) {
-            let values: Vec<i128> = (0..=*degree).map(|i| coefficients[index + i * stride]).collect();
-            for (i, c) in monomials(&values, starts[axis] as i128).ok_or_else(open)?.into_iter().enumerate() {
-                coefficients[index + i * stride] = c;
+
+    /// Finds the cost, and the shapes of the outputs; fails where there is no polynomial, or no dimension.
+    fn fit(&self, variables: &[Dim], names: &[&str], sample: Sampler<'_>) -> Result<(OpsCost, Shapes), ModelError> {
+        let (base, count) = (self.base, self.samples.len());
+        let mut coefficients: Vec<i128> = self.samples.iter().map(|(_, s)| s.ops.into()).collect();
+        let open =
+            || ModelError::Graph("its cost is no polynomial of its open dimensions: export with fixed ones".into());
+        for (axis, degree) in self.degrees.iter().enumerate() {
+            let stride: usize = self.degrees[axis + 1..].iter().map(|d| d + 1).product();
+            for index in (0..count).filter(|index| (index / stride).is_multiple_of(degree + 1)) {
+                let values: Vec<i128> = (0..=*degree).map(|i| coefficients[index + i * stride]).collect();
+                let found = monomials(&values, self.starts[axis] as i128).ok_or_else(open)?;
+                for (i, c) in found.into_iter().enumerate() {
+                    coefficients[index + i * stride] = c;
+                }
             }
         }
-    }
-    let cost = cost(variables, &degrees, &coefficients)?;
-    let shapes = output_shapes(variables, &samples)?;
-    // Other sizes must agree.
-    for (rows, scale) in [(3, 1), (7, 3), (64, 5)] {
-        let point: Vec<usize> =
-            variables.iter().map(|dim| if *dim == Dim::Batch { rows } else { base * scale + 3 + scale }).collect();
-        let Ok(found) = sample(&point) else { continue }; // too large for a position table, say
-        let mut sizes = Sizes::default();
-        variables.iter().zip(&point).for_each(|(dim, size)| {
-            sizes.bind(dim, *size);
-        });
-        if cost.of(&sizes) != found.ops {
-            return Err(open());
-        }
-        for ((_, dims), (_, shape)) in shapes.iter().zip(&found.outputs) {
-            if dims.len() != shape.len() || dims.iter().zip(shape).any(|(dim, size)| sizes.of(dim) != *size) {
-                return Err(ModelError::Graph("the shape of an output does not follow its open dimensions".into()));
+        let cost = cost(variables, &self.degrees, &coefficients)?;
+        let shapes = output_shapes(variables, names, &self.samples)?;
+        let sizes_at = |point: &[usize]| {
+            let mut sizes = Sizes::default();
+            variables.iter().zip(point).for_each(|(dim, size)| {
+                sizes.bind(dim, *size);
+            });
+            sizes
+        };
+        // Other sizes must agree.
+        for (rows, scale) in [(3, 1), (7, 3), (64, 5)] {
+            let point: Vec<usize> =
+                variables.iter().map(|dim| if *dim == Dim::Batch { rows } else { base * scale + 3 + scale }).collect();
+            let Ok(found) = sample(&point) else { continue }; // too large for a position table, say
+            let sizes = sizes_at(&point);
+            if cost.of(&sizes) != found.ops {
+                return Err(open());
+            }
+            for (output, ((_, dims), (_, shape))) in shapes.iter().zip(&found.outputs).enumerate() {
+                let differs = |(dim, size): (&Dim, &usize)| sizes.of(dim) != *size;
+                if let Some(axis) = dims.iter().zip(shape).position(differs) {
+                    return Err(no_dimension(names, output, axis));
+                }
+                if dims.len() != shape.len() {
+                    return Err(no_dimension(names, output, dims.len()));
+                }
             }
         }
+        // Where it was found at greater sizes, lesser ones may cost more than it says: an image that is all edges, say.
+        let mut excess = 0;
+        for size in [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96].into_iter().filter(|size| *size < base) {
+            let point: Vec<usize> = variables.iter().map(|dim| if *dim == Dim::Batch { 1 } else { size }).collect();
+            let Ok(found) = sample(&point) else { continue };
+            excess = excess.max(found.ops.saturating_sub(cost.of(&sizes_at(&point))));
+        }
+        Ok((OpsCost { fixed: cost.fixed.saturating_add(excess), ..cost }, shapes))
     }
-    // Where it was found at greater sizes, lesser ones may cost more than it says: an image that is all edges, say.
-    let mut excess = 0;
-    for size in [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96].into_iter().filter(|size| *size < base) {
-        let point: Vec<usize> = variables.iter().map(|dim| if *dim == Dim::Batch { 1 } else { size }).collect();
-        let Ok(found) = sample(&point) else { continue };
-        let mut sizes = Sizes::default();
-        variables.iter().zip(&point).for_each(|(dim, size)| {
-            sizes.bind(dim, *size);
-        });
-        excess = excess.max(found.ops.saturating_sub(cost.of(&sizes)));
-    }
-    Ok((OpsCost { fixed: cost.fixed.saturating_add(excess), ..cost }, shapes))
+}
+
+fn no_dimension(names: &[&str], output: usize, axis: usize) -> ModelError {
+    let name = names.get(output).copied().unwrap_or_default();
+    ModelError::value(
+        "output",
+        name,
+        format!("its dimension {axis} is neither fixed nor one of the open ones of the inputs: export with fixed ones"),
+    )
 }
 
 fn unravel(mut index: usize, degrees: &[usize]) -> Vec<usize> {
@@ -298,9 +351,8 @@ fn cost(variables: &[Dim], degrees: &[usize], coefficients: &[i128]) -> Result<O
 }
 
 /// The dimension that each size of an output is.
-fn output_shapes(variables: &[Dim], samples: &[(Vec<usize>, Sample)]) -> Result<Shapes, ModelError> {
+fn output_shapes(variables: &[Dim], names: &[&str], samples: &[(Vec<usize>, Sample)]) -> Result<Shapes, ModelError> {
     let Some((_, first)) = samples.first() else { return Ok(vec![]) };
-    let error = || ModelError::Graph("the shape of an output does not follow its open dimensions".into());
     let mut shapes = Vec::new();
     for (output, (dtype, shape)) in first.outputs.iter().enumerate() {
         let mut dims = Vec::new();
@@ -312,11 +364,12 @@ fn output_shapes(variables: &[Dim], samples: &[(Vec<usize>, Sample)]) -> Result<
             dims.push(match (constant, variable) {
                 (true, _) if *own > 0 && *own <= u32::MAX as usize => Dim::Fixed(*own as u32),
                 (false, Some(v)) => variables[v].clone(),
-                _ => return Err(error()),
+                _ => return Err(no_dimension(names, output, axis)),
             });
         }
         if samples.iter().any(|(_, s)| s.outputs[output].1.len() != shape.len() || s.outputs[output].0 != *dtype) {
-            return Err(error());
+            let name = names.get(output).copied().unwrap_or_default();
+            return Err(ModelError::value("output", name, "its type or its rank follows from the open dimensions"));
         }
         shapes.push((*dtype, dims));
     }

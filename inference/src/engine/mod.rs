@@ -52,4 +52,5 @@ pub(crate) use cx::MAX_INTS;
 pub(crate) use numeric::convert;
 pub(crate) use packs::Packs;
 
+pub use describe::Declared;
 pub use model::{Argument, EvaluationError, Model, NodeCost};

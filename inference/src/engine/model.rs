@@ -176,14 +176,14 @@ impl Model {
         self.descriptor.as_ref()
     }
 
-    /// Names of the inputs.
-    pub fn inputs(&self) -> impl Iterator<Item = &str> {
-        self.inputs.iter().map(|input| input.name.as_str())
+    /// What the file says of the inputs, in the order of the graph.
+    pub fn inputs(&self) -> &[Declared] {
+        &self.inputs
     }
 
-    /// Names of the outputs.
-    pub fn outputs(&self) -> impl Iterator<Item = &str> {
-        self.outputs.iter().map(|output| output.name.as_str())
+    /// What the file says of the outputs, in the order of the graph.
+    pub fn outputs(&self) -> &[Declared] {
+        &self.outputs
     }
 
     /// The operators with the number of their nodes and their cost in a run of these sizes, the dearest first.

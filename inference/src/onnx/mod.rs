@@ -28,7 +28,7 @@ pub enum ModelError {
         limit: usize,
     },
     /// Operators that the engine lacks: all of them at once.
-    #[error("unsupported operators: {}", .0.join(", "))]
+    #[error("unsupported operators: {}{}", .0.join(", "), advice(.0))]
     UnsupportedOperators(Vec<String>),
     /// A node uses a supported operator in an unsupported way, or wrongly.
     #[error("node {node}: {reason}")]
@@ -51,6 +51,17 @@ pub enum ModelError {
     /// The graph as a whole cannot be used.
     #[error("{0}")]
     Graph(String),
+}
+
+/// What to do about operators that onnxruntime writes for itself.
+fn advice(missing: &[String]) -> &'static str {
+    match missing.iter().any(|name| name.starts_with("com.microsoft.")) {
+        true => {
+            " (those of com.microsoft are onnxruntime's own: export without its graph optimisations, and quantise with \
+             QuantFormat.QDQ)"
+        }
+        false => "",
+    }
 }
 
 impl ModelError {

@@ -96,13 +96,13 @@ pub(super) struct Report {
 
 /// Prints the table.
 pub(super) fn print(report: &Report) {
-    println!(
+    say!(
         "\nPenstock {} on {} cores; {}; times in ms\n",
         report.version,
         report.cores,
         report.block_time_ms.map_or_else(|| report.node.clone(), |ms| format!("a block every {ms} ms"))
     );
-    println!(
+    say!(
         "{:<22} {:>6} {:>8} {:>9} {:>27} {:>25} {:>7} {:>6} {:>6}",
         "scenario",
         "sent",
@@ -127,7 +127,7 @@ pub(super) fn print(report: &Report) {
             quantiles.map_or_else(String::new, |q| format!("{:.1} / {:.1} / {:.1}", q.p50, q.p95, q.p99))
         };
         let single = row.latency_ms.values().next().filter(|_| row.latency_ms.len() == 1);
-        println!(
+        say!(
             "{name:<22} {:>6} {:>8} {:>9.1} {:>27} {interval:>25} {:>7} {:>6} {:>6}",
             row.sent,
             row.included,
@@ -140,14 +140,14 @@ pub(super) fn print(report: &Report) {
         if row.latency_ms.len() > 1 {
             for (kind, quantiles) in &row.latency_ms {
                 let count = quantiles.map_or(0, |quantiles| quantiles.count);
-                println!("  {:<20} {:>6} {:>8} {:>9} {:>27}", kind.name(), "", count, "", latency(quantiles));
+                say!("  {:<20} {:>6} {:>8} {:>9} {:>27}", kind.name(), "", count, "", latency(quantiles));
             }
         }
         if let Some(reads) = row.reads_per_second {
-            println!("  {reads:.0} answers a second to calls, traces, logs and proofs");
+            say!("  {reads:.0} answers a second to calls, traces, logs and proofs");
         }
         if row.failed + row.refused + row.missing > 0 {
-            println!(
+            say!(
                 "  ! {} failed, {} refused{}, {} not included in time",
                 row.failed,
                 row.refused,
@@ -159,18 +159,18 @@ pub(super) fn print(report: &Report) {
     let find = |scenario: &str, system: &str| {
         report.rows.iter().find(|row| row.scenario == scenario && row.system == system && row.included > 0)
     };
-    println!();
+    say!("");
     for row in report.rows.iter().filter(|row| row.system == "blocking") {
         if let Some(own) = find(row.scenario, "penstock") {
             let ratio = own.transactions_per_second / row.transactions_per_second;
-            println!("{}: {ratio:.2} times the throughput of inference inside execution", row.scenario);
+            say!("{}: {ratio:.2} times the throughput of inference inside execution", row.scenario);
         }
     }
     if let Some(plain) = find("transfers", "penstock") {
         for name in ["light", "direct"] {
             if let Some(row) = find(name, "penstock") {
                 let ratio = row.transactions_per_second / plain.transactions_per_second;
-                println!("{name}: {ratio:.2} of the throughput of transfers");
+                say!("{name}: {ratio:.2} of the throughput of transfers");
             }
         }
     }

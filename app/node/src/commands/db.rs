@@ -121,18 +121,18 @@ fn verify(folder: &Path) -> anyhow::Result<()> {
         verify_blocks(&*store, &mut report, &mut tell)?;
     }
     for problem in &report.problems {
-        println!("{problem}");
+        say!("{problem}");
     }
     if report.more > 0 {
-        println!("and {} more", report.more);
+        say!("and {} more", report.more);
     }
     let Report { records, accounts, slots, heights, blocks, .. } = report;
-    println!(
+    say!(
         "{records} records, {accounts} accounts, {slots} slots, {heights} heights of history, {blocks} blocks, in {:.1?}",
         begin.elapsed()
     );
     if report.is_clean() {
-        println!("Nothing is wrong.");
+        say!("Nothing is wrong.");
         Ok(())
     } else {
         bail!("the store is damaged: restore a copy of it, or remove it and join again by state sync or block sync")
@@ -148,7 +148,7 @@ fn migrate(migrate: &Migrate, home: Option<&Path>) -> anyhow::Result<()> {
     let from = Backend::of(&folder);
     let version = open(&folder)?.snapshot().get(&penstock_state::keys::meta("version"))?;
     if from == Some(to) && version.as_deref() == Some(&penstock_state::keys::LAYOUT_VERSION.to_be_bytes()) {
-        println!("Nothing to do: the store has the newest layout, and its backend is {to}.");
+        say!("Nothing to do: the store has the newest layout, and its backend is {to}.");
         return Ok(());
     }
     let beside = |suffix: &str| -> anyhow::Result<PathBuf> {
@@ -173,7 +173,7 @@ fn migrate(migrate: &Migrate, home: Option<&Path>) -> anyhow::Result<()> {
         fs::rename(from, to).with_context(|| format!("cannot rename {}", from.display()))?;
         fs::File::open(parent)?.sync_all().with_context(|| format!("cannot sync {}", parent.display()))?;
     }
-    println!("{records} records in {:.1?}; backend: {to}. The old store is in {}.", begin.elapsed(), old.display());
+    say!("{records} records in {:.1?}; backend: {to}. The old store is in {}.", begin.elapsed(), old.display());
     Ok(())
 }
 
@@ -184,15 +184,15 @@ fn info(folder: &Path) -> anyhow::Result<()> {
     let version = version.and_then(|bytes| bytes.try_into().ok()).map(u32::from_be_bytes);
     let number = |name: &str| snapshot.meta_number(name);
     let text = |number: Option<u64>| number.map_or_else(|| "none".to_owned(), |number| number.to_string());
-    println!("Folder   {}", folder.display());
-    println!("Backend  {}", Backend::of(folder).map_or_else(|| "none".to_owned(), |backend| backend.to_string()));
-    println!("Layout   {}", text(version.map(u64::from)));
+    say!("Folder   {}", folder.display());
+    say!("Backend  {}", Backend::of(folder).map_or_else(|| "none".to_owned(), |backend| backend.to_string()));
+    say!("Layout   {}", text(version.map(u64::from)));
     // Layout 1 has its numbers without checksums.
     if version == Some(penstock_state::keys::LAYOUT_VERSION) {
-        println!("Height   {}", text(number("height")?));
-        println!("Blocks   from {}", number("first")?.unwrap_or_default());
-        println!("State    from {}", number("history")?.unwrap_or_default());
+        say!("Height   {}", text(number("height")?));
+        say!("Blocks   from {}", number("first")?.unwrap_or_default());
+        say!("State    from {}", number("history")?.unwrap_or_default());
     }
-    println!("Bytes    {}", store.disk_bytes()?);
+    say!("Bytes    {}", store.disk_bytes()?);
     Ok(())
 }

@@ -178,31 +178,31 @@ pub(crate) fn read_genesis(path: Option<&Path>) -> anyhow::Result<GenesisDoc> {
 
 fn print_banner(chain: &Chain, genesis: &GenesisDoc, address: SocketAddr, dev: &Dev) -> anyhow::Result<()> {
     let head = chain.head()?;
-    println!("\nPenstock {}\n", env!("CARGO_PKG_VERSION"));
-    println!("Accounts");
+    say!("\nPenstock {}\n", env!("CARGO_PKG_VERSION"));
+    say!("Accounts");
     let mut keys = Vec::new();
     for (index, (account, key)) in ACCOUNTS.iter().enumerate() {
         if genesis.genesis.alloc.contains_key(account) {
             let balance = head.account(*account)?.balance;
-            println!("({index}) {account} ({} PEN)", whole(balance));
+            say!("({index}) {account} ({} PEN)", whole(balance));
             keys.push((index, key));
         }
     }
-    println!("\nPrivate keys (known to everybody: never use them on a network that matters)");
-    keys.iter().for_each(|(index, key)| println!("({index}) 0x{key}"));
-    println!("\nMnemonic      {MNEMONIC}");
-    println!("Chain id      {}", chain.rules().chain_id);
-    println!("Gas limit     {}", chain.rules().block_gas_limit);
-    println!("Base fee      {} wei in the next block", head.next_base_fee());
-    println!("Genesis hash  {}", chain.header(0)?.map(|(_, hash)| hash.to_string()).unwrap_or_default());
-    println!("\nModels");
+    say!("\nPrivate keys (known to everybody: never use them on a network that matters)");
+    keys.iter().for_each(|(index, key)| say!("({index}) 0x{key}"));
+    say!("\nMnemonic      {MNEMONIC}");
+    say!("Chain id      {}", chain.rules().chain_id);
+    say!("Gas limit     {}", chain.rules().block_gas_limit);
+    say!("Base fee      {} wei in the next block", head.next_base_fee());
+    say!("Genesis hash  {}", chain.header(0)?.map(|(_, hash)| hash.to_string()).unwrap_or_default());
+    say!("\nModels");
     for model in chain.rules().registry.models() {
         let available = if chain.network().has_model(&model.hash) { "" } else { "  (no file here)" };
-        println!("{:<24} {}  {} ops{available}", model.id, model.hash, model.descriptor.ops.of(&Sizes::default()));
+        say!("{:<24} {}  {} ops{available}", model.id, model.hash, model.descriptor.ops.of(&Sizes::default()));
     }
     let data = dev.data.as_ref().map_or("a temporary folder".to_owned(), |data| data.display().to_string());
-    println!("\nData          {data}");
-    println!("Listening on  {address}\n");
+    say!("\nData          {data}");
+    say!("Listening on  {address}\n");
     Ok(())
 }
 

@@ -111,14 +111,14 @@ pub(crate) fn run(init: Init, home: Option<&Path>) -> anyhow::Result<()> {
         state_sync,
     };
     new.write(&home)?;
-    println!("Home       {}", home.root().display());
-    println!("Node id    {}", keys.node.node_id());
+    say!("Home       {}", home.root().display());
+    say!("Node id    {}", keys.node.node_id());
     let address = Some(&init.external_address).filter(|address| !address.is_empty());
     let address = address.cloned().unwrap_or_else(|| ports.p2p.to_string());
-    println!("Peers use  {}@{address}", keys.node.node_id());
-    println!("Validator  {} (its public key, as setValidator takes it)", keys.validator.public_hex());
-    println!("Genesis    {}", home.genesis().display());
-    println!("Start it   penstock start --home {} --with-cometbft PATH", home.root().display());
+    say!("Peers use  {}@{address}", keys.node.node_id());
+    say!("Validator  {} (its public key, as setValidator takes it)", keys.validator.public_hex());
+    say!("Genesis    {}", home.genesis().display());
+    say!("Start it   penstock start --home {} --with-cometbft PATH", home.root().display());
     Ok(())
 }
 
@@ -137,7 +137,7 @@ impl Init {
             _ => {
                 let (height, hash) =
                     header_to_trust(first).with_context(|| format!("cannot ask {first} for a header to trust"))?;
-                println!("Trusting   header {height} {hash} as {first} has it: compare it with one that you trust");
+                say!("Trusting   header {height} {hash} as {first} has it: compare it with one that you trust");
                 (height, hash)
             }
         };

@@ -92,7 +92,7 @@ pub(crate) fn run(testnet: &Testnet) -> anyhow::Result<()> {
         };
         new.write(&home)?;
         let kind = if index < usize::from(testnet.validators) { "validator" } else { "full node" };
-        println!("{} {kind:<9}  JSON-RPC {}  CometBFT {}", home.root().display(), ports.rpc, ports.cometbft_rpc);
+        say!("{} {kind:<9}  JSON-RPC {}  CometBFT {}", home.root().display(), ports.rpc, ports.cometbft_rpc);
     }
     Ok(())
 }

@@ -41,25 +41,25 @@ pub(crate) fn run(verify: VerifyProof) -> anyhow::Result<()> {
         serde_json::from_value(read(&verify.file)?).context("this is not a proof of an inference")?;
     let proved = proof.verify()?;
     let number = proved.header.number;
-    println!("Request      {}", proved.id);
+    say!("Request      {}", proved.id);
     match &proved.result {
         Ok(outputs) => {
-            println!("Result       {} tensors, digest {}", outputs.len(), result::digest(&proved.result));
-            outputs.iter().for_each(|tensor| println!("Output       {}", super::model::output(tensor)));
+            say!("Result       {} tensors, digest {}", outputs.len(), result::digest(&proved.result));
+            outputs.iter().for_each(|tensor| say!("Output       {}", super::model::output(tensor)));
         }
-        Err(failure) => println!("Result       failed: {failure}"),
+        Err(failure) => say!("Result       failed: {failure}"),
     }
-    println!("Block        {number}, hash {}", proved.block_hash);
+    say!("Block        {number}, hash {}", proved.block_hash);
     let trusted = match (&verify.header, verify.app_hash) {
         (Some(path), _) => Some(app_hash(&read(path)?, number)?),
         (None, hash) => hash,
     };
     match trusted {
         Some(hash) if hash == proved.block_hash => {
-            println!("Proved       by the trusted header of height {}", number.saturating_add(1));
+            say!("Proved       by the trusted header of height {}", number.saturating_add(1));
         }
         Some(hash) => bail!("the trusted header has app_hash {hash}: this block is not of its chain"),
-        None => println!(
+        None => say!(
             "Not checked  whether this block is of the chain: compare its hash with app_hash of height {} (--header, --app-hash)",
             number.saturating_add(1)
         ),

@@ -55,6 +55,13 @@ pub fn account(index: usize) -> PrivateKeySigner {
     KEYS[index].parse().unwrap()
 }
 
+/// Runs the program; exit code, output, errors.
+pub fn program(arguments: &[&str]) -> (i32, String, String) {
+    let output = Command::new(PROGRAM).args(arguments).env("PENSTOCK_HOME", "/nonexistent").output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
 pub fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().to_owned()
 }
