@@ -40,4 +40,4 @@ pub use tensor::{DType, Tensor, TensorValues};
 
 /// The version of the arithmetic. It is part of every [`RequestId`]: a change to the order of
 /// operations of any kernel, to a conversion or to the result encoding increases it.
-pub const ENGINE_VERSION: u32 = 4;
+pub const ENGINE_VERSION: u32 = 5;

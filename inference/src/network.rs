@@ -291,6 +291,7 @@ impl InferenceNetwork {
         let begin = Instant::now();
         let other = self.shared.run.as_ref().and_then(|run| run(&model, request));
         let result = Arc::new(other.unwrap_or_else(|| model.run(&request.inputs)));
+        self.models().weigh(&model);
         let finished = Instant::now();
         let answer = Answer { result, took: finished - begin, finished };
         self.remember(id, &answer, ops);
@@ -305,6 +306,9 @@ impl InferenceNetwork {
         if state.scheduler.answered(&id) {
             state.tell(id, answer);
             self.shared.answered.notify_all();
+        }
+        if let Some(control) = state.controls.get(&id) {
+            control.cancelled.store(true, Ordering::Relaxed);
         }
     }
 
@@ -387,13 +391,19 @@ impl Shared {
                 if let Some(result) = result {
                     histogram!("penstock_inference_run_seconds").record(took);
                     let answer = Answer { result: Arc::new(result), took, finished };
-                    state.scheduler.finish(&id);
+                    let waited = state.scheduler.finish(&id);
                     // Whoever asked again for a run that was to end, and came to its end nevertheless, has the answer.
-                    state.scheduler.answered(&id);
+                    let again = state.scheduler.answered(&id);
                     state.keep(id, answer.clone(), ops);
-                    state.tell(id, &answer);
+                    if waited || again {
+                        state.tell(id, &answer);
+                    }
                 } else {
                     state.scheduler.finish(&id);
+                    // Without its model's file there is no answer. An order that stayed could take back what others ask for.
+                    if !state.scheduler.has(&id) {
+                        state.orders.remove(&id);
+                    }
                 }
             }
             drop(state);
@@ -430,14 +440,27 @@ impl Shared {
 
     /// The answers; `None` for a run that was ended.
     fn run(&self, jobs: &[(RequestId, Job)], control: &Control, idle: bool) -> Vec<Option<InferenceResult>> {
-        let Some((_, (request, ops))) = jobs.first() else { return vec![] };
+        let Some((_, (request, _))) = jobs.first() else { return vec![] };
         let Some(model) = self.models.get(&request.model) else {
             // `submit` refuses requests without a model; one whose file has gone meanwhile cannot be answered.
             return vec![None; jobs.len()];
         };
+        let results = self.run_with(&model, jobs, control, idle);
+        self.models.weigh(&model);
+        results
+    }
+
+    fn run_with(
+        &self,
+        model: &Model,
+        jobs: &[(RequestId, Job)],
+        control: &Control,
+        idle: bool,
+    ) -> Vec<Option<InferenceResult>> {
+        let Some((_, (request, ops))) = jobs.first() else { return vec![] };
         // Whoever has another way answers first; a batch is only of what nobody answers otherwise.
         let others: Vec<Option<InferenceResult>> =
-            jobs.iter().map(|(_, (request, _))| self.run.as_ref().and_then(|run| run(&model, request))).collect();
+            jobs.iter().map(|(_, (request, _))| self.run.as_ref().and_then(|run| run(model, request))).collect();
         if others.iter().any(Option::is_some) {
             let all = others.into_iter().zip(jobs);
             return all.map(|(other, (_, (request, _)))| other.or_else(|| Some(model.run(&request.inputs)))).collect();

@@ -98,7 +98,7 @@ mod tests {
         // A change of this value is a change of the protocol: raise ENGINE_VERSION.
         assert_eq!(
             request(vec![1.0, 2.0], vec![1, 2]).id().to_string(),
-            "0x1cdacf77fdaf3d63117615826ecb89f0f8cd6e6d0983d72ae5d3b4c0c20ecc5a",
+            "0xc75d3b16331c56f041a6175235baa49da9894351b74690cfd8002375197d1cf3",
         );
     }
 

@@ -213,18 +213,24 @@ impl<Job> Scheduler<Job> {
         jobs
     }
 
-    /// A run has ended, with an answer or because nobody wanted it any more.
-    pub fn finish(&mut self, id: &RequestId) {
-        let Some(State::Running { dear, lane, .. }) = self.states.get(id) else { return };
+    /// A run has ended, with an answer or because nobody wanted it any more. Whoever asked again for one that was to be
+    /// ended is queued. Answers whether anybody waited for it.
+    pub fn finish(&mut self, id: &RequestId) -> bool {
+        let Some(State::Running { dear, lane, .. }) = self.states.get(id) else { return false };
         if *lane {
             self.running -= 1;
             self.running_dear -= usize::from(*dear);
         }
-        if let Some(State::Running { ended: Some(again), .. }) = self.states.remove(id) {
-            for (ops, urgency, job) in again {
-                self.submit(*id, ops, urgency, job);
-            }
+        let Some(State::Running { ended: Some(again), .. }) = self.states.remove(id) else { return true };
+        for (ops, urgency, job) in again {
+            self.submit(*id, ops, urgency, job);
         }
+        false
+    }
+
+    /// Whether a request is queued or runs.
+    pub fn has(&self, id: &RequestId) -> bool {
+        self.states.contains_key(id)
     }
 
     /// One of those who submitted a request does not want it any more. The last one takes it out of the queue, or has it
@@ -259,9 +265,13 @@ impl<Job> Scheduler<Job> {
         self.running <= 1 && self.cheap.is_empty() && self.dear.is_empty()
     }
 
-    /// A request was answered elsewhere: it does not have to run. Answers whether anybody waits for it.
+    /// A request was answered elsewhere: it does not have to run, and one that runs is to be ended. Answers whether anybody
+    /// waited for it.
     pub fn answered(&mut self, id: &RequestId) -> bool {
-        self.withdraw(id).is_some() || self.states.contains_key(id)
+        if let Some(State::Running { ended, .. }) = self.states.get_mut(id) {
+            return ended.replace(vec![]).is_none_or(|again| !again.is_empty());
+        }
+        self.withdraw(id).is_some()
     }
 
     /// Takes a request out of the queue.

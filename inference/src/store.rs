@@ -189,11 +189,13 @@ impl ModelStore {
         warm.clock += 1;
         let clock = warm.clock;
         warm.models.insert(hash, (model.clone(), clock));
-        while warm.models.len() > 1 && warm.bytes() > self.budget {
-            let oldest = warm.models.iter().min_by_key(|(_, (_, used))| *used).map(|(hash, _)| *hash);
-            if let Some(oldest) = oldest {
-                warm.models.remove(&oldest);
-            }
+        warm.shrink(self.budget);
+    }
+
+    /// Makes room where a model has grown by what it keeps of the shapes that it was run with.
+    pub(crate) fn weigh(&self, model: &Model) {
+        if model.has_grown() {
+            self.warm.lock().shrink(self.budget);
         }
     }
 
@@ -205,6 +207,18 @@ impl ModelStore {
 }
 
 impl Warm {
+    /// Lets models go until the others fit, and of the last one what it keeps beside itself.
+    fn shrink(&mut self, budget: u64) {
+        while self.bytes() > budget {
+            let oldest = self.models.iter().min_by_key(|(_, (_, used))| *used);
+            let Some((hash, model)) = oldest.map(|(hash, (model, _))| (*hash, model.clone())) else { return };
+            if self.models.len() == 1 {
+                return model.forget_plans();
+            }
+            self.models.remove(&hash);
+        }
+    }
+
     fn bytes(&self) -> u64 {
         self.models.values().map(|(model, _)| model.memory_bytes()).fold(0, u64::saturating_add)
     }

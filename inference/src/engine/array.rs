@@ -42,6 +42,11 @@ pub(crate) struct Array {
 }
 
 impl Array {
+    /// An array without elements.
+    pub(crate) fn empty(dtype: DType, shape: Vec<usize>) -> Self {
+        with_elements!(dtype, T => Self::new::<T>(dtype, shape, vec![]), Self::text(shape, vec![]))
+    }
+
     /// An array of row-major elements, as many as the shape says.
     pub(crate) fn new<T: Element>(dtype: DType, shape: Vec<usize>, values: Vec<T>) -> Self {
         debug_assert!(T::TYPES.contains(&dtype), "{dtype:?}");

@@ -14,9 +14,9 @@ use crate::DType;
 /// Bytes that the values of a run may take at one time.
 pub(crate) const MAX_RUN_BYTES: u64 = 2 << 30;
 /// Bytes of all texts that a run makes: a plan knows how many there are, not how long they are, so that they have no price.
-const MAX_RUN_TEXTS: u64 = 128 << 20;
+const MAX_RUN_TEXTS: u64 = 64 << 20;
 /// Bytes of all texts that the nodes of a run read.
-const MAX_TEXT_READS: u64 = 512 << 20;
+const MAX_TEXT_READS: u64 = 128 << 20;
 /// Cost of a run that a node accepts when nothing else bounds it: about half an hour of a core.
 pub(crate) const MAX_RUN_OPS: u64 = 60_000_000_000_000;
 /// Dimensions of a tensor: some kernels recurse over them.
@@ -59,13 +59,16 @@ pub(crate) struct Allowance {
     folds: u64,
     /// Cost of all else that is done as in a run: rounds of loops, and sequences.
     labour: u64,
+    /// Bytes of texts that are read.
+    texts: u64,
 }
 
 impl Allowance {
     /// Of one trace.
-    const TRACE: Self = Self { steps: 1_000_000, folds: 8_000_000_000, labour: 16_000_000_000 };
+    const TRACE: Self = Self { steps: 1_000_000, folds: 8_000_000_000, labour: 16_000_000_000, texts: 64 << 20 };
     /// Of all traces that find a model's price.
-    pub(crate) const PRICE: Self = Self { steps: 4_000_000, folds: 8_000_000_000, labour: 32_000_000_000 };
+    pub(crate) const PRICE: Self =
+        Self { steps: 4_000_000, folds: 8_000_000_000, labour: 32_000_000_000, texts: 128 << 20 };
     /// Of the constants that are computed while a model is compiled.
     pub(crate) const COMPILE: Self = Self { folds: 32_000_000_000, ..Self::TRACE };
 
@@ -76,6 +79,7 @@ impl Allowance {
             steps: self.steps - (given.steps - trace.left.steps),
             folds: self.folds - (given.folds - trace.left.folds),
             labour: self.labour - (given.labour - trace.left.labour),
+            texts: self.texts - (given.texts - trace.left.texts),
         }
     }
 }
@@ -150,10 +154,14 @@ impl<'a> Cx<'a> {
     }
 
     /// [`Self::tracing`], where others that share an allowance went before.
-    pub(crate) fn tracing_within(Allowance { steps, folds, labour }: Allowance) -> Self {
+    pub(crate) fn tracing_within(within: Allowance) -> Self {
         let most = Allowance::TRACE;
-        let left =
-            Allowance { steps: steps.min(most.steps), folds: folds.min(most.folds), labour: labour.min(most.labour) };
+        let left = Allowance {
+            steps: within.steps.min(most.steps),
+            folds: within.folds.min(most.folds),
+            labour: within.labour.min(most.labour),
+            texts: within.texts.min(most.texts),
+        };
         Self { tracing: true, allowance: left, left, ..Self::running(1, None, None) }
     }
 
@@ -333,6 +341,9 @@ impl<'a> Cx<'a> {
         if !self.admit(inputs, DType::Float32, &shape, ops)? {
             return Ok(Value::Unknown(DType::Float32, shape));
         }
+        if count(&shape) == 0 {
+            return Ok(Value::Known(Array::empty(DType::Float32, shape)));
+        }
         // What is admitted can be counted.
         let mut out = spare::buffer(shape.iter().product());
         spare::lend(beside, |scratch| compute(&mut out, scratch))?;
@@ -349,6 +360,9 @@ impl<'a> Cx<'a> {
     ) -> Result<Value, Stop> {
         if !self.admit(inputs, DType::String, &shape, ops)? {
             return Ok(Value::Unknown(DType::String, shape));
+        }
+        if count(&shape) == 0 {
+            return Ok(Value::Known(Array::empty(DType::String, shape)));
         }
         let array = Array::text(shape, compute()?);
         self.write_texts(array.text_bytes().0)?;
@@ -386,6 +400,10 @@ impl<'a> Cx<'a> {
         if !self.admit(inputs, dtype, &shape, ops)? {
             return Ok(Value::Unknown(dtype, shape));
         }
+        // Whatever there is to convert and to lay out, nothing comes of it.
+        if count(&shape) == 0 {
+            return Ok(Value::Known(Array::empty(dtype, shape)));
+        }
         let array = compute(shape)?;
         self.write_texts(array.text_bytes().0)?;
         Ok(Value::Known(array))
@@ -408,6 +426,10 @@ impl<'a> Cx<'a> {
 
     /// Counts bytes of texts that are read: how many there are is not known before the run, and so has no price.
     pub(crate) fn read_texts(&mut self, bytes: u64) -> Result<(), Stop> {
+        if self.tracing {
+            let left = self.left.texts.checked_sub(bytes);
+            self.left.texts = left.ok_or_else(|| Stop::Limit("it reads too many constant texts".into()))?;
+        }
         let left = self.text_reads_left.checked_sub(bytes);
         self.text_reads_left =
             left.ok_or_else(|| Stop::Limit(format!("a run reads more than {MAX_TEXT_READS} bytes of texts")))?;

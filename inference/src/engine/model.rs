@@ -7,13 +7,12 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use prost::Message;
 
 use super::{
     array::Array,
@@ -22,17 +21,14 @@ use super::{
     describe::{self, Declared},
     program::{Program, Slot, Trace},
     rows,
-    value::Value,
+    value::{Value, part_bytes},
 };
 use crate::{
-    ContentHash, DType, Dim, Failure, InferenceResult, ModelDescriptor, ModelError, Sizes, Tensor, TensorSpec,
-    onnx::{self, proto::ModelProto},
+    ContentHash, DType, Dim, Failure, InferenceResult, ModelDescriptor, ModelError, Sizes, Tensor, TensorSpec, onnx,
 };
 
 /// Larger files are refused before they are parsed.
 const MAX_FILE_BYTES: usize = 8 << 30;
-/// Memory that what is in a file may take besides eight times its size.
-const MAX_MESSAGE_BYTES: u64 = 256 << 20;
 /// Traces kept for the input shapes used last, and bytes of the values that they keep.
 const MAX_PLANS: usize = 128;
 const MAX_PLAN_BYTES: u64 = 256 << 20;
@@ -49,6 +45,9 @@ pub struct Model {
     /// The values that have a row for each row of the inputs, if requests may be run together.
     apart: Option<Vec<Slot>>,
     plans: Mutex<HashMap<Vec<Vec<usize>>, Arc<Plan>>>,
+    /// Bytes of the values that they keep, and whether there are more of them than [`Model::has_grown`] last said.
+    plan_bytes: AtomicU64,
+    grown: AtomicBool,
 }
 
 /// What is known of a run with inputs of some shapes.
@@ -59,6 +58,14 @@ struct Plan {
     price: u64,
     /// The types of [`Model::apart`] behind the rows, if those are kept apart with these shapes, too.
     rows: Option<Vec<(DType, Vec<usize>)>>,
+}
+
+impl Plan {
+    /// Bytes of memory.
+    fn bytes(&self) -> u64 {
+        let rows = self.rows.iter().flatten().map(|(_, shape)| part_bytes(shape.len())).sum::<u64>();
+        self.trace.bytes.saturating_add(rows)
+    }
 }
 
 /// What the nodes of one operator cost together.
@@ -126,12 +133,7 @@ impl Model {
 
     fn compile(file: Bytes) -> Result<Self, ModelError> {
         let (hash, bytes) = (ContentHash::of(&file), file.len() as u64);
-        let weight = onnx::weight::of_file(&file).ok_or_else(|| ModelError::NotOnnx("it is no protobuf".into()))?;
-        let limit = MAX_MESSAGE_BYTES.saturating_add(bytes.saturating_mul(8));
-        if weight > limit {
-            return Err(ModelError::Graph(format!("its messages take {weight} bytes; at most {limit} are allowed")));
-        }
-        let mut model = ModelProto::decode(file).map_err(|error| ModelError::NotOnnx(error.to_string()))?;
+        let mut model = onnx::decode(file)?;
         let graph = match (model.ir_version, model.graph.take()) {
             (Some(1..), Some(graph)) => graph,
             _ => return Err(ModelError::NotOnnx("no graph or no IR version".into())),
@@ -153,6 +155,8 @@ impl Model {
             program,
             apart,
             plans: Mutex::default(),
+            plan_bytes: AtomicU64::new(0),
+            grown: AtomicBool::new(false),
         })
     }
 
@@ -161,10 +165,22 @@ impl Model {
         self.hash
     }
 
-    /// Bytes that the model takes in memory, about: its file, the constants that are computed of it, and those that are laid
-    /// out for the kernels.
+    /// Bytes that the model takes in memory, about: its file, the constants that are computed of it, those that are laid
+    /// out for the kernels, and what is kept of the shapes that it was run with.
     pub fn memory_bytes(&self) -> u64 {
-        self.bytes.saturating_add(64 << 10)
+        self.bytes.saturating_add(64 << 10).saturating_add(self.plan_bytes.load(Ordering::Relaxed))
+    }
+
+    /// Whether it takes more memory than when this was asked last.
+    pub(crate) fn has_grown(&self) -> bool {
+        self.grown.load(Ordering::Relaxed) && self.grown.swap(false, Ordering::Relaxed)
+    }
+
+    /// Forgets what is kept of the shapes that it was run with.
+    pub(crate) fn forget_plans(&self) {
+        let mut plans = self.plans.lock();
+        plans.clear();
+        self.plan_bytes.store(0, Ordering::Relaxed);
     }
 
     /// Inputs, outputs and cost.
@@ -345,11 +361,13 @@ impl Model {
         };
         let plan = Arc::new(Plan { trace, price, rows });
         let mut plans = self.plans.lock();
-        let bytes: u64 = plans.values().map(|plan| plan.trace.bytes).sum();
-        if plans.len() >= MAX_PLANS || bytes.saturating_add(plan.trace.bytes) > MAX_PLAN_BYTES {
+        let bytes = self.plan_bytes.load(Ordering::Relaxed);
+        if plans.len() >= MAX_PLANS || bytes.saturating_add(plan.bytes()) > MAX_PLAN_BYTES {
             plans.clear();
         }
         plans.insert(key, plan.clone());
+        self.plan_bytes.store(plans.values().map(|plan| plan.bytes()).sum(), Ordering::Relaxed);
+        self.grown.store(true, Ordering::Relaxed);
         Ok(plan)
     }
 

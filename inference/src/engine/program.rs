@@ -11,9 +11,14 @@ use super::{
 /// Inputs and outputs of a node that [`NODE_OPS`] pays for, and the cost of each further one.
 const WIRES: usize = 16;
 const WIRE_OPS: u64 = 500;
+/// Dimensions of a node's inputs that [`NODE_OPS`] pays for, and the cost of each further one.
+const DIMS: usize = 32;
+const DIM_OPS: u64 = 1000;
 /// Values of a graph without a node that [`GRAPH_OPS`] pays for, and the cost of each further one.
 const SLOTS: usize = 64;
 const SLOT_OPS: u64 = 250;
+/// Cost of an output of a graph beyond so many as a node may have.
+const OUTPUT_OPS: u64 = 8000;
 /// Bytes of the values that a trace keeps for runs; others are computed again.
 const MAX_KEPT_BYTES: u64 = 128 << 20;
 
@@ -192,7 +197,9 @@ impl Program {
         cx.charge(GRAPH_OPS).map_err(bare)?;
         let many = self.constants.len().saturating_sub(SLOTS + 8 * self.steps.len());
         let many = many + self.inputs.len().saturating_sub(WIRES);
-        cx.labour((many as u64).saturating_mul(SLOT_OPS)).map_err(bare)?;
+        let outputs = self.outputs.len().saturating_sub(WIRES) as u64;
+        let slots = (many as u64).saturating_mul(SLOT_OPS);
+        cx.labour(slots.saturating_add(outputs.saturating_mul(OUTPUT_OPS))).map_err(bare)?;
         // Not by cloning one: that copies it whole, and most of it is nothing.
         let mut slots: Vec<Option<Value>> = self.constants.iter().map(|_| None).collect();
         for (slot, value) in self.inputs.iter().zip(arguments) {
@@ -230,6 +237,8 @@ impl Program {
                     {
                         return Err(failed(Stop::invalid("it reads a value that no node computes")));
                     }
+                    let dims = inputs.values_of().iter().flatten().map(|value| value.rank()).sum::<usize>();
+                    cx.labour((dims.saturating_sub(DIMS) as u64).saturating_mul(DIM_OPS)).map_err(failed)?;
                     let texts = inputs.values_of().iter().flatten().filter_map(|value| value.array());
                     let read = texts.map(|array| array.text_bytes().0).fold(0, u64::saturating_add);
                     cx.read_texts(read).map_err(failed)?;

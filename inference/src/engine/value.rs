@@ -5,8 +5,14 @@ use std::sync::Arc;
 use super::{array::Array, cx::Stop};
 use crate::DType;
 
-/// Bytes of a part of a sequence besides its elements, about.
-pub(crate) const PART_BYTES: u64 = 192;
+/// Bytes of a part of a sequence besides its elements, about: whatever it is, and for each dimension.
+const PART_BYTES: u64 = 192;
+const PART_DIM_BYTES: u64 = 32;
+
+/// Bytes of a part of so many dimensions besides its elements.
+pub(crate) fn part_bytes(rank: usize) -> u64 {
+    PART_BYTES + PART_DIM_BYTES * rank as u64
+}
 
 /// A value. While a program is traced, values that follow from the inputs' elements are not known: only their types.
 #[derive(Debug, Clone)]
@@ -54,11 +60,19 @@ impl Value {
             // Of texts only a run knows how long they are.
             Self::Known(array) => size(array.dtype(), array.shape()).saturating_add(array.text_bytes().0),
             Self::Unknown(dtype, shape) => size(*dtype, shape),
-            Self::Sequence(values) => {
-                values.iter().map(|value| value.bytes().saturating_add(PART_BYTES)).fold(0, u64::saturating_add)
-            }
+            Self::Sequence(values) => values.iter().map(Self::bytes_as_part).fold(0, u64::saturating_add),
             Self::Nothing => 0,
         }
+    }
+
+    /// The same where it is one of many in a list.
+    pub(crate) fn bytes_as_part(&self) -> u64 {
+        self.bytes().saturating_add(part_bytes(self.rank()))
+    }
+
+    /// Dimensions of a tensor.
+    pub(crate) fn rank(&self) -> usize {
+        self.ty().map_or(0, |(_, shape)| shape.len())
     }
 
     /// The same type without elements.

@@ -41,6 +41,22 @@ pub(crate) fn read_dtype(data_type: i32) -> Result<DType, String> {
     DType::from_onnx(data_type).ok_or_else(|| format!("element type {} is not supported", type_name(data_type)))
 }
 
+/// The shape of a constant, and its elements.
+pub(crate) fn read_shape(dims: &[i64]) -> Result<(Vec<usize>, usize), String> {
+    if dims.len() > 64 {
+        return Err(format!("it has {} dimensions; at most 64 are allowed", dims.len()));
+    }
+    let shape = dims
+        .iter()
+        .map(|dim| usize::try_from(*dim).map_err(|_| format!("negative dimension {dim}")))
+        .collect::<Result<Vec<_>, _>>()?;
+    // Dimensions beside one of zero are bounded like any others: something may loop over them.
+    let largest: Vec<usize> = shape.iter().map(|dim| (*dim).max(1)).collect();
+    let count = element_count(&largest).filter(|count| *count <= MAX_ELEMENTS).and_then(|_| element_count(&shape));
+    let count = count.ok_or_else(|| format!("shape {shape:?} has more than {MAX_ELEMENTS} elements"))?;
+    Ok((shape, count))
+}
+
 /// Reads a tensor whose elements are in the file.
 ///
 /// # Errors
@@ -50,17 +66,7 @@ pub fn read_tensor(proto: &TensorProto) -> Result<Tensor, String> {
         return Err("its data is in another file: give the model as a path, so that the file beside it is found".into());
     }
     let dtype = read_dtype(proto.data_type)?;
-    let shape = proto
-        .dims
-        .iter()
-        .map(|dim| usize::try_from(*dim).map_err(|_| format!("negative dimension {dim}")))
-        .collect::<Result<Vec<_>, _>>()?;
-    // Dimensions beside one of zero are bounded like any others: something may loop over them.
-    let largest: Vec<usize> = shape.iter().map(|dim| (*dim).max(1)).collect();
-    let count = element_count(&largest)
-        .filter(|count| *count <= MAX_ELEMENTS && shape.len() <= 64)
-        .and_then(|_| element_count(&shape))
-        .ok_or_else(|| format!("shape {shape:?} has more than {MAX_ELEMENTS} elements or 64 dimensions"))?;
+    let (shape, count) = read_shape(&proto.dims)?;
     let values = match &proto.raw_data {
         Some(raw) if dtype == DType::String && (!raw.is_empty() || count > 0) => {
             return Err("strings cannot be raw bytes".into());
@@ -127,21 +133,21 @@ pub fn write_tensor(name: &str, tensor: &Tensor) -> TensorProto {
     proto
 }
 
-/// A sparse tensor, written out.
+/// A sparse tensor, written out. `reserve` says whether so many bytes may be taken for it: a few in a file are any number.
 ///
 /// # Errors
 /// What is wrong with it.
-pub(crate) fn read_sparse(proto: &SparseTensorProto) -> Result<Tensor, String> {
+pub(crate) fn read_sparse(proto: &SparseTensorProto, reserve: impl Fn(u64) -> bool) -> Result<Tensor, String> {
     let (Some(values), Some(indices)) = (&proto.values, &proto.indices) else {
         return Err("a sparse tensor has values and indices".into());
     };
     let (values, indices) = (read_tensor(values)?, read_tensor(indices)?);
-    let shape = proto
-        .dims
-        .iter()
-        .map(|dim| usize::try_from(*dim).map_err(|_| format!("negative dimension {dim}")))
-        .collect::<Result<Vec<_>, _>>()?;
-    let count = element_count(&shape).filter(|count| *count <= MAX_ELEMENTS).ok_or("it is too large")?;
+    let (shape, count) = read_shape(&proto.dims)?;
+    // A text takes some bytes, though it is empty.
+    let each = if values.dtype() == DType::String { size_of::<String>() } else { values.dtype().size() };
+    if !reserve(count as u64 * each as u64) {
+        return Err("written out, the model's sparse tensors are too large".into());
+    }
     let TensorValues::Int64(indices_flat) = indices.values() else { return Err("indices are int64".into()) };
     let rank = if indices.shape().len() == 2 { shape.len() } else { 1 };
     if indices_flat.len() != values.values().len() * rank {

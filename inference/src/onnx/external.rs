@@ -10,8 +10,11 @@ use prost::Message;
 
 use super::{
     ModelError,
-    proto::{AttributeProto, GraphProto, ModelProto, TensorProto},
+    constants::{read_dtype, read_shape},
+    decode,
+    proto::{AttributeProto, GraphProto, TensorProto},
 };
+use crate::DType;
 
 /// Bytes that are read from other files for one model.
 const MAX_EXTERNAL_BYTES: u64 = 8 << 30;
@@ -23,7 +26,7 @@ const MAX_DEPTH: usize = 32;
 /// # Errors
 /// [`ModelError`] when data cannot be read, or lies outside `folder`.
 pub fn pull_in(file: bytes::Bytes, folder: &Path) -> Result<bytes::Bytes, ModelError> {
-    let mut model = ModelProto::decode(file.clone()).map_err(|error| ModelError::NotOnnx(error.to_string()))?;
+    let mut model = decode(file.clone())?;
     let mut reader = Reader { folder, left: MAX_EXTERNAL_BYTES, found: false };
     if let Some(graph) = &mut model.graph {
         reader.graph(graph, 0)?;
@@ -106,17 +109,23 @@ impl Reader<'_> {
         if !path.starts_with(&folder) {
             return Err(format!("its data file `{location}` is not in the model's folder"));
         }
-        let mut file = File::open(path).map_err(io)?;
-        let metadata = file.metadata().map_err(io)?;
+        // Before it is opened: a pipe would wait for a writer.
+        let metadata = path.metadata().map_err(io)?;
         if !metadata.is_file() {
             return Err(format!("its data file `{location}` is not a file"));
         }
+        let mut file = File::open(path).map_err(io)?;
         let offset = number("offset")?.unwrap_or(0);
         let available =
             metadata.len().checked_sub(offset).ok_or_else(|| format!("`{location}` ends before its data"))?;
         let length = number("length")?.unwrap_or(available);
         if length > available {
             return Err(format!("`{location}` ends before its data"));
+        }
+        let dtype = read_dtype(tensor.data_type)?;
+        let (shape, count) = read_shape(&tensor.dims)?;
+        if length != count as u64 * dtype.size() as u64 || dtype == DType::String {
+            return Err(format!("shape {shape:?} does not fit the {length} bytes of its data"));
         }
         self.left = self
             .left

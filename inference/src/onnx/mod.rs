@@ -9,6 +9,11 @@ mod node;
 pub mod proto;
 pub(crate) mod weight;
 
+use bytes::Bytes;
+use prost::Message;
+
+use self::proto::ModelProto;
+
 pub use constants::{read_tensor, write_tensor};
 pub use external::pull_in as one_file;
 pub(crate) use node::Node;
@@ -51,6 +56,23 @@ pub enum ModelError {
     /// The graph as a whole cannot be used.
     #[error("{0}")]
     Graph(String),
+}
+
+/// Memory that what is in a file may take besides eight times its size.
+const MAX_MESSAGE_BYTES: u64 = 256 << 20;
+
+/// Reads a file's messages, unless they take far more memory than it.
+///
+/// # Errors
+/// [`ModelError`] for what is no model, or too large.
+pub(crate) fn decode(file: Bytes) -> Result<ModelProto, ModelError> {
+    let bytes = file.len() as u64;
+    let weight = weight::of_file(&file).ok_or_else(|| ModelError::NotOnnx("it is no protobuf".into()))?;
+    let limit = MAX_MESSAGE_BYTES.saturating_add(bytes.saturating_mul(8));
+    if weight > limit {
+        return Err(ModelError::Graph(format!("its messages take {weight} bytes; at most {limit} are allowed")));
+    }
+    ModelProto::decode(file).map_err(|error| ModelError::NotOnnx(error.to_string()))
 }
 
 /// What to do about operators that onnxruntime writes for itself.

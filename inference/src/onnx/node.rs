@@ -124,7 +124,8 @@ impl<'a> Node<'a> {
         match self.attribute(name) {
             Some(AttributeProto { t: Some(tensor), .. }) => read_tensor(tensor).map(Array::from_host).map(Some),
             Some(AttributeProto { sparse_tensor: Some(tensor), .. }) => {
-                super::constants::read_sparse(tensor).map(Array::from_host).map(Some)
+                let reserve = |bytes| self.packs.reserve(bytes);
+                super::constants::read_sparse(tensor, reserve).map(Array::from_host).map(Some)
             }
             Some(_) => Err(format!("its {name} must be a tensor")),
             None => Ok(None),

@@ -59,6 +59,9 @@ pub struct FunctionProto {
     /// Attributes with default.
     #[prost(message, repeated, tag = "11")]
     pub attribute_proto: Vec<AttributeProto>,
+    /// Which of several functions of one name.
+    #[prost(string, tag = "13")]
+    pub overload: String,
 }
 
 /// A graph of nodes in topological order.

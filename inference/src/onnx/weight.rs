@@ -139,10 +139,10 @@ pub(crate) fn of_node(node: &NodeProto) -> u64 {
     Kind::Node.size() * 2 + names + texts as u64 + attributes + node.encoded_len() as u64
 }
 
-/// The same of an attribute.
+/// The same of an attribute, with what an operator may make of its lists: maps, say.
 pub(crate) fn of_attribute(attribute: &AttributeProto) -> u64 {
-    let lists = attribute.floats.len() * 4 + attribute.ints.len() * 8 + attribute.name.len();
-    let lists = lists as u64 + attribute.strings.iter().map(|text| 64 + text.len() as u64).sum::<u64>();
+    let lists = attribute.floats.len() * 64 + attribute.ints.len() * 64 + attribute.name.len();
+    let lists = lists as u64 + attribute.strings.iter().map(|text| 192 + 2 * text.len() as u64).sum::<u64>();
     let tensors = attribute.t.as_deref().into_iter().chain(&attribute.tensors);
     let sparse = attribute.sparse_tensor.iter().flat_map(|sparse| sparse.values.iter().chain(&sparse.indices));
     let tensors = tensors.chain(sparse).map(of_tensor).sum::<u64>();
@@ -155,8 +155,8 @@ fn of_tensor(tensor: &TensorProto) -> u64 {
     let four = tensor.float_data.len() + tensor.int32_data.len();
     let eight = tensor.int64_data.len() + tensor.double_data.len() + tensor.uint64_data.len() + tensor.dims.len();
     let texts = tensor.string_data.iter().map(|text| 64 + text.len()).sum::<usize>();
-    // As the elements of an array, too.
-    Kind::Tensor.size() * 2 + 2 * (raw + four * 4 + eight * 8 + texts) as u64
+    // As the elements of an array, and in a map, too.
+    Kind::Tensor.size() * 2 + 4 * (raw + four * 4 + eight * 8 + texts) as u64
 }
 
 fn of_graph(graph: &GraphProto) -> u64 {

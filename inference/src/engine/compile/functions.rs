@@ -14,15 +14,12 @@ use crate::{
     },
 };
 
-/// Bytes of memory of functions that are written out where they are called.
-const MAX_WRITTEN_BYTES: u64 = 1 << 30;
-
 impl Compiler<'_> {
     /// Counts bytes that are about to be written out.
     fn write(&mut self, bytes: u64) -> Result<(), String> {
         self.written = self.written.saturating_add(bytes);
-        match self.written > MAX_WRITTEN_BYTES {
-            true => Err(format!("its functions written out have more than {MAX_WRITTEN_BYTES} bytes")),
+        match self.written > self.most_written {
+            true => Err(format!("its functions written out have more than {} bytes", self.most_written)),
             false => Ok(()),
         }
     }
@@ -46,12 +43,10 @@ impl Builder<'_> {
             return Err(error("it has more inputs or outputs than its function".into()));
         }
         // Every call has its own copy of the nodes and constants inside.
-        let lists = function.input.len()
-            + function.output.len()
-            + function.opset_import.len()
-            + function.attribute_proto.len()
-            + proto.attribute.len();
-        compiler.write(64 * lists as u64).map_err(error)?;
+        let names = function.input.iter().chain(&function.output);
+        let names = names.chain(function.opset_import.iter().map(|set| &set.domain));
+        let names = names.chain(function.attribute_proto.iter().chain(&proto.attribute).map(|given| &given.name));
+        compiler.write(names.map(|name| 128 + name.len() as u64).sum()).map_err(error)?;
         function.node.iter().try_for_each(|node| compiler.write(weight::of_node(node))).map_err(error)?;
         let opsets = opsets(&function.opset_import);
         check_opsets(&opsets)?;

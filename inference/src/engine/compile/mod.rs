@@ -49,16 +49,16 @@ pub(crate) fn compile(model: &ModelProto, graph: &GraphProto, file: u64) -> Resu
     check_opsets(&opsets)?;
     let mut functions = HashMap::new();
     for function in &model.functions {
-        if functions.insert((domain(&function.domain), function.name.as_str()), function).is_some() {
-            return Err(ModelError::Graph(format!(
-                "function `{}` is there twice (overloads are not supported)",
-                function.name
-            )));
+        let key = (domain(&function.domain), function.name.as_str(), function.overload.as_str());
+        if functions.insert(key, function).is_some() {
+            return Err(ModelError::Graph(format!("function `{}` is there twice", function.name)));
         }
     }
     let most_folded = MAX_FOLDED_BYTES.min(bytes_of_constants(file));
     let laid_out = MAX_LAID_OUT_BYTES.min(bytes_of_constants(file));
-    let mut compiler = Compiler { functions, nodes: 0, written: 0, folding: Cx::compiling(), most_folded };
+    let most_written = bytes_of_constants(file);
+    let mut compiler =
+        Compiler { functions, nodes: 0, written: 0, most_written, folding: Cx::compiling(), most_folded };
     compiler.check_operators(graph)?;
     if model.opset_import.is_empty() {
         return Err(ModelError::NotOnnx("no operator sets".into()));
@@ -73,17 +73,20 @@ pub(crate) fn compile(model: &ModelProto, graph: &GraphProto, file: u64) -> Resu
     };
     builder.graph(&mut compiler, graph, &opsets, 0, true)?;
     builder.program.finish();
-    Ok((builder.program, compiler.folding.bytes + laid_out - builder.packs.left()))
+    let beside = laid_out - builder.packs.left();
+    Ok((builder.program, compiler.folding.bytes.saturating_add(beside).saturating_add(compiler.written)))
 }
 
-type FunctionKey<'m> = (&'m str, &'m str);
+/// Domain, name, and which of several overloads.
+type FunctionKey<'m> = (&'m str, &'m str, &'m str);
 
 struct Compiler<'m> {
     functions: HashMap<FunctionKey<'m>, &'m FunctionProto>,
     /// So far.
     nodes: usize,
-    /// Bytes of the functions that were written out.
+    /// Bytes of the functions that were written out, and how many that may be.
     written: u64,
+    most_written: u64,
     /// Bounds what is computed at compile time.
     folding: Cx<'static>,
     /// Bytes of that.
@@ -92,7 +95,7 @@ struct Compiler<'m> {
 
 impl<'m> Compiler<'m> {
     fn function(&self, node: &NodeProto) -> Option<&'m FunctionProto> {
-        self.functions.get(&(domain(&node.domain), node.op_type.as_str())).copied()
+        self.functions.get(&(domain(&node.domain), node.op_type.as_str(), node.overload.as_str())).copied()
     }
 
     /// Names all operators that are missing, or counts nodes.
@@ -116,8 +119,12 @@ impl<'m> Compiler<'m> {
         }
         for node in nodes {
             let name = domain(&node.domain);
-            if self.function(node).is_none() && ops::find(name, &node.op_type).is_none() {
-                missing.insert(if name.is_empty() { node.op_type.clone() } else { format!("{name}.{}", node.op_type) });
+            // Only functions are overloaded.
+            let operator = node.overload.is_empty() && ops::find(name, &node.op_type).is_some();
+            if self.function(node).is_none() && !operator {
+                let dot = if name.is_empty() { "" } else { "." };
+                let colon = if node.overload.is_empty() { "" } else { ":" };
+                missing.insert(format!("{name}{dot}{}{colon}{}", node.op_type, node.overload));
             }
             for (_, graph) in Node::graphs(node) {
                 self.collect_missing(&graph.node, missing, depth + 1)?;
@@ -225,7 +232,8 @@ impl Builder<'_> {
         }
         for sparse in &graph.sparse_initializer {
             let name = sparse.values.as_ref().map_or("", |values| &values.name);
-            let value = read_sparse(sparse).map_err(|reason| ModelError::value("initializer", name, reason))?;
+            let value = read_sparse(sparse, |bytes| self.packs.reserve(bytes));
+            let value = value.map_err(|reason| ModelError::value("initializer", name, reason))?;
             self.define("initializer", name, Some(Value::Known(Array::from_host(value))))?;
         }
         for info in &graph.input {
@@ -435,6 +443,14 @@ impl Builder<'_> {
     /// The scale and the zero point of a QuantizeLinear, if they are constants: one number each, the latter a byte.
     fn quantize(&self, node: &NodeProto) -> Option<(Slot, Slot)> {
         let [_, scale, zero] = node.input.as_slice() else { return None };
+        // In another precision than float32 it is left to itself.
+        if node
+            .attribute
+            .iter()
+            .any(|attribute| attribute.name == "precision" && !matches!(attribute.i, None | Some(0 | 1)))
+        {
+            return None;
+        }
         // Of this graph: one that is captured before its time could not be defined here any more.
         let own = |name: &str| self.names.own.get(&format!("{}{name}", self.prefix)).copied();
         let (scale, zero) = (own(scale)?, own(zero)?);
@@ -454,6 +470,9 @@ impl Builder<'_> {
         if !all || compiler.folding.bytes > compiler.most_folded {
             return None;
         }
+        let texts = values.iter().flatten().filter_map(|value| value.array());
+        let read = texts.map(|array| array.text_bytes().0).fold(0, u64::saturating_add);
+        compiler.folding.read_texts(read).ok()?;
         let outputs = (step.eval)(&mut compiler.folding, &Inputs::new(values)).ok()?;
         if !outputs.iter().all(Value::is_known) {
             return None;

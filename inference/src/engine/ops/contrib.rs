@@ -129,6 +129,9 @@ fn distances(node: &Node<'_>) -> Result<Eval, String> {
             return Err(Stop::invalid("its matrices do not fit"));
         }
         let ops = count(&[m, n, k]).saturating_mul(2).saturating_add(count(&[m, n]).saturating_mul(200));
+        let operands = count(&[m, k]).saturating_add(count(&[n, k]));
+        cx.scratch(operands.saturating_add(k as u64).saturating_mul(8))?;
+        let ops = ops.saturating_add(operands.saturating_mul(60));
         with_floats!(dtype, T => cx.emit::<T>(inputs, dtype, vec![m, n], ops, || {
             type W = <T as Real>::Wide;
             let wide = |index: usize| -> Result<Vec<W>, Stop> { Ok(inputs.values::<T>(index)?.iter().map(|x| x.widen()).collect()) };

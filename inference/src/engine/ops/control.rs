@@ -7,9 +7,8 @@ use crate::{
     engine::{
         array::Array,
         cx::{Cx, Inputs, NODE_OPS, Stop},
-        elements::with_elements,
         program::Eval,
-        value::{PART_BYTES, Value, count},
+        value::{Value, count},
     },
     onnx::Node,
 };
@@ -38,8 +37,11 @@ fn begin(cx: &mut Cx<'_>, body: &Body) -> Result<(), Stop> {
     cx.labour(NODE_OPS.saturating_mul(body.program.outputs.len() as u64 + 1))
 }
 
-fn branch(_: &Node<'_>, bodies: &[Body]) -> Result<Eval, String> {
+fn branch(node: &Node<'_>, bodies: &[Body]) -> Result<Eval, String> {
     let (yes, no) = (body(bodies, "then_branch")?, body(bodies, "else_branch")?);
+    if [&yes, &no].iter().any(|branch| branch.program.outputs.len() != node.proto.output.len()) {
+        return Err("its branches have other outputs than it".into());
+    }
     eval(move |cx, inputs| {
         if let Value::Known(condition) = inputs.value(0)? {
             let condition = truth(condition)?;
@@ -94,6 +96,11 @@ fn rounds(node: &Node<'_>, bodies: &[Body]) -> Result<Eval, String> {
             Some(value) => known_truth(value)?,
             None => Some(true),
         };
+        // Without a condition at the beginning, what the body says of it counts for nothing.
+        let conditional = inputs.get(1).is_some();
+        if !conditional && !inputs.has(0) {
+            return Err(Stop::Limit("a loop with neither a count nor a condition never ends".into()));
+        }
         if go.is_none() {
             return Err(Stop::DataDependent("whether its loop begins depends on the input's elements".into()));
         }
@@ -112,10 +119,12 @@ fn rounds(node: &Node<'_>, bodies: &[Body]) -> Result<Eval, String> {
             }
             let scanned = outputs.split_off(carried + 1);
             state = outputs.split_off(1);
-            go = known_truth(&outputs[0])?;
+            if conditional {
+                go = known_truth(&outputs[0])?;
+            }
             collected.resize(scanned.len(), vec![]);
             for (list, value) in collected.iter_mut().zip(scanned) {
-                cx.occupy(value.bytes().saturating_add(PART_BYTES))?;
+                cx.occupy(value.bytes_as_part())?;
                 list.push(value);
             }
             round += 1;
@@ -139,7 +148,7 @@ fn rounds(node: &Node<'_>, bodies: &[Body]) -> Result<Eval, String> {
         }
         let mut outputs = state;
         for list in collected {
-            let bytes = list.iter().map(|value| value.bytes().saturating_add(PART_BYTES)).fold(0, u64::saturating_add);
+            let bytes = list.iter().map(Value::bytes_as_part).fold(0, u64::saturating_add);
             outputs.push(stack(cx, &list, 0)?);
             cx.release(bytes);
         }
@@ -154,9 +163,7 @@ fn rounds(node: &Node<'_>, bodies: &[Body]) -> Result<Eval, String> {
             for value in told?.into_iter().skip(carried + 1) {
                 let (dtype, shape) = value.ty()?;
                 let shape = core::iter::once(0).chain(shape.iter().copied()).collect();
-                outputs.push(Value::Known(
-                    with_elements!(dtype, T => Array::new::<T>(dtype, shape, vec![]), Array::text(shape, vec![])),
-                ));
+                outputs.push(Value::Known(Array::empty(dtype, shape)));
             }
         }
         Ok(outputs)
@@ -235,7 +242,7 @@ fn scan(node: &Node<'_>, bodies: &[Body]) -> Result<Eval, String> {
             state = outputs;
             collected.resize(values.len(), vec![]);
             for (list, value) in collected.iter_mut().zip(values) {
-                cx.occupy(value.bytes().saturating_add(PART_BYTES))?;
+                cx.occupy(value.bytes_as_part())?;
                 list.push(value);
             }
         }
@@ -246,7 +253,7 @@ fn scan(node: &Node<'_>, bodies: &[Body]) -> Result<Eval, String> {
             }
             let rank = list.first().map_or(Ok(0), |value| value.ty().map(|(_, shape)| shape.len()))?;
             let axis = shapes::axis(out_axes.get(i).copied().unwrap_or(0), rank + 1)?;
-            let bytes = list.iter().map(|value| value.bytes().saturating_add(PART_BYTES)).fold(0, u64::saturating_add);
+            let bytes = list.iter().map(Value::bytes_as_part).fold(0, u64::saturating_add);
             outputs.push(stack(cx, &list, axis)?);
             cx.release(bytes);
         }
@@ -296,7 +303,7 @@ fn sequence_map(node: &Node<'_>, bodies: &[Body]) -> Result<Eval, String> {
             begin(cx, &body)?;
             let values = body.run(cx, inputs, arguments)?;
             for (list, value) in lists.iter_mut().zip(values) {
-                cx.occupy(value.bytes().saturating_add(PART_BYTES))?;
+                cx.occupy(value.bytes_as_part())?;
                 list.push(value);
             }
         }

@@ -75,6 +75,8 @@ fn labels(term: &str, rank: usize) -> Result<Vec<Label>, Stop> {
     Ok(out)
 }
 
+/// Cost of a label for each label.
+const LABEL_OPS: u64 = 8;
 /// Each is looked at for every other one.
 const MAX_OPERANDS: usize = 64;
 
@@ -89,6 +91,9 @@ fn evaluate(cx: &mut Cx<'_>, inputs: &Inputs<'_>, equation: &Equation) -> Result
     if equation.inputs.len() != inputs.len() || inputs.len() > MAX_OPERANDS {
         return Err(Stop::invalid(format!("its equation has another number of operands, or more than {MAX_OPERANDS}")));
     }
+    // Each label is looked for among the others, while tracing, too.
+    let labels_of = (0..inputs.len()).try_fold(0, |sum, i| inputs.shape(i).map(|shape| sum + shape.len() as u64))?;
+    cx.labour(labels_of.saturating_mul(labels_of).saturating_mul(LABEL_OPS))?;
     let dtype = inputs.dtype(0)?;
     let (mut terms, mut sizes): (Vec<Vec<Label>>, Sizes) = (Vec::new(), Vec::new());
     for (i, term) in equation.inputs.iter().enumerate() {

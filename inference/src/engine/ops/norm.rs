@@ -46,9 +46,33 @@ fn doubles(inputs: &Inputs<'_>, index: usize) -> Result<Vec<f64>, Stop> {
     array.to_doubles().ok_or_else(|| Stop::unsupported(array.dtype()))
 }
 
+/// Cost of a parameter that is converted, and its bytes: one as float64 and one as it is computed with.
+const PARAMETER_OPS: u64 = 60;
+const PARAMETER_BYTES: u64 = 24;
+
+/// Admits what some inputs take that are converted in a run, and tells what that costs.
+fn parameters(cx: &mut Cx<'_>, inputs: &Inputs<'_>, which: &[usize]) -> Result<u64, Stop> {
+    let counts = which.iter().map(|index| inputs.count(*index)).collect::<Result<Vec<_>, _>>()?;
+    let all = counts.into_iter().fold(0, u64::saturating_add);
+    cx.scratch(all.saturating_mul(PARAMETER_BYTES))?;
+    Ok(all.saturating_mul(PARAMETER_OPS))
+}
+
 fn wide_values<T: Real>(inputs: &Inputs<'_>, index: usize) -> Result<Vec<T::Wide>, Stop> {
     // Scale and bias may have another type of fractions than the input.
     Ok(doubles(inputs, index)?.into_iter().map(<T::Wide as Wide>::from_f64).collect())
+}
+
+const TRAINING: &str = "training mode is not supported: export for inference";
+
+/// Before operator set 7 training is the default, and `is_test` says that it is not.
+pub(super) fn check_test(node: &Node<'_>) -> Result<(), String> {
+    if node.opset < 7 && !node.flag("is_test", false) { Err(TRAINING.into()) } else { Ok(()) }
+}
+
+/// The statistics are computed in float32, of float64 in float64: another type for them is not supported.
+fn check_stash(node: &Node<'_>) -> Result<(), String> {
+    if node.int("stash_type", 1) == 1 { Ok(()) } else { Err("its stash_type must be float32".into()) }
 }
 
 /// For each channel x · factor + shift, with factor = scale / sqrt(variance + epsilon) and shift = bias − mean · factor,
@@ -57,8 +81,9 @@ fn batch_norm(node: &Node<'_>) -> Result<Eval, String> {
     let epsilon = f64::from(node.float("epsilon", 1e-5));
     // Before operator set 14 the statistics of the batch were further outputs, of training alone.
     if node.flag("training_mode", false) || (node.opset < 14 && (1..5).any(|index| node.has_output(index))) {
-        return Err("training mode is not supported: export for inference".into());
+        return Err(TRAINING.into());
     }
+    check_test(node)?;
     single(move |cx, inputs| {
         let (dtype, shape) = inputs.ty(0)?;
         let channels = shape.get(1).copied().unwrap_or(1);
@@ -70,6 +95,7 @@ fn batch_norm(node: &Node<'_>) -> Result<Eval, String> {
         let planes = count(&shape[..shape.len().min(2)]);
         let each = if is_half(dtype) { 40 } else { 2 };
         let ops = count(shape).saturating_mul(each).saturating_add(planes.saturating_mul(PLANE_OPS));
+        let ops = ops.saturating_add(parameters(cx, inputs, &[1, 2, 3, 4])?);
         with_floats!(dtype, T => cx.emit::<T>(inputs, dtype, shape.to_vec(), ops, || {
             type W = <T as Real>::Wide;
             let (scale, bias) = (wide_values::<T>(inputs, 1)?, wide_values::<T>(inputs, 2)?);
@@ -130,6 +156,7 @@ fn instance_norm(node: &Node<'_>) -> Result<Eval, String> {
         }
         let ops = count(shape).saturating_mul(STANDARDIZED_OPS);
         let ops = ops.saturating_add(count(&shape[..2]).saturating_mul(ROW_OPS));
+        let ops = ops.saturating_add(parameters(cx, inputs, &[1, 2])?);
         cx.scratch(count(shape).saturating_mul(8))?;
         with_floats!(dtype, T => cx.emit::<T>(inputs, dtype, shape.to_vec(), ops, || {
             scaled_rows::<T>(inputs, n, epsilon, |i| i / n.max(1) % channels)
@@ -142,6 +169,7 @@ fn group_norm(node: &Node<'_>) -> Result<Eval, String> {
     let epsilon = f64::from(node.float("epsilon", 1e-5));
     let groups =
         usize::try_from(node.int("num_groups", 0)).ok().filter(|g| *g > 0).ok_or("its num_groups must be positive")?;
+    check_stash(node)?;
     single(move |cx, inputs| {
         let (dtype, shape) = inputs.ty(0)?;
         let [_, channels, spatial @ ..] = shape else { return Err(Stop::invalid("it takes batch and channels")) };
@@ -157,6 +185,7 @@ fn group_norm(node: &Node<'_>) -> Result<Eval, String> {
         }
         let ops = count(shape).saturating_mul(STANDARDIZED_OPS);
         let ops = ops.saturating_add(count(&[shape[0], groups]).saturating_mul(ROW_OPS));
+        let ops = ops.saturating_add(self::parameters(cx, inputs, &[1, 2])?);
         cx.scratch(count(shape).saturating_mul(8))?;
         with_floats!(dtype, T => cx.emit::<T>(inputs, dtype, shape.to_vec(), ops, || {
             scaled_rows::<T>(inputs, n, epsilon, |i| {
@@ -169,6 +198,7 @@ fn group_norm(node: &Node<'_>) -> Result<Eval, String> {
 
 fn layer_norm(node: &Node<'_>) -> Result<Eval, String> {
     let (at, epsilon) = (node.int("axis", -1), node.float("epsilon", 1e-5));
+    check_stash(node)?;
     let outputs = node.outputs();
     eval(move |cx, inputs| {
         let (dtype, shape) = inputs.ty(0)?;
@@ -250,6 +280,7 @@ fn layer_norm(node: &Node<'_>) -> Result<Eval, String> {
 /// x · (1 / sqrt(mean of squares + epsilon)), times the scale.
 fn rms_norm(node: &Node<'_>) -> Result<Eval, String> {
     let (at, epsilon) = (node.int("axis", -1), node.float("epsilon", 1e-5));
+    check_stash(node)?;
     single(move |cx, inputs| {
         let (dtype, shape) = inputs.ty(0)?;
         let axis = shapes::axis(at, shape.len())?;
@@ -387,8 +418,13 @@ fn loss(node: &Node<'_>, cross_entropy: bool) -> Result<Eval, String> {
             return Err(Stop::invalid("its labels do not fit its input"));
         }
         let (outer, classes, inner) = shapes::around(shape, 1);
+        let weights = if inputs.has(2) { parameters(cx, inputs, &[2])? } else { 0 };
+        if inputs.has(2) && inputs.shape(2)? != [classes] {
+            return Err(Stop::invalid("its weights do not fit its classes"));
+        }
         let (element, label) = if cross_entropy { (60, 3000) } else { (2, 1500) };
         let ops = count(shape).saturating_mul(element).saturating_add(count(labels).saturating_mul(label));
+        let ops = ops.saturating_add(weights);
         cx.scratch(count(shape).saturating_mul(24).saturating_add(count(labels).saturating_mul(16)))?;
         let out = if reduction == "none" { labels.to_vec() } else { vec![] };
         with_floats!(dtype, T => {

@@ -431,6 +431,9 @@ fn max_unpool(node: &Node<'_>) -> Result<Eval, String> {
         if shape.len() != rank + 2 || strides.len() != rank || pads.len() != 2 * rank {
             return Err(Stop::invalid("its window has other dimensions than its input"));
         }
+        if inputs.shape(1)? != shape {
+            return Err(Stop::invalid("its indices do not fit its input"));
+        }
         let mut natural = shape[..2].to_vec();
         for i in 0..rank {
             let size = (shape[i + 2].max(1) - 1) * strides[i] + kernel[i];

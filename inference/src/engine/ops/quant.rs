@@ -2,9 +2,12 @@
 
 use std::cell::OnceCell;
 
+use half::{bf16, f16};
+
 use super::{
     Parse, eval,
     integer::{Left, admit, integer_product, packed_bytes},
+    is_half,
     linear::Stacks,
     shapes, single,
 };
@@ -132,11 +135,19 @@ fn quantize(node: &Node<'_>) -> Result<Eval, String> {
         0 => None,
         number => Some(read_dtype(number as i32)?),
     };
+    let precision = match node.int("precision", 0) {
+        0 => None,
+        number => match i32::try_from(number).ok().and_then(|number| read_dtype(number).ok()) {
+            Some(dtype @ (DType::Float32 | DType::Float16 | DType::BFloat16)) => Some(dtype),
+            _ => return Err("its precision must be float32, float16 or bfloat16".into()),
+        },
+    };
     single(move |cx, inputs| {
         let (from, shape) = inputs.ty(0)?;
+        let precision = precision.map_or_else(|| inputs.dtype(1), Ok)?;
         let to = if inputs.has(2) { inputs.dtype(2)? } else { given.unwrap_or(DType::Uint8) };
         let scales = Scales::new(shape, inputs.shape(1)?, at, block)?;
-        let bytes = from == DType::Float32 && matches!(to, DType::Int8 | DType::Uint8);
+        let bytes = from == DType::Float32 && !is_half(precision) && matches!(to, DType::Int8 | DType::Uint8);
         let fast = bytes && scales.apart().is_some();
         let ops = scales.ops(shape, bytes, 8);
         if !fast {
@@ -162,10 +173,15 @@ fn quantize(node: &Node<'_>) -> Result<Eval, String> {
             if zero.len() != scale.len() {
                 return Err(Stop::invalid("its zero points do not fit its scales"));
             }
-            // Divided in float32, whatever the input's type.
+            // The quotient of halves, rounded to float32 and then to theirs, is the one rounded once: they have 11 bits at most.
+            let half = |x: f32| match precision {
+                DType::Float16 => f16::narrow(x).widen(),
+                DType::BFloat16 => bf16::narrow(x).widen(),
+                _ => x,
+            };
             Ok(x.iter().enumerate().map(|(i, x)| {
                 let which = scales.of(i);
-                saturate(*x as f32 / scale[which] as f32, zero[which], to) as T
+                saturate(half(half(*x as f32) / half(scale[which] as f32)), zero[which], to) as T
             }).collect())
         }), Err(Stop::unsupported(to)))
     })

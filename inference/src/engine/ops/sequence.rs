@@ -9,7 +9,7 @@ use crate::{
         array::Array,
         cx::{Inputs, MAX_PARTS, NODE_OPS, Stop},
         program::Eval,
-        value::{PART_BYTES, Value, count},
+        value::{Value, count, part_bytes},
     },
     onnx::Node,
 };
@@ -111,7 +111,7 @@ fn split(node: &Node<'_>) -> Result<Eval, String> {
             None => size,
         } as u64;
         cx.labour(number.saturating_mul(NODE_OPS))?;
-        cx.scratch(number.saturating_mul(PART_BYTES))?;
+        cx.scratch(number.saturating_mul(part_bytes(shape.len())))?;
         let (parts, squeeze) = match given {
             // One number is the size of each part.
             Some(list) if inputs.shape(1)?.is_empty() => {
@@ -130,7 +130,7 @@ fn split(node: &Node<'_>) -> Result<Eval, String> {
             if squeeze {
                 out.remove(axis);
             }
-            let (from, ops) = (start, count(&out));
+            let (from, ops) = (start, count(&out).saturating_add(structure::stretches(shape, axis)));
             values.push(cx.emit_checked(inputs, dtype, out, ops, |out| {
                 Ok(inputs.read(0)?.slice(axis, from, 1, part).contiguous().reshape(out))
             })?);

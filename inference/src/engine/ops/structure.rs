@@ -8,7 +8,7 @@ use crate::{
         cx::{Cx, Inputs, MAX_PARTS, MAX_RANK, Stop},
         elements::with_elements,
         program::Eval,
-        value::{Value, count},
+        value::{Value, count, part_bytes},
     },
     onnx::Node,
 };
@@ -237,6 +237,14 @@ pub(super) fn join(arrays: &[Array], axis: usize, shape: Vec<usize>) -> Array {
 /// Cost of a stretch of a part, however short.
 const PIECE_OPS: u64 = 60;
 
+/// Cost of a stretch of a view, however short, for whoever reads it: it may be far from the one before it.
+const STRETCH_OPS: u64 = 300;
+
+/// What the stretches cost that a part of a shape along an axis is read in.
+pub(super) fn stretches(shape: &[usize], axis: usize) -> u64 {
+    count(&shape[..axis]).saturating_mul(STRETCH_OPS)
+}
+
 /// What the stretches cost that a value of a shape is put together from.
 pub(super) fn pieces(shape: &[usize], axis: usize, parts: usize) -> u64 {
     count(&shape[..axis]).saturating_mul(parts as u64).saturating_mul(PIECE_OPS)
@@ -266,6 +274,7 @@ fn concat(node: &Node<'_>) -> Result<Eval, String> {
         let types = (0..inputs.len()).map(|i| inputs.ty(i)).collect::<Result<Vec<_>, _>>()?;
         let (dtype, shape, axis) = joined_type(&types, at)?;
         let ops = count(&shape).saturating_add(pieces(&shape, axis, types.len()));
+        cx.scratch((types.len() as u64).saturating_mul(part_bytes(shape.len())))?;
         cx.emit_checked(inputs, dtype, shape, ops, |shape| {
             let arrays = (0..inputs.len()).map(|i| inputs.read(i).cloned()).collect::<Result<Vec<_>, _>>()?;
             Ok(join(&arrays, axis, shape))
@@ -279,7 +288,7 @@ pub(super) fn part_sizes(size: usize, given: Option<Vec<i64>>, parts: usize) -> 
         let sizes = given.iter().map(|i| usize::try_from(*i).ok()).collect::<Option<Vec<_>>>();
         return sizes
             .filter(|sizes| sizes.iter().try_fold(0usize, |a, b| a.checked_add(*b)) == Some(size))
-            .ok_or_else(|| Stop::invalid(format!("its parts {given:?} are not {size} together")));
+            .ok_or_else(|| Stop::invalid(format!("its {} parts are not {size} together", given.len())));
     }
     if parts == 0 {
         return Err(Stop::invalid("it splits into no parts"));
@@ -304,6 +313,9 @@ fn split(node: &Node<'_>) -> Result<Eval, String> {
     eval(move |cx, inputs| {
         let (dtype, shape) = inputs.ty(0)?;
         let axis = shapes::axis(at, shape.len())?;
+        if inputs.has(1) && inputs.count(1)? != outputs as u64 {
+            return Err(Stop::invalid(format!("it has {outputs} outputs for {} parts", inputs.count(1)?)));
+        }
         let given = inputs.ints_within(1, MAX_PARTS)?.or_else(|| attribute.clone());
         let sizes = part_sizes(shape[axis], given, parts)?;
         if sizes.len() != outputs {
@@ -314,7 +326,7 @@ fn split(node: &Node<'_>) -> Result<Eval, String> {
         for size in sizes {
             let mut part = shape.to_vec();
             part[axis] = size;
-            let (from, ops) = (start, count(&part));
+            let (from, ops) = (start, count(&part).saturating_add(stretches(shape, axis)));
             values.push(cx.emit_checked(inputs, dtype, part, ops, |_| Ok(inputs.read(0)?.slice(axis, from, 1, size)))?);
             start += size;
         }

@@ -130,14 +130,19 @@ impl Case {
     /// Letter by letter, by Unicode's simple mappings, whatever the locale: a letter whose other case is several letters
     /// stays.
     fn apply(self, text: &str) -> String {
-        let one = |c: char, mut other: Box<dyn Iterator<Item = char>>| match (other.next(), other.next()) {
-            (Some(other), None) => other,
-            _ => c,
-        };
+        fn one(c: char, mut other: impl Iterator<Item = char>) -> char {
+            match (other.next(), other.next()) {
+                (Some(other), None) => other,
+                _ => c,
+            }
+        }
         match self {
             Self::Keep => text.to_owned(),
-            Self::Lower => text.chars().map(|c| one(c, Box::new(c.to_lowercase()))).collect(),
-            Self::Upper => text.chars().map(|c| one(c, Box::new(c.to_uppercase()))).collect(),
+            // Letters that are not ASCII have no other case that is.
+            Self::Lower if text.is_ascii() => text.to_ascii_lowercase(),
+            Self::Upper if text.is_ascii() => text.to_ascii_uppercase(),
+            Self::Lower => text.chars().map(|c| one(c, c.to_lowercase())).collect(),
+            Self::Upper => text.chars().map(|c| one(c, c.to_uppercase())).collect(),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Functions of one element.
 
-use super::{Parse, single};
+use super::{Parse, norm::check_test, single};
 use crate::{
     DType,
     engine::{
@@ -253,6 +253,7 @@ fn identity(_: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Value, Stop> {
 
 /// At inference nothing is dropped: the mask is all true.
 fn dropout(node: &Node<'_>) -> Result<Eval, String> {
+    check_test(node)?;
     let with_mask = node.outputs() > 1;
     Ok(Box::new(move |cx, inputs| {
         if inputs.has(2) && inputs.ints(2)?.is_some_and(|mode| mode.first() == Some(&1)) {

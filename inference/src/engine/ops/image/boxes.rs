@@ -44,12 +44,13 @@ fn suppress(cx: &mut Cx<'_>, inputs: &Inputs<'_>, centered: bool) -> Result<Valu
     let rows = (*batches as u64).saturating_mul(*classes as u64);
     let ops = rows.saturating_mul(*count as u64).saturating_mul(800 + 60 * most as u64);
     let ops = ops.saturating_add(rows.saturating_mul(4000));
+    let ops = ops.saturating_add((*batches as u64).saturating_mul(*count as u64).saturating_mul(60));
     if cx.is_tracing() && ops > MAX_TRACE_OPS {
         return Err(Stop::DataDependent("how many boxes are left depends on their elements".to_owned()));
     }
     cx.labour(ops)?;
     cx.scratch(rows.saturating_mul(most as u64).saturating_add(*count as u64).saturating_mul(24))?;
-    let chosen = if most == 0 {
+    let chosen = if most == 0 || rows == 0 {
         vec![]
     } else {
         let all: Vec<Corners> =

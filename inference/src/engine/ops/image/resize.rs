@@ -9,7 +9,7 @@ use crate::{
     DType,
     engine::{
         array::Array,
-        cx::{Cx, Inputs, Stop},
+        cx::{Cx, Inputs, MAX_INTS, Stop},
         elements::{with_elements, with_floats},
         numeric::{Wide, cast},
         ops::single,
@@ -347,7 +347,7 @@ fn finish(axes: Vec<Axis>) -> Result<Vec<Axis>, Stop> {
 
 fn scales_at(inputs: &Inputs<'_>, index: usize) -> Result<Vec<f32>, Stop> {
     let array = inputs.array(index)?;
-    if array.dtype() != DType::Float32 {
+    if array.dtype() != DType::Float32 || array.count() > MAX_INTS {
         return Err(Stop::unsupported(array.dtype()));
     }
     Ok(array.values::<f32>().into_owned())

@@ -220,7 +220,9 @@ fn label_encoder(node: &Node<'_>) -> Result<Eval, String> {
         _ => {
             let (keys, values) = (list(node, "keys")?, list(node, "values")?);
             let default = default_value(node, values.dtype())?;
-            let mut encoder = Encoder::new(&keys, &values, &default, Equal::First)?;
+            // From operator set 4 on the last of equal keys is the one that counts; before it, as onnxruntime has it, the first.
+            let equal = if node.opset < 4 { Equal::First } else { Equal::Last };
+            let mut encoder = Encoder::new(&keys, &values, &default, equal)?;
             // As onnxruntime does it: NaN is a key like others only from operator set 4 on.
             encoder.skips_nan = node.opset < 4 && keys.dtype().is_float();
             single(move |cx, inputs| encoder.encode(cx, inputs))

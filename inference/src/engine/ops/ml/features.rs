@@ -125,7 +125,8 @@ fn imputer(node: &Node<'_>) -> Result<Eval, String> {
     let narrowed: Option<Vec<i32>> = ints.iter().map(|int| narrow(*int)).collect();
     single(move |cx, inputs| {
         let (dtype, shape) = inputs.ty(0)?;
-        let width = features(shape)?;
+        // Other than a Scaler's, they are those of the last dimension.
+        let width = shape.last().copied().ok_or("it does not take a scalar")?;
         match dtype {
             DType::Float32 if !floats.is_empty() => impute(cx, inputs, width, Some(float), &floats),
             DType::Float64 if !floats.is_empty() => {

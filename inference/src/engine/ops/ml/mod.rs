@@ -108,9 +108,12 @@ fn classified(
         positions = Some(picked);
         Ok(scores)
     })?;
-    let Some(positions) = positions else {
+    let positions = match positions {
+        Some(positions) => positions,
+        // There was nothing to compute.
+        None if scores.is_known() => vec![0; rows],
         // Not computed now: the labels are not, either, however cheap they look.
-        return Ok(vec![cx.omit(labels.dtype(), vec![rows], rows as u64)?, scores]);
+        None => return Ok(vec![cx.omit(labels.dtype(), vec![rows], rows as u64)?, scores]),
     };
     let picked =
         cx.emit_with(inputs, labels.dtype(), vec![rows], rows as u64, |shape| labels.pick(&positions, shape))?;

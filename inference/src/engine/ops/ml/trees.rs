@@ -65,6 +65,9 @@ impl Reals {
     }
 }
 
+/// Cost of an element of the input that is of another type than the sums.
+const CONVERTED_OPS: u64 = 60;
+
 /// An ensemble in the precision that the model has.
 #[derive(Debug)]
 pub(super) enum Trees {
@@ -100,14 +103,24 @@ impl Trees {
         Ok((rows, width))
     }
 
-    /// Cost of rows with `targets` scores each.
-    pub(super) fn ops(&self, rows: usize, targets: usize, transform: Transform) -> u64 {
+    /// Cost of rows with `targets` scores each; admits what the input takes if it is converted.
+    pub(super) fn ops(
+        &self,
+        cx: &mut Cx<'_>,
+        inputs: &Inputs<'_>,
+        targets: usize,
+        transform: Transform,
+    ) -> Result<u64, Stop> {
+        let (rows, dtype, elements) = (self.rows(inputs)?.0, inputs.dtype(0)?, inputs.count(0)?);
+        let summed = if self.is_double(dtype) { DType::Float64 } else { DType::Float32 };
+        let converted = if dtype == summed { 0 } else { elements };
+        cx.scratch(converted.saturating_mul(8))?;
         let row = match self {
             Self::Single(forest) => forest.ops(),
             Self::Double(forest) => forest.ops(),
         };
         let row = row.saturating_add((targets as u64).saturating_mul(4 + transform.ops()));
-        (rows as u64).saturating_mul(row)
+        Ok((rows as u64).saturating_mul(row).saturating_add(converted.saturating_mul(CONVERTED_OPS)))
     }
 
     /// Whether sums are float64 for such an input.
@@ -366,7 +379,7 @@ fn regressor(node: &Node<'_>) -> Result<Eval, String> {
         let dtype = inputs.dtype(0)?;
         check_number(dtype)?;
         let ((rows, width), threads) = (trees.rows(inputs)?, cx.threads);
-        let ops = trees.ops(rows, targets, transform);
+        let ops = trees.ops(cx, inputs, targets, transform)?;
         let double = trees.is_double(dtype);
         scratch(cx, rows, targets, double)?;
         cx.emit::<f32>(inputs, DType::Float32, vec![rows, targets], ops, || {
@@ -527,7 +540,7 @@ fn classifier(node: &Node<'_>) -> Result<Eval, String> {
         let dtype = inputs.dtype(0)?;
         check_number(dtype)?;
         let ((rows, width), threads) = (trees.rows(inputs)?, cx.threads);
-        let ops = trees.ops(rows, count, transform);
+        let ops = trees.ops(cx, inputs, count, transform)?;
         let double = trees.is_double(dtype);
         scratch(cx, rows, count, double)?;
         classified(cx, inputs, &labels, (rows, count), ops, || {

@@ -177,7 +177,7 @@ fn ensemble(node: &Node<'_>) -> Result<Eval, String> {
             return Err(Stop::unsupported(dtype));
         }
         let ((rows, width), threads) = (trees.rows(inputs)?, cx.threads);
-        let ops = trees.ops(rows, targets, transform);
+        let ops = trees.ops(cx, inputs, targets, transform)?;
         scratch(cx, rows, targets, trees.is_double(dtype))?;
         cx.emit_with(inputs, dtype, vec![rows, targets], ops, |shape| {
             if trees.is_double(dtype) {
