@@ -355,6 +355,27 @@ mod tests {
     }
 
     #[test]
+    fn what_is_answered_elsewhere_is_told_once_and_its_run_is_to_be_ended() {
+        let mut scheduler = Scheduler::new(1, 10);
+        scheduler.submit(id(1), 100, TRANSACTION, ());
+        assert!(scheduler.answered(&id(1)) && !scheduler.has(&id(1)), "it leaves the queue");
+        scheduler.submit(id(1), 100, TRANSACTION, ());
+        assert_eq!(order(&mut scheduler), [id(1)]);
+        assert!(scheduler.answered(&id(1)), "somebody waited");
+        assert!(!scheduler.answered(&id(1)) && !scheduler.finish(&id(1)), "nobody does any more");
+        scheduler.submit(id(1), 100, TRANSACTION, ());
+        assert_eq!(order(&mut scheduler), [id(1)]);
+        assert!(scheduler.answered(&id(1)));
+        scheduler.submit(id(1), 100, TRANSACTION, ());
+        assert!(
+            !scheduler.finish(&id(1)) && scheduler.has(&id(1)),
+            "whoever came behind the answer has a run of its own"
+        );
+        assert_eq!(order(&mut scheduler), [id(1)]);
+        assert!(scheduler.finish(&id(1)) && scheduler.is_idle());
+    }
+
+    #[test]
     fn what_runs_together_takes_one_lane() {
         let mut scheduler = Scheduler::new(1, 10);
         for n in 0..10 {

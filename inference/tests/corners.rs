@@ -10,7 +10,7 @@ use graphs::{Graph, int};
 use penstock_inference::{
     Argument, Model, ModelError, Tensor, TensorValues,
     onnx::{
-        proto::{AttributeProto, FunctionProto, ModelProto, NodeProto, SparseTensorProto},
+        proto::{AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, SparseTensorProto, ValueInfoProto},
         write_tensor,
     },
 };
@@ -126,6 +126,136 @@ fn what_is_inside_of_a_function_has_no_name_that_a_value_outside_may_have() {
         let found = file.unwrap().run(&[tensor(&[1, 3], &x)]).unwrap();
         assert_eq!(found[0].values(), &floats(&[-0.0, -2.0, -0.0]), "{outside}");
     }
+}
+
+#[test]
+fn functions_of_one_name_are_told_apart_by_their_overload() {
+    let function = |model: &ModelProto, name: &str, overload: &str, op: &str| FunctionProto {
+        name: name.into(),
+        overload: overload.into(),
+        input: vec!["X".into()],
+        output: vec!["Y".into()],
+        node: vec![NodeProto {
+            op_type: op.into(),
+            input: vec!["X".into()],
+            output: vec!["Y".into()],
+            ..Default::default()
+        }],
+        opset_import: model.opset_import.clone(),
+        ..Default::default()
+    };
+    for (overload, expected) in
+        [("A", Some(&[1.0, -2.0])), ("B", Some(&[1.0, 2.0])), ("", Some(&[0.0, 2.0])), ("C", None)]
+    {
+        let mut graph = Graph::default();
+        let y = graph.node("Relu", &["x"], vec![]);
+        let model = changed(graph, &[-1.0, 2.0], &y, |model| {
+            model.graph.as_mut().unwrap().node[0].overload = overload.into();
+            model.functions = vec![function(model, "Relu", "A", "Neg"), function(model, "Relu", "B", "Abs")];
+        });
+        match expected {
+            Some(expected) => {
+                let found = model.unwrap().run(&[tensor(&[1, 2], &[-1.0, 2.0])]).unwrap();
+                assert_eq!(found[0].values(), &floats(expected), "{overload}");
+            }
+            None => assert!(model.unwrap_err().to_string().contains("Relu:C")),
+        }
+    }
+}
+
+#[test]
+fn quotients_are_of_the_precision_that_is_asked_for_or_of_the_scale() {
+    let quantized = |x: &[f32], half: bool, scale: f32, precision: Option<i64>| {
+        let mut graph = Graph::default();
+        let scale = graph.constant(floats(&[scale]), &[]);
+        let zero = graph.constant(TensorValues::Int16(vec![0]), &[]);
+        let halves = |graph: &mut Graph, x: &str| match half {
+            true => graph.node("Cast", &[x], vec![int("to", 10)]),
+            false => x.to_owned(),
+        };
+        let (x_name, scale) = (halves(&mut graph, "x"), halves(&mut graph, &scale));
+        let attributes = precision.map(|precision| int("precision", precision)).into_iter().collect();
+        let q = graph.node("QuantizeLinear", &[&x_name, &scale, &zero], attributes);
+        let y = graph.node("Cast", &[&q], vec![int("to", 1)]);
+        run(graph, x, &y)
+    };
+    let x = [100.51, 1000.6, 2.2, 50.51, 0.1];
+    assert_eq!(quantized(&x, false, 1.0, None), floats(&[101.0, 1001.0, 2.0, 51.0, 0.0]));
+    assert_eq!(quantized(&x, false, 1.0, Some(10)), floats(&[100.0, 1000.0, 2.0, 50.0, 0.0]));
+    // 1000 / 0.33325 is 3000.75…, whose neighbours in float16 are 3000 and 3002.
+    assert_eq!(quantized(&[1000.0], true, 0.3333, None), floats(&[3000.0]));
+    assert_eq!(quantized(&[1000.0], true, 0.3333, Some(1)), floats(&[3001.0]));
+}
+
+#[test]
+fn a_loop_without_a_condition_goes_on_whatever_its_body_says() {
+    let value = |name: &str| ValueInfoProto { name: name.into(), ..Default::default() };
+    let inside = |op: &str, inputs: &[&str], output: &str| NodeProto {
+        op_type: op.into(),
+        input: inputs.iter().map(|name| (*name).to_owned()).collect(),
+        output: vec![output.into()],
+        ..Default::default()
+    };
+    for (condition, count) in [(false, 5.0), (true, 3.0)] {
+        let mut graph = Graph::default();
+        let rounds = graph.constant(TensorValues::Int64(vec![5]), &[]);
+        let two = graph.constant(TensorValues::Int64(vec![2]), &[]);
+        let one = graph.constant(floats(&[1.0]), &[]);
+        let yes = graph.constant(TensorValues::Bool(vec![true]), &[]);
+        let body = GraphProto {
+            name: "body".into(),
+            node: vec![inside("Less", &["i", &two], "go"), inside("Add", &["state", &one], "next")],
+            input: vec![value("i"), value("c"), value("state")],
+            output: vec![value("go"), value("next")],
+            ..Default::default()
+        };
+        let attribute =
+            AttributeProto { name: "body".into(), g: Some(Box::new(body)), r#type: 5, ..Default::default() };
+        let y = graph.node("Loop", &[&rounds, if condition { &yes } else { "" }, "x"], vec![attribute]);
+        assert_eq!(run(graph, &[0.0], &y), floats(&[count]), "{condition}");
+    }
+}
+
+#[test]
+fn what_asks_for_training_or_for_statistics_of_another_type_is_refused() {
+    let refused = |op: &str, opset: i64, attributes: Vec<AttributeProto>| {
+        let mut graph = Graph::default();
+        let list = graph.constant(floats(&[1.0, 1.0]), &[2]);
+        let inputs = match op {
+            "BatchNormalization" => vec!["x", &list, &list, &list, &list],
+            "Dropout" => vec!["x"],
+            _ => vec!["x", &list],
+        };
+        let y = graph.node(op, &inputs, attributes);
+        changed(graph, &[1.0, 2.0], &y, |model| model.opset_import[0].version = opset).err().map(|e| e.to_string())
+    };
+    for op in ["BatchNormalization", "Dropout"] {
+        assert!(refused(op, 6, vec![]).is_some_and(|text| text.contains("training")), "{op}");
+        assert_eq!(refused(op, 6, vec![int("is_test", 1)]), None, "{op}");
+        assert_eq!(refused(op, 9, vec![]), None, "{op}");
+    }
+    for op in ["LayerNormalization", "RMSNormalization"] {
+        assert!(refused(op, 23, vec![int("stash_type", 16)]).is_some_and(|text| text.contains("stash_type")), "{op}");
+        assert_eq!(refused(op, 23, vec![int("stash_type", 1)]), None, "{op}");
+    }
+}
+
+#[test]
+fn features_to_impute_are_the_last_dimension() {
+    let imputed = AttributeProto {
+        name: "imputed_value_floats".into(),
+        floats: vec![1.0, 2.0, 3.0, 4.0],
+        r#type: 6,
+        ..Default::default()
+    };
+    let mut graph = Graph::default();
+    let shape = graph.constant(TensorValues::Int64(vec![1, 2, 4]), &[3]);
+    let wide = graph.node("Reshape", &["x", &shape], vec![]);
+    let y = graph.node_of("ai.onnx.ml", "Imputer", &[&wide], vec![imputed]);
+    assert_eq!(
+        run(graph, &[0.0, 9.0, 0.0, 0.0, 0.0, 0.0, 0.0, 9.0], &y),
+        floats(&[1.0, 9.0, 3.0, 4.0, 1.0, 2.0, 3.0, 9.0])
+    );
 }
 
 #[test]

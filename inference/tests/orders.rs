@@ -179,3 +179,48 @@ fn requests_that_wait_for_one_model_run_together_and_each_gets_its_own_bits() {
     assert_eq!(status.done, 102);
     assert!(status.together >= 90, "{status:?}");
 }
+
+#[test]
+fn an_order_without_an_answer_takes_nothing_back_that_others_ask_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut models = ModelStore::with_budget(1);
+    let paths: Vec<_> = (1..3).map(|rows| folder.path().join(format!("{rows}.onnx"))).collect();
+    let hashes: Vec<_> = (1..3)
+        .zip(&paths)
+        .map(|(rows, path)| {
+            let file = synthetic::wide_mlp(rows, 1);
+            std::fs::write(path, &file).unwrap();
+            models.load(ContentHash::of(&file), &ModelSource::File(path.clone())).unwrap().hash()
+        })
+        .collect();
+    let x = Tensor::new(vec![1, 4], TensorValues::Float32(vec![1.0; 4])).unwrap();
+    let request = |model| Arc::new(InferenceRequest { model, mode: InferenceMode::Vanilla, inputs: vec![x.clone()] });
+    let gate = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let (closed, second) = (gate.clone(), hashes[1]);
+    let run = move |_: &Model, request: &InferenceRequest| {
+        while request.model == second && !closed.load(std::sync::atomic::Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        None
+    };
+    let config = NetworkConfig { threads: 1, dear_ops: 0, ..NetworkConfig::default() };
+    let network = InferenceNetwork::start_with(models, config, Some(Box::new(run))).unwrap();
+    let urgency = Urgency::of(Priority::Transaction);
+    // The first model made room for the second, and its file has gone for a moment.
+    let away = folder.path().join("away");
+    std::fs::rename(&paths[0], &away).unwrap();
+    let (first, blocker) = (request(hashes[0]), request(hashes[1]));
+    let order = network.order(first.id(), first.clone(), 1, urgency);
+    assert!(order.wait(Instant::now() + Duration::from_millis(200)).is_none());
+    until(|| network.status().running == 0 && network.status().queued == 0);
+    std::fs::rename(&away, &paths[0]).unwrap();
+    network.submit(blocker.id(), blocker, 1, urgency);
+    until(|| network.status().running == 1);
+    let heard = network.listen();
+    network.submit(first.id(), first.clone(), 1, urgency);
+    drop(order);
+    assert_eq!(network.status().queued, 1, "somebody else's");
+    gate.store(true, std::sync::atomic::Ordering::Relaxed);
+    let ids: Vec<_> = (0..2).map(|_| heard.recv_timeout(Duration::from_secs(60)).unwrap().0).collect();
+    assert!(ids.contains(&first.id()));
+}

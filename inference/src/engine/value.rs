@@ -7,7 +7,7 @@ use crate::DType;
 
 /// Bytes of a part of a sequence besides its elements, about: whatever it is, and for each dimension.
 const PART_BYTES: u64 = 192;
-const PART_DIM_BYTES: u64 = 32;
+const PART_DIM_BYTES: u64 = 64;
 
 /// Bytes of a part of so many dimensions besides its elements.
 pub(crate) fn part_bytes(rank: usize) -> u64 {

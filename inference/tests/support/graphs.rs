@@ -60,6 +60,11 @@ impl Graph {
         names
     }
 
+    #[allow(dead_code, reason = "for one test program alone")]
+    pub(crate) fn nodes_mut(&mut self) -> &mut Vec<NodeProto> {
+        &mut self.nodes
+    }
+
     pub(crate) fn constant(&mut self, values: TensorValues, shape: &[usize]) -> String {
         let name = format!("c{}", self.constants.len());
         self.constants.push(write_tensor(&name, &Tensor::new(shape.to_vec(), values).unwrap()));

@@ -98,7 +98,8 @@ fn arithmetic(node: &Node<'_>, op: Arithmetic) -> Result<Eval, String> {
             Arithmetic::Div => 4,
             Arithmetic::Modulo | Arithmetic::Remainder => 100,
         };
-        let ops = count(&shape).saturating_mul(weight);
+        let rows = if dtype == DType::Float32 { 0 } else { rows_ops(&shape) };
+        let ops = count(&shape).saturating_mul(weight).saturating_add(rows);
         let threads = cx.threads_for(&shape, ops);
         with_numbers!(dtype, T => cx.emit::<T>(inputs, dtype, shape, ops, || {
             let (a, b) = (inputs.owned(0)?, inputs.owned(1)?);
@@ -145,7 +146,7 @@ fn pow(cx: &mut Cx<'_>, inputs: &Inputs<'_>) -> Result<Value, Stop> {
         Value::Known(array) => array.count() == 1 && array.to_doubles().is_some_and(|x| x == [2.0]),
         _ => false,
     });
-    let ops = count(&shape).saturating_mul(if square { 2 } else { 300 });
+    let ops = count(&shape).saturating_mul(if square { 2 } else { 300 }).saturating_add(rows_ops(&shape));
     match dtype {
         DType::Float32 | DType::Float64 | DType::Float16 | DType::BFloat16 => {
             crate::engine::elements::with_floats!(dtype, T => cx.emit::<T>(inputs, dtype, shape, ops, || {
@@ -239,11 +240,18 @@ fn fold(op: Fold) -> Result<Eval, String> {
     })
 }
 
+/// Cost of a row of an output, however short: operands that are not alike are gone through row by row.
+const ROW_OPS: u64 = 300;
+
+fn rows_ops(shape: &[usize]) -> u64 {
+    count(&shape[..shape.len().saturating_sub(1)]).saturating_mul(ROW_OPS)
+}
+
 fn compare(test: fn(Option<Ordering>) -> bool) -> Result<Eval, String> {
     single(move |cx, inputs| {
         let (dtype, shape) = pair(inputs)?;
         let out = shape.clone();
-        let ops = count(&shape).saturating_mul(20);
+        let ops = count(&shape).saturating_mul(20).saturating_add(rows_ops(&shape));
         if dtype == DType::String {
             cx.scratch(count(&shape).saturating_mul(16))?;
             let longest =
@@ -269,7 +277,7 @@ fn logic(f: fn(u8, u8) -> u8) -> Result<Eval, String> {
             return Err(Stop::unsupported(dtype));
         }
         let out = shape.clone();
-        let ops = count(&shape);
+        let ops = count(&shape).saturating_add(rows_ops(&shape));
         cx.emit::<u8>(inputs, dtype, shape, ops, || Ok(shapes::zip(inputs.read(0)?, inputs.read(1)?, &out, f)))
     })
 }
@@ -284,7 +292,7 @@ fn bits(node: &Node<'_>) -> Result<Eval, String> {
     single(move |cx, inputs| {
         let (dtype, shape) = pair(inputs)?;
         let out = shape.clone();
-        let ops = count(&shape);
+        let ops = count(&shape).saturating_add(rows_ops(&shape));
         with_integers!(dtype, T => cx.emit::<T>(inputs, dtype, shape, ops, || {
             let (a, b) = (inputs.read(0)?, inputs.read(1)?);
             Ok(match op.as_str() {

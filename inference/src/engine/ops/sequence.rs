@@ -130,7 +130,7 @@ fn split(node: &Node<'_>) -> Result<Eval, String> {
             if squeeze {
                 out.remove(axis);
             }
-            let (from, ops) = (start, count(&out).saturating_add(structure::stretches(shape, axis)));
+            let (from, ops) = (start, count(&out).saturating_add(structure::leaps(shape, axis)));
             values.push(cx.emit_checked(inputs, dtype, out, ops, |out| {
                 Ok(inputs.read(0)?.slice(axis, from, 1, part).contiguous().reshape(out))
             })?);

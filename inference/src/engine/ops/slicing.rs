@@ -1,6 +1,6 @@
 //! Parts of tensors: slices, paddings, reversals.
 
-use super::{Parse, shapes, single, structure::stretches};
+use super::{Parse, shapes, single, structure::leaps};
 use crate::{
     engine::{
         array::Array,
@@ -73,7 +73,7 @@ fn slice(node: &Node<'_>) -> Result<Eval, String> {
         }
         // The innermost cut says how long the stretches are; with a step they are those behind it.
         let innermost = cuts.iter().map(|(axis, _, step, _)| axis + usize::from(*step != 1)).max().unwrap_or(0);
-        let ops = count(&out).saturating_add(stretches(&out, innermost));
+        let ops = count(&out).saturating_add(leaps(&out, innermost));
         cx.emit_checked(inputs, dtype, out, ops, |_| {
             let mut array = inputs.read(0)?.clone();
             for (axis, start, step, count) in cuts {

@@ -237,12 +237,12 @@ pub(super) fn join(arrays: &[Array], axis: usize, shape: Vec<usize>) -> Array {
 /// Cost of a stretch of a part, however short.
 const PIECE_OPS: u64 = 60;
 
-/// Cost of a stretch of a view, however short, for whoever reads it: it may be far from the one before it.
-const STRETCH_OPS: u64 = 300;
+/// Cost of a leap to the next stretch of a view, for whoever reads it: it may be far from the one before it.
+const LEAP_OPS: u64 = 300;
 
-/// What the stretches cost that a part of a shape along an axis is read in.
-pub(super) fn stretches(shape: &[usize], axis: usize) -> u64 {
-    count(&shape[..axis]).saturating_mul(STRETCH_OPS)
+/// What the leaps cost when a part of a shape along an axis is read.
+pub(super) fn leaps(shape: &[usize], axis: usize) -> u64 {
+    count(&shape[..axis]).saturating_mul(LEAP_OPS)
 }
 
 /// What the stretches cost that a value of a shape is put together from.
@@ -326,7 +326,7 @@ fn split(node: &Node<'_>) -> Result<Eval, String> {
         for size in sizes {
             let mut part = shape.to_vec();
             part[axis] = size;
-            let (from, ops) = (start, count(&part).saturating_add(stretches(shape, axis)));
+            let (from, ops) = (start, count(&part).saturating_add(leaps(shape, axis)));
             values.push(cx.emit_checked(inputs, dtype, part, ops, |_| Ok(inputs.read(0)?.slice(axis, from, 1, size)))?);
             start += size;
         }

@@ -347,8 +347,11 @@ fn finish(axes: Vec<Axis>) -> Result<Vec<Axis>, Stop> {
 
 fn scales_at(inputs: &Inputs<'_>, index: usize) -> Result<Vec<f32>, Stop> {
     let array = inputs.array(index)?;
-    if array.dtype() != DType::Float32 || array.count() > MAX_INTS {
+    if array.dtype() != DType::Float32 {
         return Err(Stop::unsupported(array.dtype()));
+    }
+    if array.count() > MAX_INTS {
+        return Err(Stop::invalid(format!("it has {} scales", array.count())));
     }
     Ok(array.values::<f32>().into_owned())
 }
