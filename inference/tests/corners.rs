@@ -144,14 +144,21 @@ fn functions_of_one_name_are_told_apart_by_their_overload() {
         opset_import: model.opset_import.clone(),
         ..Default::default()
     };
-    for (overload, expected) in
-        [("A", Some(&[1.0, -2.0])), ("B", Some(&[1.0, 2.0])), ("", Some(&[0.0, 2.0])), ("C", None)]
-    {
+    for (overload, expected) in [
+        ("A", Some(&[1.0, -2.0])),
+        ("B", Some(&[1.0, 2.0])),
+        ("", Some(&[0.0, 2.0])),
+        ("none", Some(&[0.0, 2.0])),
+        ("C", None),
+    ] {
         let mut graph = Graph::default();
         let y = graph.node("Relu", &["x"], vec![]);
         let model = changed(graph, &[-1.0, 2.0], &y, |model| {
             model.graph.as_mut().unwrap().node[0].overload = overload.into();
             model.functions = vec![function(model, "Relu", "A", "Neg"), function(model, "Relu", "B", "Abs")];
+            if overload == "none" {
+                model.functions.clear();
+            }
         });
         match expected {
             Some(expected) => {
@@ -165,7 +172,7 @@ fn functions_of_one_name_are_told_apart_by_their_overload() {
 
 #[test]
 fn quotients_are_of_the_precision_that_is_asked_for_or_of_the_scale() {
-    let quantized = |x: &[f32], half: bool, scale: f32, precision: Option<i64>| {
+    let quantized = |opset: i64, x: &[f32], half: bool, scale: f32, precision: Option<i64>| {
         let mut graph = Graph::default();
         let scale = graph.constant(floats(&[scale]), &[]);
         let zero = graph.constant(TensorValues::Int16(vec![0]), &[]);
@@ -177,14 +184,16 @@ fn quotients_are_of_the_precision_that_is_asked_for_or_of_the_scale() {
         let attributes = precision.map(|precision| int("precision", precision)).into_iter().collect();
         let q = graph.node("QuantizeLinear", &[&x_name, &scale, &zero], attributes);
         let y = graph.node("Cast", &[&q], vec![int("to", 1)]);
-        run(graph, x, &y)
+        let model = changed(graph, x, &y, |model| model.opset_import[0].version = opset).unwrap();
+        model.run(&[tensor(&[1, x.len()], x)]).unwrap().remove(0).into_values()
     };
     let x = [100.51, 1000.6, 2.2, 50.51, 0.1];
-    assert_eq!(quantized(&x, false, 1.0, None), floats(&[101.0, 1001.0, 2.0, 51.0, 0.0]));
-    assert_eq!(quantized(&x, false, 1.0, Some(10)), floats(&[100.0, 1000.0, 2.0, 50.0, 0.0]));
+    assert_eq!(quantized(23, &x, false, 1.0, None), floats(&[101.0, 1001.0, 2.0, 51.0, 0.0]));
+    assert_eq!(quantized(23, &x, false, 1.0, Some(10)), floats(&[100.0, 1000.0, 2.0, 50.0, 0.0]));
     // 1000 / 0.33325 is 3000.75…, whose neighbours in float16 are 3000 and 3002.
-    assert_eq!(quantized(&[1000.0], true, 0.3333, None), floats(&[3000.0]));
-    assert_eq!(quantized(&[1000.0], true, 0.3333, Some(1)), floats(&[3001.0]));
+    assert_eq!(quantized(23, &[1000.0], true, 0.3333, None), floats(&[3000.0]));
+    assert_eq!(quantized(23, &[1000.0], true, 0.3333, Some(1)), floats(&[3001.0]));
+    assert_eq!(quantized(21, &[1000.0], true, 0.3333, None), floats(&[3001.0]));
 }
 
 #[test]

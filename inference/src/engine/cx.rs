@@ -16,7 +16,7 @@ pub(crate) const MAX_RUN_BYTES: u64 = 2 << 30;
 /// Bytes of all texts that a run makes: a plan knows how many there are, not how long they are, so that they have no price.
 const MAX_RUN_TEXTS: u64 = 64 << 20;
 /// Bytes of all texts that the nodes of a run read.
-const MAX_TEXT_READS: u64 = 128 << 20;
+const MAX_TEXT_READS: u64 = 32 << 20;
 /// Cost of a run that a node accepts when nothing else bounds it: about half an hour of a core.
 pub(crate) const MAX_RUN_OPS: u64 = 60_000_000_000_000;
 /// Dimensions of a tensor: some kernels recurse over them.
@@ -65,10 +65,10 @@ pub(crate) struct Allowance {
 
 impl Allowance {
     /// Of one trace.
-    const TRACE: Self = Self { steps: 1_000_000, folds: 8_000_000_000, labour: 16_000_000_000, texts: 64 << 20 };
+    const TRACE: Self = Self { steps: 1_000_000, folds: 8_000_000_000, labour: 16_000_000_000, texts: MAX_TEXT_READS };
     /// Of all traces that find a model's price.
     pub(crate) const PRICE: Self =
-        Self { steps: 4_000_000, folds: 8_000_000_000, labour: 32_000_000_000, texts: 128 << 20 };
+        Self { steps: 4_000_000, folds: 8_000_000_000, labour: 32_000_000_000, texts: 4 * MAX_TEXT_READS };
     /// Of the constants that are computed while a model is compiled.
     pub(crate) const COMPILE: Self = Self { folds: 32_000_000_000, ..Self::TRACE };
 

@@ -118,13 +118,14 @@ impl Reader<'_> {
         let offset = number("offset")?.unwrap_or(0);
         let available =
             metadata.len().checked_sub(offset).ok_or_else(|| format!("`{location}` ends before its data"))?;
-        let length = number("length")?.unwrap_or(available);
+        let dtype = read_dtype(tensor.data_type)?;
+        let (shape, count) = read_shape(&tensor.dims)?;
+        let whole = count as u64 * dtype.size() as u64;
+        let length = number("length")?.unwrap_or(whole);
         if length > available {
             return Err(format!("`{location}` ends before its data"));
         }
-        let dtype = read_dtype(tensor.data_type)?;
-        let (shape, count) = read_shape(&tensor.dims)?;
-        if length != count as u64 * dtype.size() as u64 || dtype == DType::String {
+        if length != whole || dtype == DType::String {
             return Err(format!("shape {shape:?} does not fit the {length} bytes of its data"));
         }
         self.left = self

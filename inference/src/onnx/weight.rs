@@ -14,6 +14,8 @@ use super::proto::{
     TypeProto, ValueInfoProto,
 };
 
+use crate::DType;
+
 /// Messages within messages, as prost reads them at most.
 const MAX_DEPTH: usize = 100;
 
@@ -139,6 +141,12 @@ pub(crate) fn of_node(node: &NodeProto) -> u64 {
     Kind::Node.size() * 2 + names + texts as u64 + attributes + node.encoded_len() as u64
 }
 
+/// What an operator keeps of an attribute's lists, about: numbers as they are, or in maps.
+pub(crate) fn of_lists(attribute: &AttributeProto) -> u64 {
+    let numbers = (attribute.floats.len() + attribute.ints.len()) as u64;
+    numbers * 24 + attribute.strings.iter().map(|text| 64 + text.len() as u64).sum::<u64>()
+}
+
 /// The same of an attribute, with what an operator may make of its lists: maps, say.
 pub(crate) fn of_attribute(attribute: &AttributeProto) -> u64 {
     let lists = attribute.floats.len() * 64 + attribute.ints.len() * 64 + attribute.name.len();
@@ -155,8 +163,10 @@ fn of_tensor(tensor: &TensorProto) -> u64 {
     let four = tensor.float_data.len() + tensor.int32_data.len();
     let eight = tensor.int64_data.len() + tensor.double_data.len() + tensor.uint64_data.len() + tensor.dims.len();
     let texts = tensor.string_data.iter().map(|text| 64 + text.len()).sum::<usize>();
-    // As the elements of an array, and in a map, too.
-    Kind::Tensor.size() * 2 + 4 * (raw + four * 4 + eight * 8 + texts) as u64
+    // As the elements of an array; those that may be keys in a map, too. (What is raw is shared until then.)
+    let raw =
+        if matches!(DType::from_onnx(tensor.data_type), Some(DType::Int64 | DType::Float64)) { raw * 4 } else { raw };
+    Kind::Tensor.size() * 2 + (raw + 4 * (four * 4 + eight * 8 + texts)) as u64
 }
 
 fn of_graph(graph: &GraphProto) -> u64 {

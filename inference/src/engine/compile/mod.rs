@@ -27,6 +27,7 @@ use crate::{
         Node,
         constants::{read_sparse, read_tensor},
         proto::{FunctionProto, GraphProto, ModelProto, NodeProto},
+        weight,
     },
 };
 
@@ -58,7 +59,7 @@ pub(crate) fn compile(model: &ModelProto, graph: &GraphProto, file: u64) -> Resu
     let laid_out = MAX_LAID_OUT_BYTES.min(bytes_of_constants(file));
     let most_written = bytes_of_constants(file);
     let mut compiler =
-        Compiler { functions, nodes: 0, written: 0, most_written, folding: Cx::compiling(), most_folded };
+        Compiler { functions, nodes: 0, written: 0, most_written, lists: 0, folding: Cx::compiling(), most_folded };
     compiler.check_operators(graph)?;
     if model.opset_import.is_empty() {
         return Err(ModelError::NotOnnx("no operator sets".into()));
@@ -74,7 +75,7 @@ pub(crate) fn compile(model: &ModelProto, graph: &GraphProto, file: u64) -> Resu
     builder.graph(&mut compiler, graph, &opsets, 0, true)?;
     builder.program.finish();
     let beside = laid_out - builder.packs.left();
-    Ok((builder.program, compiler.folding.bytes.saturating_add(beside).saturating_add(compiler.written)))
+    Ok((builder.program, compiler.folding.bytes.saturating_add(beside).saturating_add(compiler.lists)))
 }
 
 /// Domain, name, and which of several overloads.
@@ -87,6 +88,8 @@ struct Compiler<'m> {
     /// Bytes of the functions that were written out, and how many that may be.
     written: u64,
     most_written: u64,
+    /// Bytes of what operators keep of the lists of their attributes, about.
+    lists: u64,
     /// Bounds what is computed at compile time.
     folding: Cx<'static>,
     /// Bytes of that.
@@ -119,8 +122,10 @@ impl<'m> Compiler<'m> {
         }
         for node in nodes {
             let name = domain(&node.domain);
-            // Only functions are overloaded.
-            let operator = node.overload.is_empty() && ops::find(name, &node.op_type).is_some();
+            // Where there are functions of this name, it is one of them.
+            let overloaded = |key: &FunctionKey<'_>| (key.0, key.1) == (name, node.op_type.as_str());
+            let meant = || !node.overload.is_empty() && self.functions.keys().any(overloaded);
+            let operator = ops::find(name, &node.op_type).is_some() && !meant();
             if self.function(node).is_none() && !operator {
                 let dot = if name.is_empty() { "" } else { "." };
                 let colon = if node.overload.is_empty() { "" } else { ":" };
@@ -305,6 +310,8 @@ impl Builder<'_> {
         depth: usize,
     ) -> Result<(), ModelError> {
         let error = |reason: String| ModelError::Node { node: label.clone(), reason };
+        let lists = proto.attribute.iter().map(weight::of_lists).sum();
+        compiler.lists = compiler.lists.saturating_add(lists);
         let name = domain(&proto.domain);
         let opset = opsets.get(name).copied().unwrap_or(if name.is_empty() { *OPSETS.end() } else { 1 });
         let mut inputs = Vec::with_capacity(proto.input.len());

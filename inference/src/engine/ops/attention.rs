@@ -4,7 +4,7 @@
 //! float32; then the soft cap, the bias, the softmax of a row, and the product with the values. A row whose keys are
 //! all masked is zero.
 
-use super::{Parse, eval, floats, is_half, shapes, single};
+use super::{Parse, check_alike, check_floats, eval, floats, is_half, shapes, single};
 use crate::{
     DType,
     engine::{
@@ -140,6 +140,10 @@ const ROTATED_HALF_OPS: u64 = 200;
 
 fn run(cx: &mut Cx<'_>, inputs: &Inputs<'_>, a: &Attributes) -> Result<Vec<Value>, Stop> {
     let dtype = inputs.dtype(0)?;
+    check_floats(inputs, &[0, 1, 2, 4, 5])?;
+    if inputs.has(3) && inputs.dtype(3)? != DType::Bool {
+        check_floats(inputs, &[3])?;
+    }
     let s = sizes(inputs, a)?;
     let keys = s.past + s.new;
     let scores = vec![s.batch, s.heads, s.q, keys];
@@ -362,6 +366,7 @@ fn rotary(node: &Node<'_>) -> Result<Eval, String> {
         (node.flag("interleaved", false), size("rotary_embedding_dim")?, size("num_heads")?);
     single(move |cx, inputs| {
         let (dtype, shape) = inputs.ty(0)?;
+        check_alike(inputs, &[1, 2])?;
         // Strides of batch, head and position, whatever the layout.
         let (batch, heads, length, head, strides) = match *shape {
             [batch, heads, length, head] => (batch, heads, length, head, (heads * length * head, length * head, head)),

@@ -34,6 +34,9 @@ pub(super) fn find(name: &str) -> Option<Parse> {
     })
 }
 
+/// Bytes that take as long to read as one of a text that is read as a number.
+const NUMBER_READS: u64 = 8;
+
 pub(super) fn convert(cx: &mut Cx<'_>, inputs: &Inputs<'_>, to: DType) -> Result<Value, Stop> {
     let (from, shape) = inputs.ty(0)?;
     let weight = if from == to {
@@ -45,6 +48,9 @@ pub(super) fn convert(cx: &mut Cx<'_>, inputs: &Inputs<'_>, to: DType) -> Result
     } else {
         2
     };
+    if let (DType::String, Some(array)) = (from, inputs.get(0).and_then(Value::array)) {
+        cx.read_texts(array.text_bytes().0.saturating_mul(NUMBER_READS))?;
+    }
     let ops = inputs.count(0)?.saturating_mul(weight);
     cx.emit_with(inputs, to, shape.to_vec(), ops, |shape| {
         let array = inputs.read(0)?;

@@ -1,8 +1,7 @@
 //! Transposed convolutions.
 
-use super::{conv::groups, single};
+use super::{check_alike, check_floats, conv::groups, single};
 use crate::{
-    DType,
     engine::{
         cx::{Cx, Inputs, Stop},
         elements::with_floats,
@@ -54,6 +53,8 @@ pub(super) fn transposed(node: &Node<'_>) -> Result<Eval, String> {
 
 fn transposed_eval(cx: &mut Cx<'_>, inputs: &Inputs<'_>, t: &Transposed) -> Result<Value, Stop> {
     let ((dtype, x), (_, w)) = (inputs.ty(0)?, inputs.ty(1)?);
+    check_floats(inputs, &[0])?;
+    check_alike(inputs, &[1, 2])?;
     let wrong = || Stop::invalid(format!("weights {w:?} do not fit {x:?} in {} groups", t.groups));
     let ([batch, channels, spatial @ ..], [w_channels, out_group, kernel @ ..]) = (x, w) else { return Err(wrong()) };
     let rank = spatial.len();
@@ -120,9 +121,6 @@ fn transposed_eval(cx: &mut Cx<'_>, inputs: &Inputs<'_>, t: &Transposed) -> Resu
     let ops = ops.saturating_add(count(&[*batch, t.groups]).saturating_mul(GROUP_OPS));
     with_floats!(dtype, T => cx.emit::<T>(inputs, dtype, out.clone(), ops, || {
         let wide = |index: usize| -> Result<Vec<f32>, Stop> {
-            if dtype == DType::Float64 {
-                return Err(Stop::unsupported(dtype));
-            }
             Ok(inputs.values::<T>(index)?.iter().map(|x| x.widen() as f32).collect())
         };
         let (x, w) = (wide(0)?, wide(1)?);

@@ -105,6 +105,27 @@ fn floats(array: &Array) -> Result<Vec<f32>, Stop> {
     with_floats!(dtype, T => Ok(array.values::<T>().iter().map(|x| x.widen() as f32).collect()), Err(Stop::unsupported(dtype)))
 }
 
+/// Refuses inputs that [`floats`] does not take, before they have a price.
+fn check_floats(inputs: &Inputs<'_>, which: &[usize]) -> Result<(), Stop> {
+    let dtypes = which.iter().filter(|index| inputs.has(**index)).map(|index| inputs.dtype(*index));
+    for dtype in dtypes.collect::<Result<Vec<_>, _>>()? {
+        if !dtype.is_float() || dtype == DType::Float64 {
+            return Err(Stop::unsupported(dtype));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses inputs of another type than the first one.
+fn check_alike(inputs: &Inputs<'_>, which: &[usize]) -> Result<(), Stop> {
+    let dtype = inputs.dtype(0)?;
+    let other = |index: &&usize| inputs.dtype(**index).is_ok_and(|other| other != dtype);
+    match which.iter().find(other) {
+        Some(index) => Err(Stop::invalid(format!("its inputs 0 and {index} have different types"))),
+        None => Ok(()),
+    }
+}
+
 /// Whether elements are computed with as float32 and rounded once, at the end.
 fn is_half(dtype: DType) -> bool {
     matches!(dtype, DType::Float16 | DType::BFloat16)

@@ -315,6 +315,9 @@ fn lp_norm(node: &Node<'_>) -> Result<Eval, String> {
     }
     single(move |cx, inputs| {
         let (dtype, shape) = inputs.ty(0)?;
+        if !dtype.is_float() {
+            return Err(Stop::unsupported(dtype));
+        }
         let axis = shapes::axis(at, shape.len())?;
         let ops = count(shape).saturating_mul(STANDARDIZED_OPS).saturating_add(rows_ops(shape, &[axis], ROW_OPS));
         cx.scratch(count(shape).saturating_mul(16))?;
@@ -343,6 +346,9 @@ fn mean_variance_norm(node: &Node<'_>) -> Result<Eval, String> {
     let axes = node.axes("axes")?.unwrap_or_else(|| vec![0, 2, 3]);
     single(move |cx, inputs| {
         let (dtype, shape) = inputs.ty(0)?;
+        if !dtype.is_float() {
+            return Err(Stop::unsupported(dtype));
+        }
         let reduced = shapes::axes(&axes, shape.len())?;
         let n: usize = reduced.iter().map(|axis| shape[*axis]).product();
         let ops = count(shape).saturating_mul(STANDARDIZED_OPS).saturating_add(rows_ops(shape, &reduced, ROW_OPS));

@@ -142,9 +142,15 @@ fn quantize(node: &Node<'_>) -> Result<Eval, String> {
             _ => return Err("its precision must be float32, float16 or bfloat16".into()),
         },
     };
+    // Before operator set 23 it is not said: in float32, as onnxruntime has it.
+    let of_scale = node.opset >= 23;
     single(move |cx, inputs| {
         let (from, shape) = inputs.ty(0)?;
-        let precision = precision.map_or_else(|| inputs.dtype(1), Ok)?;
+        let precision = match precision {
+            Some(precision) => precision,
+            None if of_scale => inputs.dtype(1)?,
+            None => DType::Float32,
+        };
         let to = if inputs.has(2) { inputs.dtype(2)? } else { given.unwrap_or(DType::Uint8) };
         let scales = Scales::new(shape, inputs.shape(1)?, at, block)?;
         let bytes = from == DType::Float32 && !is_half(precision) && matches!(to, DType::Int8 | DType::Uint8);

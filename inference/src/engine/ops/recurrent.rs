@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::{Parse, eval, floats, unary::activation};
+use super::{Parse, check_floats, eval, floats, unary::activation};
 use crate::{
     engine::{
         array::Array,
@@ -159,6 +159,7 @@ fn run(
     constant: Option<&Vec<Weights>>,
 ) -> Result<Vec<Value>, Stop> {
     let (dtype, shape) = inputs.ty(0)?;
+    check_floats(inputs, &[0, 1, 2, 3, 5, 6, 7])?;
     let &[first, second, input] = shape else { return Err(Stop::invalid("it takes sequence, batch and features")) };
     let (steps, batch) = if a.batch_first { (second, first) } else { (first, second) };
     let (hidden, count_d, gates) = (a.hidden, a.directions.len(), a.cell.gates() * a.hidden);

@@ -227,6 +227,9 @@ fn softmax_op(node: &Node<'_>) -> Result<Eval, String> {
             ("Hardmax", _) => 300,
             _ => 600,
         };
+        if !dtype.is_float() {
+            return Err(Stop::unsupported(dtype));
+        }
         let ops = count(shape).saturating_mul(weight).saturating_add(rows_ops(shape, &reduced, ROW_OPS / 2));
         cx.scratch(count(shape).saturating_mul(8))?;
         let threads = cx.threads_for(shape, ops);

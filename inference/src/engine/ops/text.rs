@@ -19,6 +19,8 @@ use crate::{
 
 /// Bytes of the texts of one tensor that an operator makes.
 const MAX_TEXT_BYTES: usize = 64 << 20;
+/// Bytes that take as long to read as one whose case is changed.
+const CASE_READS: u64 = 8;
 /// Cost of handling a text of ordinary length.
 const TEXT_OPS: u64 = 100;
 
@@ -158,6 +160,11 @@ struct Normalizer {
 }
 
 impl Normalizer {
+    /// Whether the case of any text is changed, to be kept or to be compared.
+    fn changes(&self) -> bool {
+        self.case != Case::Keep || (!self.stopwords.is_empty() && self.compared != Case::Keep)
+    }
+
     fn keeps(&self, text: &str) -> bool {
         self.stopwords.is_empty() || !self.stopwords.contains(&self.compared.apply(text))
     }
@@ -208,6 +215,9 @@ fn normalizer(node: &Node<'_>) -> Result<Eval, String> {
         } else {
             inputs.array(0)?.texts().iter().filter(|text| normalizer.keeps(text)).count()
         };
+        if let (Some(array), true) = (inputs.get(0).and_then(Value::array), normalizer.changes()) {
+            cx.read_texts(array.text_bytes().0.saturating_mul(CASE_READS))?;
+        }
         let ops = inputs.count(0)?.saturating_mul(TEXT_OPS * 2);
         cx.emit_texts(inputs, Normalizer::shape(shape, kept), ops, || normalizer.normalize(inputs.read(0)?))
     })
