@@ -430,6 +430,11 @@ impl<'a> Cx<'a> {
             let left = self.left.texts.checked_sub(bytes);
             self.left.texts = left.ok_or_else(|| Stop::Limit("it reads too many constant texts".into()))?;
         }
+        self.expect_texts(bytes)
+    }
+
+    /// The same of texts that a run reads, and a trace does not: something else is not there yet.
+    pub(crate) fn expect_texts(&mut self, bytes: u64) -> Result<(), Stop> {
         let left = self.text_reads_left.checked_sub(bytes);
         self.text_reads_left =
             left.ok_or_else(|| Stop::Limit(format!("a run reads more than {MAX_TEXT_READS} bytes of texts")))?;

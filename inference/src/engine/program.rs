@@ -241,10 +241,8 @@ impl Program {
                     cx.labour((dims.saturating_sub(DIMS) as u64).saturating_mul(DIM_OPS)).map_err(failed)?;
                     let texts = inputs.values_of().iter().flatten().filter_map(|value| value.array());
                     let read = texts.map(|array| array.text_bytes().0).fold(0, u64::saturating_add);
-                    // While tracing nothing is read where something is not there.
-                    if !cx.is_tracing() || inputs.known() {
-                        cx.read_texts(read).map_err(failed)?;
-                    }
+                    let read = if inputs.known() { cx.read_texts(read) } else { cx.expect_texts(read) };
+                    read.map_err(failed)?;
                     (step.eval)(cx, &inputs).map_err(failed)?
                 };
                 watch(step, &outputs, cx.ops - at);
