@@ -291,7 +291,8 @@ impl InferenceNetwork {
         let begin = Instant::now();
         let other = self.shared.run.as_ref().and_then(|run| run(&model, request));
         let result = Arc::new(other.unwrap_or_else(|| model.run(&request.inputs)));
-        self.models().weigh(&model);
+        // Making room may take long, and whoever calls this may be consensus: the next run in a thread of ours does it.
+        self.models().note_growth(&model);
         let finished = Instant::now();
         let answer = Answer { result, took: finished - begin, finished };
         self.remember(id, &answer, ops);
@@ -446,7 +447,8 @@ impl Shared {
             return vec![None; jobs.len()];
         };
         let results = self.run_with(&model, jobs, control, idle);
-        self.models.weigh(&model);
+        self.models.note_growth(&model);
+        self.models.make_room();
         results
     }
 

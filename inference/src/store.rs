@@ -5,7 +5,10 @@ use std::{
     fs,
     io::{ErrorKind, Write},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -118,6 +121,8 @@ pub struct ModelStore {
     budget: u64,
     sources: HashMap<ContentHash, ModelSource>,
     warm: Mutex<Warm>,
+    /// Whether a model takes more memory than when there was last room made.
+    grown: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -135,7 +140,7 @@ impl Default for ModelStore {
 impl ModelStore {
     /// A store that keeps models of so many bytes in memory, and always the one that was used last.
     pub fn with_budget(budget: u64) -> Self {
-        Self { budget, sources: HashMap::new(), warm: Mutex::default() }
+        Self { budget, sources: HashMap::new(), warm: Mutex::default(), grown: AtomicBool::new(false) }
     }
 
     /// Loads a model and verifies that it is the one that `expected` names.
@@ -189,13 +194,24 @@ impl ModelStore {
         warm.clock += 1;
         let clock = warm.clock;
         warm.models.insert(hash, (model.clone(), clock));
-        warm.shrink(self.budget);
+        let gone = warm.shrink(self.budget);
+        // Nobody waits for the lock while memory is given back.
+        drop(warm);
+        gone.give_back();
     }
 
-    /// Makes room where a model has grown by what it keeps of the shapes that it was run with.
-    pub(crate) fn weigh(&self, model: &Model) {
+    /// Remembers that a model has grown, by what it keeps of the shapes that it was run with, until [`Self::make_room`].
+    pub(crate) fn note_growth(&self, model: &Model) {
         if model.has_grown() {
-            self.warm.lock().shrink(self.budget);
+            self.grown.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Lets models go for those that have grown.
+    pub(crate) fn make_room(&self) {
+        if self.grown.load(Ordering::Relaxed) && self.grown.swap(false, Ordering::Relaxed) {
+            let gone = self.warm.lock().shrink(self.budget);
+            gone.give_back();
         }
     }
 
@@ -206,17 +222,39 @@ impl ModelStore {
     }
 }
 
+/// What is no longer kept.
+#[derive(Debug, Default)]
+struct Gone {
+    models: Vec<Arc<Model>>,
+    /// The model that stays, but not what it keeps beside itself.
+    plans_of: Option<Arc<Model>>,
+}
+
+impl Gone {
+    /// Which may take long: not under a lock.
+    fn give_back(self) {
+        drop(self.models);
+        if let Some(model) = self.plans_of {
+            model.forget_plans();
+        }
+    }
+}
+
 impl Warm {
-    /// Lets models go until the others fit, and of the last one what it keeps beside itself.
-    fn shrink(&mut self, budget: u64) {
+    /// Takes models away until the others fit, and of the last one what it keeps beside itself.
+    fn shrink(&mut self, budget: u64) -> Gone {
+        let mut gone = Gone::default();
         while self.bytes() > budget {
             let oldest = self.models.iter().min_by_key(|(_, (_, used))| *used);
-            let Some((hash, model)) = oldest.map(|(hash, (model, _))| (*hash, model.clone())) else { return };
+            let Some((hash, model)) = oldest.map(|(hash, (model, _))| (*hash, model.clone())) else { break };
             if self.models.len() == 1 {
-                return model.forget_plans();
+                gone.plans_of = Some(model);
+                break;
             }
             self.models.remove(&hash);
+            gone.models.push(model);
         }
+        gone
     }
 
     fn bytes(&self) -> u64 {

@@ -36,7 +36,8 @@ const MAX_PLAN_BYTES: u64 = 256 << 20;
 /// A model that is ready to run.
 pub struct Model {
     hash: ContentHash,
-    /// Of the file, as it is and as operators keep it, and of the constants that are computed and laid out.
+    /// Of the file, as it is and as operators keep it, of the constants that are computed and laid out, and of what operators
+    /// keep of their attributes.
     bytes: u64,
     inputs: Vec<Declared>,
     outputs: Vec<Declared>,
@@ -179,8 +180,11 @@ impl Model {
     /// Forgets what is kept of the shapes that it was run with.
     pub(crate) fn forget_plans(&self) {
         let mut plans = self.plans.lock();
-        plans.clear();
+        let gone = core::mem::take(&mut *plans);
         self.plan_bytes.store(0, Ordering::Relaxed);
+        // Nobody waits for the lock while memory is given back.
+        drop(plans);
+        drop(gone);
     }
 
     /// Inputs, outputs and cost.

@@ -39,12 +39,13 @@ const MAX_DEPTH: usize = 16;
 const MAX_FOLDED_BYTES: u64 = 1 << 30;
 const MAX_LAID_OUT_BYTES: u64 = 4 << 30;
 
-/// What of either a file of so many bytes may have: a small one that takes gigabytes is not what it seems to be.
+/// What of either, and of functions written out, a file of so many bytes may have: a small one that takes gigabytes is not what it seems to be.
 fn bytes_of_constants(file: u64) -> u64 {
     (256u64 << 20).saturating_add(file.saturating_mul(8))
 }
 
-/// Compiles the graph of a model whose file has so many bytes; and tells the bytes of what is computed and laid out.
+/// Compiles the graph of a model whose file has so many bytes; and tells the bytes of what is computed, laid out,
+/// and kept of attributes.
 pub(crate) fn compile(model: &ModelProto, graph: &GraphProto, file: u64) -> Result<(Program, u64), ModelError> {
     let opsets = opsets(&model.opset_import);
     check_opsets(&opsets)?;
@@ -101,12 +102,13 @@ impl<'m> Compiler<'m> {
         self.functions.get(&(domain(&node.domain), node.op_type.as_str(), node.overload.as_str())).copied()
     }
 
-    /// Names all operators that are missing, or counts nodes.
+    /// Names all operators that are missing.
     fn check_operators(&self, graph: &GraphProto) -> Result<(), ModelError> {
+        let names = self.functions.keys().map(|(domain, name, _)| (*domain, *name)).collect();
         let mut missing = BTreeSet::new();
-        self.collect_missing(&graph.node, &mut missing, 0)?;
+        self.collect_missing(&graph.node, &names, &mut missing, 0)?;
         for function in self.functions.values() {
-            self.collect_missing(&function.node, &mut missing, 0)?;
+            self.collect_missing(&function.node, &names, &mut missing, 0)?;
         }
         if missing.is_empty() { Ok(()) } else { Err(ModelError::UnsupportedOperators(missing.into_iter().collect())) }
     }
@@ -114,6 +116,7 @@ impl<'m> Compiler<'m> {
     fn collect_missing(
         &self,
         nodes: &[NodeProto],
+        names: &HashSet<(&str, &str)>,
         missing: &mut BTreeSet<String>,
         depth: usize,
     ) -> Result<(), ModelError> {
@@ -123,16 +126,15 @@ impl<'m> Compiler<'m> {
         for node in nodes {
             let name = domain(&node.domain);
             // Where there are functions of this name, it is one of them.
-            let overloaded = |key: &FunctionKey<'_>| (key.0, key.1) == (name, node.op_type.as_str());
-            let meant = || !node.overload.is_empty() && self.functions.keys().any(overloaded);
-            let operator = ops::find(name, &node.op_type).is_some() && !meant();
+            let meant = !node.overload.is_empty() && names.contains(&(name, node.op_type.as_str()));
+            let operator = ops::find(name, &node.op_type).is_some() && !meant;
             if self.function(node).is_none() && !operator {
                 let dot = if name.is_empty() { "" } else { "." };
                 let colon = if node.overload.is_empty() { "" } else { ":" };
                 missing.insert(format!("{name}{dot}{}{colon}{}", node.op_type, node.overload));
             }
             for (_, graph) in Node::graphs(node) {
-                self.collect_missing(&graph.node, missing, depth + 1)?;
+                self.collect_missing(&graph.node, names, missing, depth + 1)?;
             }
         }
         Ok(())

@@ -140,7 +140,7 @@ impl Case {
         }
         match self {
             Self::Keep => text.to_owned(),
-            // Letters that are not ASCII have no other case that is.
+            // Of ASCII the other case is ASCII, too, and sooner found.
             Self::Lower if text.is_ascii() => text.to_ascii_lowercase(),
             Self::Upper if text.is_ascii() => text.to_ascii_uppercase(),
             Self::Lower => text.chars().map(|c| one(c, c.to_lowercase())).collect(),
